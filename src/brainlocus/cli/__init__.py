@@ -1,0 +1,1 @@
+"""Argument parsing only: parse, build the configuration, call the pipeline, print."""

@@ -1,0 +1,65 @@
+"""Core types shared by every room: what the data are, not what is done with them."""
+
+from brainlocus.core.columns import COLUMNS, ColumnSpec
+from brainlocus.core.errors import (
+    AlignmentError,
+    BrainlocusError,
+    FormatError,
+    MissingExtraError,
+    ResourceError,
+    SchemaError,
+)
+from brainlocus.core.executor import Executor
+from brainlocus.core.genotypes import (
+    ArrayGenotypes,
+    GenotypeBlock,
+    GenotypeSource,
+    block_size_for,
+    iter_blocks,
+    select_genotypes,
+)
+from brainlocus.core.grm import Grm
+from brainlocus.core.manifest import InputFile, Manifest
+from brainlocus.core.phenotypes import Column, PhenotypeTable, quantitative_table
+from brainlocus.core.results import ResultTable, concat_results
+from brainlocus.core.samples import SampleIndex, intersect, shared_samples
+from brainlocus.core.variants import VariantTable, canonical_chromosome, chromosome_rank, concat_variants
+from brainlocus.core.volumes import Grid, Mask, Parcellation, Volume, check_same_grid
+
+__all__ = [
+    "COLUMNS",
+    "AlignmentError",
+    "ArrayGenotypes",
+    "BrainlocusError",
+    "Column",
+    "ColumnSpec",
+    "Executor",
+    "FormatError",
+    "GenotypeBlock",
+    "GenotypeSource",
+    "Grid",
+    "Grm",
+    "InputFile",
+    "Manifest",
+    "Mask",
+    "MissingExtraError",
+    "Parcellation",
+    "PhenotypeTable",
+    "ResourceError",
+    "ResultTable",
+    "SampleIndex",
+    "SchemaError",
+    "VariantTable",
+    "Volume",
+    "block_size_for",
+    "canonical_chromosome",
+    "check_same_grid",
+    "chromosome_rank",
+    "concat_results",
+    "concat_variants",
+    "intersect",
+    "iter_blocks",
+    "quantitative_table",
+    "select_genotypes",
+    "shared_samples",
+]

@@ -1,0 +1,97 @@
+"""The one registry of result columns: name, type, unit and meaning.
+
+Every result table's columns come from here, so that a name means one thing in code, files and pages.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["COLUMNS", "ColumnSpec", "DType"]
+
+DType = Literal["str", "float", "int", "bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSpec:
+    """What a column holds."""
+
+    dtype: DType
+    description: str
+    unit: str = ""
+
+
+def _spec(dtype: DType, description: str, unit: str = "") -> ColumnSpec:
+    return ColumnSpec(dtype, description, unit)
+
+
+COLUMNS: dict[str, ColumnSpec] = {
+    # people
+    "participant_id": _spec("str", "Participant, compared as an exact string"),
+    "participant_1": _spec("str", "First participant of a pair"),
+    "participant_2": _spec("str", "Second participant of a pair"),
+    "diagnosis": _spec("int", "1 patient, 0 control"),
+    "repeat": _spec("int", "Repeat of the outer cross-validation, from 0"),
+    "score": _spec("float", "Out-of-sample decision value; positive is patient-like"),
+    "n_scores": _spec("int", "Held-out decision values averaged"),
+    # what is tested
+    "trait": _spec("str", "Trait (imaging-derived phenotype or other outcome)"),
+    "phenotype": _spec("str", "Phenotype tested against the trait"),
+    "category": _spec("str", "Group of the phenotype, for figures"),
+    "scale": _spec("int", "Number of patterns of the atlas"),
+    "region": _spec("str", "Region of the atlas"),
+    # variants
+    "chromosome": _spec("str", "Chromosome without prefix: 1..22, X, Y, XY, MT"),
+    "position": _spec("int", "1-based position on the stated genome build", "bp"),
+    "variant_id": _spec("str", "Variant name"),
+    "effect_allele": _spec("str", "Counted allele; beta is per copy of it"),
+    "other_allele": _spec("str", "The other allele"),
+    "effect_allele_frequency": _spec("float", "Frequency of the effect allele among the analysed"),
+    "missing_rate": _spec("float", "Share of missing calls"),
+    "minor_allele_count": _spec("float", "Copies of the rarer allele among the analysed"),
+    "hwe_neg_log10_p": _spec("float", "-log10 p of the exact Hardy-Weinberg test"),
+    "info": _spec("float", "Imputation quality"),
+    "heterozygosity_f": _spec("float", "Inbreeding coefficient from heterozygosity"),
+    "sex_f": _spec("float", "Inbreeding coefficient on the X chromosome"),
+    "kinship": _spec("float", "KING-robust kinship"),
+    "n_variants": _spec("int", "Variants that entered"),
+    # estimates
+    "n": _spec("int", "People analysed"),
+    "n_cases": _spec("int", "Cases among them (binary phenotypes), else 0"),
+    "beta": _spec("float", "Effect in trait units per effect allele or per unit of the predictor"),
+    "standard_error": _spec("float", "Standard error of beta"),
+    "t": _spec("float", "t statistic"),
+    "degrees_of_freedom": _spec("float", "Residual degrees of freedom of the test"),
+    "r": _spec("float", "Partial correlation"),
+    "cohens_d": _spec("float", "Adjusted standardised mean difference (binary phenotypes)"),
+    "neg_log10_p": _spec("float", "-log10 of the two-sided p-value; finite where p underflows"),
+    "p_bonferroni": _spec("float", "Bonferroni-corrected p over the stated scope"),
+    "q_bh": _spec("float", "Benjamini-Hochberg q over the stated scope"),
+    "lambda_gc": _spec("float", "Genomic inflation: median chi-square / 0.4549"),
+    "n_hits": _spec("int", "Variants below the hit threshold"),
+    "n_tests": _spec("int", "Tests with a result"),
+    # heritability
+    "h2": _spec("float", "Share of variance explained by the genotyped variants"),
+    "h2_standard_error": _spec("float", "Standard error of h2 (expected information)"),
+    "pve": _spec("float", "h2 scaled by the mean diagonal of the projected GRM"),
+    "pve_standard_error": _spec("float", "Standard error of pve"),
+    "log_likelihood": _spec("float", "Restricted log-likelihood at the estimate"),
+    "lrt": _spec("float", "Likelihood-ratio statistic against h2 = 0"),
+    "boundary": _spec("bool", "The estimate lies on a bound of the parameter space"),
+    # loci
+    "locus": _spec("int", "Genomic locus, numbered from 1 within the trait"),
+    "role": _spec("str", "index, candidate, independent or lead"),
+    "index_variant_id": _spec("str", "Index variant that claimed this one"),
+    "r2": _spec("float", "Squared correlation of allele counts with the index variant"),
+    "start": _spec("int", "First position of the locus", "bp"),
+    "stop": _spec("int", "Last position of the locus", "bp"),
+    "top_variant_id": _spec("str", "Variant with the smallest p of the locus"),
+    "n_lead": _spec("int", "Lead variants of the locus"),
+    "n_independent": _spec("int", "Independent significant variants of the locus"),
+    "replication_beta": _spec("float", "beta in the replication people"),
+    "replication_standard_error": _spec("float", "Standard error of beta in the replication people"),
+    "replication_neg_log10_p": _spec("float", "-log10 p in the replication people"),
+    "replicated": _spec("bool", "Same sign and p below the stated replication threshold"),
+    # batch items
+    "status": _spec("str", "ok, or why there is no estimate"),
+    "reason": _spec("str", "Why the item was left out; empty when it was kept"),
+}

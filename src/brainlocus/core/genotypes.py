@@ -1,0 +1,165 @@
+"""Genotypes as a source of blocks, variants x samples."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Int, Shaped
+
+from brainlocus.core.errors import AlignmentError, ResourceError
+from brainlocus.core.samples import SampleIndex
+from brainlocus.core.variants import VariantTable
+
+__all__ = [
+    "ArrayGenotypes",
+    "GenotypeBlock",
+    "GenotypeSource",
+    "SelectedGenotypes",
+    "block_size_for",
+    "iter_blocks",
+    "select_genotypes",
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GenotypeBlock:
+    """Consecutive variants of a source."""
+
+    start: int
+    """Row of the first variant in the source."""
+    dosage: Float32[np.ndarray, "variants samples"]
+    """Copies of the effect allele in [0, 2]; NaN = missing."""
+
+    @property
+    def stop(self) -> int:
+        """Row after the last variant."""
+        return self.start + int(self.dosage.shape[0])
+
+
+@runtime_checkable
+class GenotypeSource(Protocol):
+    """Where genotypes come from. Picklable, reopens by path, keeps no iteration state."""
+
+    @property
+    def samples(self) -> SampleIndex:
+        """People, in the order of the columns of every block."""
+
+    @property
+    def variants(self) -> VariantTable:
+        """Variants, in the order of the rows."""
+
+    def read(self, start: int, stop: int) -> GenotypeBlock:
+        """Return variants `start` up to but not including `stop`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayGenotypes:
+    """Genotypes held in memory: for tests, and for small sets that are used more than once.
+
+    Raises
+    ------
+    AlignmentError
+        The matrix does not have one row per variant and one column per sample.
+    """
+
+    samples: SampleIndex
+    variants: VariantTable
+    dosage: Float32[np.ndarray, "variants samples"]
+
+    def __post_init__(self) -> None:
+        expected = (len(self.variants), len(self.samples))
+        if self.dosage.shape != expected:
+            raise AlignmentError(f"Dosage is {self.dosage.shape}, expected (variants, samples) = {expected}.")
+
+    def read(self, start: int, stop: int) -> GenotypeBlock:
+        """Return variants `start` up to but not including `stop`."""
+        return GenotypeBlock(start, self.dosage[start:stop])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SelectedGenotypes:
+    """Some samples and variants of another source, in a given order."""
+
+    source: GenotypeSource
+    samples: SampleIndex
+    variants: VariantTable
+    sample_indices: Int[np.ndarray, " samples"]
+    variant_indices: Int[np.ndarray, " variants"]
+
+    def read(self, start: int, stop: int) -> GenotypeBlock:
+        """Return variants `start` up to but not including `stop` of the selection.
+
+        Runs of consecutive variants are read together; whole-cohort selections copy nothing more.
+        """
+        wanted = self.variant_indices[start:stop]
+        everyone = self.sample_indices.size == len(self.source.samples) and bool(
+            (np.diff(self.sample_indices) == 1).all()
+        )
+        dosage = np.empty((wanted.size, self.sample_indices.size), dtype=np.float32)
+        breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+        row = 0
+        for run in np.split(wanted, breaks):
+            if run.size:
+                block = self.source.read(int(run[0]), int(run[-1]) + 1).dosage
+                dosage[row : row + run.size] = block if everyone else block[:, self.sample_indices]
+                row += run.size
+        return GenotypeBlock(start, dosage)
+
+
+def select_genotypes(
+    source: GenotypeSource,
+    *,
+    samples: SampleIndex | None = None,
+    variants: Shaped[np.ndarray, " selected"] | None = None,
+) -> GenotypeSource:
+    """Return a source with only the given samples (in their order) and variants.
+
+    Parameters
+    ----------
+    samples
+        Each must be in the source; None keeps all.
+    variants
+        Integer rows or a boolean mask over the source's variants; None keeps all.
+
+    Raises
+    ------
+    AlignmentError
+        A sample is not in the source.
+    """
+    people = source.samples if samples is None else samples
+    sample_indices = source.samples.indices_of(people)
+    absent = sample_indices < 0
+    if absent.any():
+        names = ", ".join(repr(str(i)) for i in people.ids[absent][:5])
+        raise AlignmentError(f"{int(absent.sum())} participants have no genotypes: {names}.")
+    rows = np.arange(len(source.variants))
+    if variants is not None:
+        rows = rows[variants] if variants.dtype == bool else variants.astype(np.int64)
+    return SelectedGenotypes(source, people, source.variants.take(rows), sample_indices, rows)
+
+
+def block_size_for(
+    n_samples: int, memory_bytes: int, *, copies: int = 3, smallest: int = 64, largest: int = 4096
+) -> int:
+    """Return how many variants a float32 block may hold so that `copies` of it fit in `memory_bytes`.
+
+    Raises
+    ------
+    ResourceError
+        Fewer than `smallest` variants would fit; the message has the memory needed.
+    """
+    per_variant = 4 * max(n_samples, 1) * copies
+    size = memory_bytes // per_variant
+    if size < smallest:
+        raise ResourceError(
+            f"Blocks of {smallest} variants x {n_samples} people need {smallest * per_variant / 2**20:.0f} MiB, "
+            f"{memory_bytes / 2**20:.0f} MiB are left. Raise --memory."
+        )
+    return int(min(size, largest))
+
+
+def iter_blocks(source: GenotypeSource, block_size: int) -> Iterator[GenotypeBlock]:
+    """Yield the source's variants in order, `block_size` at a time."""
+    for start in range(0, len(source.variants), block_size):
+        yield source.read(start, min(start + block_size, len(source.variants)))

@@ -1,0 +1,28 @@
+"""Kernels that more than one stage uses. Arrays in, arrays out."""
+
+from brainlocus.numerics.design import Design, design_from_formula, formula_variables
+from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
+from brainlocus.numerics.projection import Basis, covariate_basis, project_out
+from brainlocus.numerics.tails import (
+    neg_log10_p_from_chi2,
+    neg_log10_p_from_t,
+    neg_log10_p_from_z,
+    p_from_neg_log10,
+)
+from brainlocus.numerics.transforms import rank_normal
+
+__all__ = [
+    "Basis",
+    "Design",
+    "benjamini_hochberg_q",
+    "bonferroni_p",
+    "covariate_basis",
+    "design_from_formula",
+    "formula_variables",
+    "neg_log10_p_from_chi2",
+    "neg_log10_p_from_t",
+    "neg_log10_p_from_z",
+    "p_from_neg_log10",
+    "project_out",
+    "rank_normal",
+]

@@ -1,0 +1,111 @@
+"""Covariate formulas to design matrices.
+
+Formulas are those of R and patsy (``age + I(age**2) + sex + age:sex + C(site)``), read by formulaic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from brainlocus.core.errors import SchemaError, nearest
+from brainlocus.core.phenotypes import PhenotypeTable
+
+__all__ = ["Design", "design_from_formula", "formula_variables"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Design:
+    """A covariate matrix without its intercept."""
+
+    matrix: Float[np.ndarray, "samples columns"]
+    """NaN in rows where a variable is missing."""
+    names: tuple[str, ...]
+    complete: Bool[np.ndarray, " samples"]
+    """Rows in which every variable is present."""
+
+
+def formula_variables(formula: str) -> tuple[str, ...]:
+    """Return the names of the table columns a formula reads.
+
+    Raises
+    ------
+    SchemaError
+        The formula cannot be read.
+    """
+    return tuple(sorted(str(v) for v in _parse(formula).required_variables))
+
+
+def design_from_formula(formula: str, table: PhenotypeTable) -> Design:
+    """Return the design matrix of a formula over a table's columns.
+
+    Parameters
+    ----------
+    formula
+        Right-hand side only; an intercept is implied and not returned. Text columns become dummies with
+        their first level (in sorted order) as the reference.
+
+    Raises
+    ------
+    SchemaError
+        The formula cannot be read, or names a column that is not in the table.
+
+    Examples
+    --------
+    >>> from brainlocus.core import Column, SampleIndex
+    >>> people = SampleIndex.of(["a", "b", "c"])
+    >>> table = PhenotypeTable(people, (Column("age", np.array([1.0, 2.0, np.nan])),))
+    >>> design_from_formula("age + I(age**2)", table).names
+    ('age', 'I(age ** 2)')
+    """
+    import pandas as pd
+
+    parsed = _parse(formula)
+    variables = sorted(str(v) for v in parsed.required_variables)
+    _check_known(variables, table.names, formula)
+    n_samples = len(table.samples)
+    complete = np.ones(n_samples, dtype=bool)
+    data: dict[str, object] = {}
+    for name in variables:
+        column = table.column(name)
+        if column.kind == "categorical":
+            complete &= column.values != ""
+            data[name] = column.values.astype(object)
+        else:
+            complete &= ~np.isnan(column.values)
+            data[name] = column.values
+    if not variables:
+        return Design(np.empty((n_samples, 0)), (), complete)
+    frame = pd.DataFrame(data)[complete]
+    try:
+        built = parsed.get_model_matrix(frame, na_action="raise")
+    except Exception as error:
+        raise SchemaError(f"The formula {formula!r} cannot be evaluated on the table: {error}") from error
+    names = [str(c) for c in built.columns if str(c) not in ("Intercept", "1")]
+    matrix = np.full((n_samples, len(names)), np.nan)
+    matrix[complete] = built[names].to_numpy(dtype=np.float64)
+    return Design(matrix, tuple(names), complete)
+
+
+def _parse(formula: str) -> Any:
+    from formulaic import Formula
+
+    try:
+        parse: Any = Formula
+        return parse(formula if formula.strip() else "1")
+    except Exception as error:
+        raise SchemaError(
+            f"The formula {formula!r} cannot be read: {error}. Write it as in R: 'age + I(age**2) + sex + C(site)'."
+        ) from error
+
+
+def _check_known(variables: Sequence[str], names: tuple[str, ...], formula: str) -> None:
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    for variable in variables:
+        if variable not in names:
+            raise SchemaError(
+                f"The formula {formula!r} names {variable!r}, which is not a column."
+                f"{nearest(variable, names)} The table has: {shown}."
+            )
