@@ -7,11 +7,12 @@ Exit codes: 0 done; 1 a bug (with traceback); 2 bad usage or input (one message)
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from brainlocus._version import __version__
+from brainlocus.cli.datasets import fetch, list_datasets
 
 __all__ = ["cli", "main"]
 
@@ -72,6 +73,10 @@ def cli() -> None:
 
 for _name, _help in _GROUPS.items():
     cli.add_command(_StepGroup(name=_name, help=_help))
+
+
+cast(click.Group, cli.commands["datasets"]).add_command(list_datasets)
+cast(click.Group, cli.commands["datasets"]).add_command(fetch)
 
 
 @cli.command()

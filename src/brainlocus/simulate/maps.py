@@ -46,7 +46,7 @@ class MapModel:
         return len(self.regions.names)
 
 
-def grey_matter_template(voxel_mm: float) -> tuple[Float32[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
+def grey_matter_template(voxel_mm: int) -> tuple[Float32[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
     """Return the MNI152 grey-matter template of nilearn at a voxel size, values in [0, 1], and its affine.
 
     Raises
@@ -104,7 +104,7 @@ def simulate_map(
     return result
 
 
-def map_model(voxel_mm: float, n_regions: int, rng: np.random.Generator) -> MapModel:
+def map_model(voxel_mm: int, n_regions: int, rng: np.random.Generator) -> MapModel:
     """Return template, mask and planted regions at a voxel size."""
     template, affine = grey_matter_template(voxel_mm)
     inside = template > MASK_THRESHOLD

@@ -71,7 +71,7 @@ class SimulateCohortConfig(StepConfig):
     other_phenotypes: int = Field(16, ge=0, description="Phenotypes unrelated to the brain")
     missing: float = Field(0.08, ge=0, lt=0.9, description="Share of missing phenotype values")
     missing_calls: float = Field(0.003, ge=0, lt=0.1, description="Share of missing genotype calls")
-    voxel_mm: float = Field(4.0, ge=1, le=10, description="Voxel size of the maps")
+    voxel_mm: int = Field(4, ge=1, le=10, description="Voxel size of the maps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ def _write_truth(
             "h2": float(truth.h2[k]),
             "age_effect_per_decade": float(truth.age_effect[k]),
             "sex_effect": float(truth.sex_effect[k]),
-            "diagnosis_effect": -float(truth.diagnosis_effect[k]),
+            "diagnosis_effect": 0.0 - float(truth.diagnosis_effect[k]),
             "causal_variants": [
                 {
                     "variant_id": str(variants.variant_id[j]),
