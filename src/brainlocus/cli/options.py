@@ -9,13 +9,13 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from brainlocus.core.errors import SchemaError, nearest
-from brainlocus.pipeline.config import StepConfig, is_positional
+from brainlocus.core.errors import SchemaError
+from brainlocus.pipeline.config import explain, is_positional
 from brainlocus.pipeline.executors import EXECUTORS
 from brainlocus.pipeline.runner import Outcome, RunOptions, execute, parse_memory
 from brainlocus.pipeline.step import Step
 
-__all__ = ["command_from_step", "common_options", "explain", "run_options"]
+__all__ = ["command_from_step", "common_options", "run_options"]
 
 
 def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,23 +88,6 @@ def _parameter(name: str, field: FieldInfo) -> click.Parameter:
     return click.Option([option, name], required=required, default=None, metavar=_metavar(field), help=text + shown)
 
 
-def explain(error: ValidationError, config: type[StepConfig], *, options: bool) -> str:
-    """Return one line per wrong setting: what was expected and what was found."""
-    lines = []
-    for problem in error.errors():
-        path = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "constrained-"))]
-        name = path[0] if path else ""
-        shown = f"--{name.replace('_', '-')}" if options and name else ".".join(path)
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{shown}: unknown key.{nearest(path[-1], list(config.model_fields))}")
-        elif problem["type"] == "missing":
-            lines.append(f"{shown}: required, but not given.")
-        else:
-            prefix = f"{shown}: " if shown else ""
-            lines.append(f"{prefix}{problem['msg'].removeprefix('Value error, ')}; found {problem.get('input')!r}.")
-    return "\n".join(lines)
-
-
 def _report(outcome: Outcome, out: Path) -> None:
     for line in outcome.result.summary:
         click.echo(line)
@@ -124,7 +107,7 @@ def command_from_step(step: Step[Any]) -> click.Command:
         try:
             config = step.config(**given)
         except ValidationError as error:
-            raise SchemaError(explain(error, step.config, options=True)) from None
+            raise SchemaError(explain(error, step.config, as_options=True)) from None
         outcome = execute(step, config, out, options)
         _report(outcome, out)
         if outcome.exit_code:

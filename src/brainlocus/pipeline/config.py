@@ -7,8 +7,10 @@ editors are all made from it, so that a setting is named and described once.
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+
+from brainlocus.core.errors import nearest
 
 __all__ = [
     "CommaFloats",
@@ -20,6 +22,7 @@ __all__ = [
     "OutputPath",
     "Positional",
     "StepConfig",
+    "explain",
     "input_fields",
     "is_positional",
     "output_fields",
@@ -91,3 +94,34 @@ def parameter_fields(config: type[StepConfig]) -> list[str]:
 def is_positional(field: FieldInfo) -> bool:
     """Return whether a field is a positional argument."""
     return _has(field, Positional)
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, as_options: bool = False) -> str:
+    """Return one line per wrong setting: what was expected, what was found, and the nearest valid name.
+
+    Parameters
+    ----------
+    as_options
+        Name the settings as command-line options rather than as keys of a file.
+    """
+    lines = []
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
+        shown = f"--{path[0].replace('_', '-')}" if as_options and path else ".".join(path)
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{shown}: unknown key.{nearest(path[-1], _known_keys(model, path[:-1]))}")
+        elif problem["type"] == "missing":
+            lines.append(f"{shown}: required, but not given.")
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{shown}: {text}; found {problem.get('input')!r}." if shown else text)
+    return "\n".join(lines)
+
+
+def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

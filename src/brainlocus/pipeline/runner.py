@@ -27,7 +27,7 @@ from brainlocus.pipeline.executors import make_executor
 from brainlocus.pipeline.progress import Progress
 from brainlocus.pipeline.step import Context, Step, StepResult
 
-__all__ = ["Outcome", "RunOptions", "execute", "manifest_path", "parse_memory", "run_key"]
+__all__ = ["Outcome", "RunOptions", "execute", "is_current", "manifest_path", "parse_memory", "run_key"]
 
 _LIBRARIES = ("numpy", "scipy", "numba", "pyarrow", "scikit-learn", "nibabel", "Pgenlib", "msprime")
 _UNITS = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "kib": 2**10, "m": 10**6, "mb": 10**6, "mib": 2**20}
@@ -215,6 +215,17 @@ def _check_replaceable(out: Path, work: Path, *, folder: bool) -> None:
         )
 
 
+def is_current(step: Step[Any], config: StepConfig, out: Path, options: RunOptions) -> bool:
+    """Return whether `out`, finished or interrupted, was made from these inputs and settings."""
+    key = run_key(step.name, _parameters(config), _inputs(config), options.seed)
+    left = _read_key(_work_folder(out) / "key.json") or _read_key(manifest_path(out))
+    return left.get("key") == key
+
+
+def _work_folder(out: Path) -> Path:
+    return out.with_name(f".{out.name}.work")
+
+
 def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions) -> Outcome:
     """Run a step and return what became of it.
 
@@ -229,7 +240,7 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
     parameters = _parameters(config)
     key = run_key(step.name, parameters, inputs, options.seed)
     record = {"key": key, "step": step.name, "version": __version__, "parameters": parameters, "seed": options.seed}
-    work = out.with_name(f".{out.name}.work")
+    work = _work_folder(out)
     done = _read_key(manifest_path(out))
     if options.resume and out.exists() and done:
         if done.get("key") == key:
