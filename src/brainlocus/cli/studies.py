@@ -91,4 +91,4 @@ def demo(out: Path, size: str, **values: Any) -> None:
     _print_portal(out / "results" / "store")
     if not all(finding.ok for finding in findings):
         click.echo("A figure is outside its band.", err=True)
-        raise SystemExit(1)
+        raise SystemExit(3)
