@@ -7,7 +7,7 @@ memory-mapped afterwards; images are read once, as many at a time as the memory 
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def convert_images(
     *,
     out: Path,
     memory_bytes: int = 1 << 30,
-    progress: Callable[[int], None] | None = None,
+    track: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> ImageMatrix:
     """Write the mask voxels of all images as one voxel-major float32 ``.npy`` file.
 
@@ -118,8 +118,8 @@ def convert_images(
         Name of the ``.npy`` file; written under a temporary name and renamed.
     memory_bytes
         Images are buffered up to this much before they are written side by side.
-    progress
-        Called with the number of images just done.
+    track
+        Wraps the sequence of paths while they are read, to show progress.
 
     Raises
     ------
@@ -141,15 +141,14 @@ def convert_images(
     n_clipped = 0
     with atomic_path(out) as partial:
         matrix = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(n_voxels, len(images)))
-        for start in range(0, len(images), at_once):
-            paths = images.paths[start : start + at_once]
-            buffer = np.empty((len(paths), n_voxels), dtype=np.float32)
-            for row, path in enumerate(paths):
-                buffer[row], clipped = mask_values(read_volume(path, quantity="grey_matter"), mask, path=path)
-                n_clipped += clipped
-                if progress is not None:
-                    progress(1)
-            _write_transposed(matrix, buffer, start)
+        buffer = np.empty((at_once, n_voxels), dtype=np.float32)
+        start = 0
+        for image, path in enumerate(track(images.paths)):
+            buffer[image - start], clipped = mask_values(read_volume(path, quantity="grey_matter"), mask, path=path)
+            n_clipped += clipped
+            if image + 1 - start == at_once or image + 1 == len(images):
+                _write_transposed(matrix, buffer[: image + 1 - start], start)
+                start = image + 1
         matrix.flush()
     return ImageMatrix(out, images.samples, n_clipped)
 
