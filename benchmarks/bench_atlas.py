@@ -20,6 +20,10 @@ def run() -> list[Measurement]:
             rand = adjusted_rand(planted.labels, fit.labels)
             note = f"{shape}; seed {seed}; ARI {rand:.3f} (asked >= 0.91); {fit.losses.size} full passes"
             rows.append(Measurement("em fit, CPU", seconds, "s", 10.0, note))
-            rows.append(Measurement("em fit, relative loss", fit.relative_loss, "", 0.053, f"seed {seed}: {fit.relative_loss:.5f}"))
+            rows.append(
+                Measurement(
+                    "em fit, relative loss", fit.relative_loss, "", 0.053, f"seed {seed}: {fit.relative_loss:.5f}"
+                )
+            )
     rows.append(Measurement("true parcels, relative loss", true_relative_loss(planted), "", None, shape))
     return rows

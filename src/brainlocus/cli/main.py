@@ -13,6 +13,7 @@ import click
 
 from brainlocus._version import __version__
 from brainlocus.cli.datasets import fetch, list_datasets
+from brainlocus.cli.studies import demo, run
 
 __all__ = ["cli", "main"]
 
@@ -77,6 +78,8 @@ for _name, _help in _GROUPS.items():
 
 cast(click.Group, cli.commands["datasets"]).add_command(list_datasets)
 cast(click.Group, cli.commands["datasets"]).add_command(fetch)
+cli.add_command(demo)
+cli.add_command(run)
 
 
 @cli.command()

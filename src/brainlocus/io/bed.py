@@ -123,7 +123,7 @@ class BedWriter:
         self._written = 0
         self._stream: IO[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "BedWriter":
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
         self._stream = partial_name(self.path).open("wb")
         self._stream.write(_MAGIC + _VARIANT_MAJOR)

@@ -48,7 +48,9 @@ def sidecar_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
 
 
-def read_volume(path: Path, *, quantity: str = "", unit: str = "", dtype: type[np.floating[Any]] = np.float32) -> Volume:
+def read_volume(
+    path: Path, *, quantity: str = "", unit: str = "", dtype: type[np.floating[Any]] = np.float32
+) -> Volume:
     """Read a three-dimensional image.
 
     Parameters
@@ -129,9 +131,7 @@ def write_parcellation(parcellation: Parcellation, path: Path) -> None:
         partial.write_text(json.dumps({"labels": names}, indent=1) + "\n", encoding="utf-8")
 
 
-def _load(
-    path: Path, dtype: type[np.floating[Any]]
-) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
+def _load(path: Path, dtype: type[np.floating[Any]]) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
     nibabel = import_extra("nibabel", extra="imaging")
     if not path.is_file():
         raise FormatError(f"{path}: there is no such file. Expected a NIfTI image (.nii or .nii.gz).")

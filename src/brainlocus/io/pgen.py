@@ -98,7 +98,7 @@ class PgenWriter:
         self._written = 0
         self._writer: Any = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "PgenWriter":
         pgenlib = import_extra("pgenlib", extra="genotypes")
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
         self._writer = pgenlib.PgenWriter(

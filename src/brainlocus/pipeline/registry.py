@@ -24,6 +24,8 @@ def _entry(module: str, attribute: str, text: str) -> StepEntry:
 
 
 STEPS: dict[str, StepEntry] = {
+    "cohort join": _entry("people", "JOIN", "Join tables by participant id."),
+    "cohort split": _entry("people", "SPLIT", "List the participants of each level of a column."),
     "simulate cohort": _entry(
         "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
     ),

@@ -79,9 +79,7 @@ def fit_quantile_map(values: Float[np.ndarray, " samples"]) -> QuantileMap:
     return QuantileMap(np.quantile(present, probabilities), probabilities)
 
 
-def apply_quantile_map(
-    fitted: QuantileMap, values: Float[np.ndarray, " samples"]
-) -> Float64[np.ndarray, " samples"]:
+def apply_quantile_map(fitted: QuantileMap, values: Float[np.ndarray, " samples"]) -> Float64[np.ndarray, " samples"]:
     """Return ``Phi^-1(F(x))`` with F interpolated between the quantiles and clipped at 1e-7.
 
     Ties get the middle of their range of F (the mean of interpolation from below and from above), as in

@@ -176,7 +176,9 @@ def fit_em(
 
 
 def orthogonal_loss(
-    total: float, loadings: Float64[np.ndarray, "components samples"], gram: Float64[np.ndarray, "components components"]
+    total: float,
+    loadings: Float64[np.ndarray, "components samples"],
+    gram: Float64[np.ndarray, "components components"],
 ) -> float:
     """Return ``||X - W W'X||^2 = ||X||^2 - 2 ||H||^2 + <W'W, HH'>`` without forming the residual.
 
@@ -192,7 +194,9 @@ def orthogonal_loss(
     return float(total - 2.0 * (loadings**2).sum() + (gram * (loadings @ loadings.T)).sum())
 
 
-def hoyer_sparsity(labels: Int[np.ndarray, " voxels"], weights: Float64[np.ndarray, " voxels"], components: int) -> float:
+def hoyer_sparsity(
+    labels: Int[np.ndarray, " voxels"], weights: Float64[np.ndarray, " voxels"], components: int
+) -> float:
     """Return Hoyer's sparsity of the whole W: 0 when all entries are equal, 1 when one entry is not 0.
 
     ``(sqrt(N) - sum|W| / ||W||_F) / (sqrt(N) - 1)`` with N = voxels x components.
@@ -300,9 +304,7 @@ def _pass(images: Float32[np.ndarray, "voxels samples"], norms: Float64[np.ndarr
     for rows in _blocks(*images.shape):
         block = np.ascontiguousarray(images[rows])
         best = (block @ transposed).argmax(axis=1)
-        loss += _visit(
-            block, norms[rows], best, state.prototypes, state.labels[rows], state.projections[rows], sums
-        )
+        loss += _visit(block, norms[rows], best, state.prototypes, state.labels[rows], state.projections[rows], sums)
     _step_prototypes(images, norms, state, sums)
     return loss
 
@@ -447,4 +449,3 @@ def _assert_monotone(losses: list[float], total: float) -> None:
     if len(losses) > 1:
         rise = losses[-1] - losses[-2]
         assert rise <= MONOTONE_SLACK * total, f"EM loss rose by {rise:g} of {total:g}: a defect, please report"  # noqa: S101
-

@@ -149,9 +149,7 @@ def _sums(index: ParcelIndex, values: Float64[np.ndarray, "images labelled"]) ->
     return np.ascontiguousarray((membership @ values.T).T)
 
 
-def _medians(
-    index: ParcelIndex, values: Float[np.ndarray, "images labelled"]
-) -> Float64[np.ndarray, "images parcels"]:
+def _medians(index: ParcelIndex, values: Float[np.ndarray, "images labelled"]) -> Float64[np.ndarray, "images parcels"]:
     result = np.full((values.shape[0], index.n_parcels), np.nan)
     for parcel in range(index.n_parcels):
         part = values[:, index.starts[parcel] : index.starts[parcel + 1]].astype(np.float64)
