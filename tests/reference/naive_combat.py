@@ -4,7 +4,6 @@ import numpy as np
 
 
 def naive_combat(y, site, covariates, tolerance=1e-4):
-    n, p = y.shape
     sites = sorted(set(site))
     one_hot = np.array([[float(s == t) for t in sites] for s in site])
     design = np.hstack([one_hot, covariates])

@@ -104,7 +104,7 @@ def test_covariates_by_name_in_any_order():
     here = apply_combat(model, y, site, covariates=covariates, covariate_names=["age", "sex"]).values
     there = apply_combat(model, y, site, covariates=covariates[:, ::-1], covariate_names=["sex", "age"]).values
     np.testing.assert_array_equal(here, there)
-    with pytest.raises(ValueError, match="preserves .*age.*sex"):
+    with pytest.raises(ValueError, match=r"preserves .*age.*sex"):
         apply_combat(model, y, site, covariates=covariates, covariate_names=["age", "bmi"])
 
 
