@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int, Shaped
 from brainlocus.core import ResultTable
 from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, PALETTE, new_figure, save_figure
 
-__all__ = ["draw_explained", "draw_phenome", "draw_scores", "draw_shapes", "draw_sites"]
+__all__ = ["draw_explained", "draw_pattern", "draw_phenome", "draw_scores", "draw_shapes", "draw_sites"]
 
 
 def draw_shapes(
