@@ -106,13 +106,12 @@ def _atlas(matched: _Matched, n_regions: int) -> Finding:
     return Finding("Atlas, adjusted Rand index", f"{n_regions} regions", f"{value:.3f}", band, value >= 0.9)
 
 
-def _site_variance(results: Path) -> Finding:
-    before, after = (
-        read_table(results / name) for name in ("cohort.parquet", "harmonised.parquet")
-    )  # the same people and columns, before and after
-    traits = [n for n in before.names if n.startswith("C") and n.split("_")[-1].isdigit()]
-    design = design_from_formula("age + sex", before).matrix
-    batch = before.column("site").values
+def _site_variance(cohort: Path, results: Path) -> Finding:
+    before, after = (read_table(results / name) for name in ("idps.parquet", "harmonised.parquet"))
+    people = read_table(cohort / "participants.tsv").take(before.samples)
+    traits = list(before.names)
+    design = design_from_formula("age + sex", people).matrix
+    batch = people.column("site").values
     eta = [float(site_effects(t.matrix(traits), batch, covariates=design).mean_eta2) for t in (before, after)]
     expected = (np.unique(batch).size - 1) / len(before.samples)
     band = f"<= 0.01 (without any site effect {expected:.4f} is expected)"
@@ -222,7 +221,7 @@ def compare_with_truth(cohort: Path, results: Path) -> list[Finding]:
     matched = _match(cohort, results, n_regions)
     return [
         _atlas(matched, n_regions),
-        _site_variance(results),
+        _site_variance(cohort, results),
         *_phenome(truth, matched, results),
         *_loci(truth, matched, results),
         _replication(results),

@@ -25,6 +25,8 @@ class Wiring:
     genome_build: str
     settings: dict[str, dict[str, Any]]
     root: Path
+    people: tuple[str, ...] = ()
+    """Columns of the participants table."""
     active: set[str] = field(default_factory=set)
     """Steps that run."""
 
@@ -64,6 +66,16 @@ def _given(**paths: Any) -> Wired | None:
     return None if any(value is None for value in paths.values()) else paths
 
 
+def _present(w: Wiring, *names: str) -> list[str]:
+    """Return which of the names are columns of the participants table."""
+    return [name for name in names if name in w.people]
+
+
+def _adjustment(w: Wiring) -> str:
+    """Return the formula of age and sex, as far as the participants table has them."""
+    return " + ".join(_present(w, "age", "sex"))
+
+
 def _atlas(w: Wiring) -> Wired | None:
     if "images" not in w.inputs:
         return None
@@ -71,23 +83,81 @@ def _atlas(w: Wiring) -> Wired | None:
 
 
 def _idp(w: Wiring) -> Wired | None:
-    scales = w.settings["atlas"]["scales"]
-    folder = w.output("atlas")
-    if folder is None:
-        return None
-    return {"images": w.inputs["images"], "atlas": tuple(folder / f"C{n}" / "labels.nii.gz" for n in scales)}
+    return _given(images=w.inputs.get("images"), atlas=w.output("atlas"))
 
 
-def _join(w: Wiring) -> Wired | None:
-    traits = w.output("idp") or w.inputs.get("traits")
-    if traits is None:
+def _traits(w: Wiring) -> Wired | None:
+    given = w.inputs.get("traits")
+    return None if given is None else {"tables": (given,)}
+
+
+def _harmonise(w: Wiring) -> Wired | None:
+    settings = w.settings["harmonise"]
+    if settings["batch"] not in w.people:
         return None
-    people = w.inputs.get("participants")
-    return {"tables": (traits,) if people is None else (traits, people)}
+    wired = _given(table=w.first(w.output("idp"), w.output("traits")), participants=w.inputs.get("participants"))
+    if wired is None:
+        return None
+    preserve = settings["preserve"] or _adjustment(w)
+    return {**wired, "preserve": preserve, "report": w.root / "reports" / "harmonise"}
+
+
+def _prepare(w: Wiring) -> Wired | None:
+    table = w.first(w.output("harmonise"), w.output("idp"), w.output("traits"))
+    if table is None:
+        return None
+    formula = w.settings["prepare"]["confounds"]
+    if not formula and "age" in w.people:
+        formula = f"{_adjustment(w)} + I(age**2)"
+    report = w.root / "reports" / "prepare"
+    return {"table": table, "participants": w.inputs.get("participants"), "confounds": formula, "report": report}
+
+
+def _measures(w: Wiring) -> Path | None:
+    """Return the traits that association uses."""
+    return w.first(w.output("prepare"), w.output("harmonise"), w.output("idp"), w.output("traits"))
+
+
+def _phenome(w: Wiring) -> Wired | None:
+    wired = _given(traits=_measures(w), phenotypes=w.inputs.get("phenotypes"))
+    if wired is None:
+        return None
+    report = w.root / "reports" / "phenome"
+    people, categories = w.inputs.get("participants"), w.inputs.get("categories")
+    covariates = w.settings["phenome"]["covariates"] or _adjustment(w)
+    return {**wired, "participants": people, "categories": categories, "covariates": covariates, "report": report}
+
+
+def _signature(w: Wiring) -> Wired | None:
+    settings = w.settings["signature"]
+    if settings["diagnosis"] not in w.people:
+        return None
+    wired = _given(features=w.first(w.output("idp"), w.output("traits")), participants=w.inputs.get("participants"))
+    if wired is None:
+        return None
+    batch = settings["batch"] or (w.settings["harmonise"]["batch"] if w.output("harmonise") else None)
+    return {**wired, "covariates": settings["covariates"] or _adjustment(w), "batch": batch}
 
 
 STUDY_STEPS: tuple[StudyStep, ...] = (
     StudyStep("atlas", "atlas fit", "atlas", "[inputs] images", _atlas),
     StudyStep("idp", "idp extract", "idps.parquet", "the atlas step", _idp),
-    StudyStep("join", "cohort join", "cohort.parquet", "images or [inputs] traits", _join),
+    StudyStep("traits", "cohort join", "input_traits.parquet", "[inputs] traits", _traits),
+    StudyStep(
+        "harmonise",
+        "cohort harmonise",
+        "harmonised.parquet",
+        "images or traits, and participants with the batch column",
+        _harmonise,
+    ),
+    StudyStep("prepare", "cohort prepare", "traits.parquet", "images or traits", _prepare),
+    StudyStep("phenome", "associate phenome", "phenome.parquet", "traits and [inputs] phenotypes", _phenome),
+    StudyStep(
+        "signature",
+        "signature train",
+        "signature",
+        "images or traits, and participants with the diagnosis column",
+        _signature,
+        defaults={"diagnosis": "diagnosis"},
+    ),
 )

@@ -49,9 +49,7 @@ def _categories(path: Path | None, phenotypes: list[str]) -> list[str] | None:
     return [str(known.get(name) or "") for name in phenotypes]
 
 
-def _covariates(
-    config: AssociatePhenomeConfig, phenotypes: PhenotypeTable
-) -> tuple[PhenotypeTable, set[str]]:
+def _covariates(config: AssociatePhenomeConfig, phenotypes: PhenotypeTable) -> tuple[PhenotypeTable, set[str]]:
     """Return the table with the covariates, and which phenotype columns are covariates."""
     used = formula_columns(config.covariates)
     if config.participants is None:
