@@ -9,8 +9,9 @@ Definitions (Wen et al., structural covariance; FUMA-like):
 * lead: independent variants clumped again among themselves at lead_r2;
 * locus: union of the candidates' ranges of a lead's independent variants; loci closer than kb are merged.
 
-r2 is the squared Pearson correlation of pairwise-complete allele counts, computed only around index variants.
-Ties in p: lower position first, then the allele.
+r2 is the squared Pearson correlation of pairwise-complete allele counts (``ld="counts"``), or that of
+maximum-likelihood haplotype frequencies (``"haplotypes"``, what PLINK 1.9 --clump does); computed only around
+index variants. Ties in p: lower position first, then the allele.
 
 References
 ----------
@@ -19,6 +20,7 @@ Purcell et al. (2007), 10.1086/519795 (--clump); Watanabe et al. (2017), 10.1038
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int, Shaped
@@ -27,8 +29,9 @@ from brainlocus.core.genotypes import GenotypeSource
 from brainlocus.core.results import ResultTable, concat_results
 from brainlocus.core.text import STRING, text_array
 from brainlocus.core.variants import VariantTable, chromosome_rank
+from brainlocus.genetics.loci.r2 import haplotype_r2, pairwise_r2
 
-__all__ = ["ClumpResult", "ClumpSettings", "clump", "clump_peak_bytes", "pairwise_r2"]
+__all__ = ["ClumpResult", "ClumpSettings", "clump", "clump_peak_bytes"]
 
 _CHUNK = 256
 ROLES = ("candidate", "index", "independent", "lead")
@@ -43,6 +46,7 @@ class ClumpSettings:
     r2: float = 0.6
     lead_r2: float = 0.1
     kb: float = 250.0
+    ld: Literal["counts", "haplotypes"] = "counts"
 
     def __post_init__(self) -> None:
         for name in ("p1", "p2"):
@@ -75,27 +79,6 @@ def clump_peak_bytes(n_samples: int, n_chunks: int = 16) -> int:
     return _CHUNK * n_samples * 4 * (n_chunks + 3)
 
 
-def pairwise_r2(
-    dosage: Float32[np.ndarray, " samples"], others: Float32[np.ndarray, "variants samples"]
-) -> Float64[np.ndarray, " variants"]:
-    """Return the squared correlation of one variant with others over the people called in both.
-
-    NaN where either is constant among these people.
-    """
-    here = ~np.isnan(dosage)
-    x, there = dosage[here], others[:, here]
-    known = ~np.isnan(there)
-    y = np.where(known, there, np.float32(0))
-    ones = known.astype(np.float32)
-    # Sums of 0, 1, 2 are exact in float32 up to 2^24, that is 4 million people.
-    n, sx, sxx = (np.asarray(ones @ c, dtype=np.float64) for c in (np.ones_like(x), x, x * x))
-    sy, syy = y.sum(axis=1, dtype=np.float64), (y * y).sum(axis=1, dtype=np.float64)
-    sxy = np.asarray(y @ x, dtype=np.float64)
-    covariance, vx, vy = n * sxy - sx * sy, n * sxx - sx * sx, n * syy - sy * sy
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where((vx > 0) & (vy > 0), covariance**2 / (vx * vy), np.nan)
-
-
 def clump(
     results: ResultTable,
     panel: GenotypeSource,
@@ -122,7 +105,7 @@ def clump(
     rows = _rows_in_panel(strong, panel.variants)
     found = rows >= 0
     strong, rows = strong.take(found), rows[found]
-    ld = _PanelLd(panel, rules.kb * 1000.0, max(int(memory_bytes // (_CHUNK * len(panel.samples) * 4 + 1)), 4))
+    ld = _PanelLd(panel, rules.ld, rules.kb * 1000.0, max(int(memory_bytes // (_CHUNK * len(panel.samples) * 4 + 1)), 4))
     names, first = np.unique(results["trait"].astype(STRING), return_index=True)
     variants, loci = [_empty_variants()], [_empty_loci()]
     trait = strong["trait"].astype(STRING)
@@ -150,6 +133,7 @@ class _PanelLd:
     """r2 around index variants, read from the panel as needed and remembered across traits."""
 
     panel: GenotypeSource
+    kind: Literal["counts", "haplotypes"]
     reach: float
     n_chunks: int
     chunks: OrderedDict[int, Float32[np.ndarray, "variants samples"]] = field(default_factory=OrderedDict)
@@ -183,7 +167,8 @@ class _PanelLd:
         r2 = np.empty(near.size)
         for chunk in np.unique(near // _CHUNK).tolist():
             inside = near // _CHUNK == chunk
-            r2[inside] = pairwise_r2(mine, self._dosage(int(chunk))[near[inside] % _CHUNK])
+            others = self._dosage(int(chunk))[near[inside] % _CHUNK]
+            r2[inside] = pairwise_r2(mine, others) if self.kind == "counts" else haplotype_r2(mine, others)
         return near, np.nan_to_num(r2, nan=0.0)
 
     def _dosage(self, chunk: int) -> Float32[np.ndarray, "variants samples"]:
