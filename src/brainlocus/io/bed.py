@@ -77,11 +77,15 @@ def open_bed(path: Path, *, genome_build: str = "unknown") -> BedSource:
     bim, fam = path.with_suffix(".bim"), path.with_suffix(".fam")
     for file, what in ((path, "genotypes"), (bim, "variants"), (fam, "people")):
         if not file.is_file():
-            raise FormatError(f"Expected the {what} at {file}, found no file. The three of .bed, .bim, .fam go together.")
+            raise FormatError(
+                f"Expected the {what} at {file}, found no file. The three of .bed, .bim, .fam go together."
+            )
     with path.open("rb") as stream:
         head = stream.read(_HEADER_BYTES)
     if head[:2] != _MAGIC:
-        raise FormatError(f"{path}: expected the magic bytes 6c 1b of a .bed file, found {head[:2].hex(' ') or 'nothing'}.")
+        raise FormatError(
+            f"{path}: expected the magic bytes 6c 1b of a .bed file, found {head[:2].hex(' ') or 'nothing'}."
+        )
     if head[2:] != _VARIANT_MAJOR:
         raise FormatError(
             f"{path}: expected byte 3 to be 01 (variant-major), found {head[2:].hex() or 'nothing'}"
@@ -119,7 +123,7 @@ class BedWriter:
         self._written = 0
         self._stream: IO[bytes] | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "BedWriter":
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
         self._stream = partial_name(self.path).open("wb")
         self._stream.write(_MAGIC + _VARIANT_MAJOR)
@@ -140,7 +144,9 @@ class BedWriter:
         codes = calls.astype(np.uint8)
         if not np.array_equal(codes, calls):
             bad = float(dosage[(codes != calls)].flat[0])
-            raise FormatError(f"{self.path}: .bed holds 0, 1, 2 or missing, found a dosage of {bad}. Write PGEN instead.")
+            raise FormatError(
+                f"{self.path}: .bed holds 0, 1, 2 or missing, found a dosage of {bad}. Write PGEN instead."
+            )
         if self._stream is None:
             raise ValueError("BedWriter is a context manager: use it in a with statement.")
         self._stream.write(_pack(_ENCODE[codes]).tobytes())
@@ -155,7 +161,9 @@ class BedWriter:
         if kind is not None or self._written != len(self.variants):
             partial.unlink(missing_ok=True)
             if kind is None:
-                raise AlignmentError(f"{self.path}: expected {len(self.variants)} variants, {self._written} were written.")
+                raise AlignmentError(
+                    f"{self.path}: expected {len(self.variants)} variants, {self._written} were written."
+                )
             return
         for suffix, lines in ((".bim", format_bim(self.variants)), (".fam", format_fam(self.samples, self.sex))):
             companion = self.path.with_suffix(suffix)

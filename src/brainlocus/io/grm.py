@@ -44,7 +44,9 @@ def read_grm(prefix: Path) -> Grm:
     for number, line in enumerate(id_file.read_text(encoding="utf-8").splitlines(), start=1):
         fields = line.split()
         if len(fields) != 2:
-            raise FormatError(f"{id_file}, line {number}: expected family and individual id, found {len(fields)} fields.")
+            raise FormatError(
+                f"{id_file}, line {number}: expected family and individual id, found {len(fields)} fields."
+            )
         ids.append(fields[1])
     counts: Float[np.ndarray, "samples samples"] | float = float("nan")
     if count_file.is_file():

@@ -63,7 +63,9 @@ def open_pgen(path: Path, *, genome_build: str = "unknown") -> PgenSource:
     with path.open("rb") as stream:
         head = stream.read(2)
     if head != _MAGIC:
-        raise FormatError(f"{path}: expected the magic bytes 6c 1b of a .pgen file, found {head.hex(' ') or 'nothing'}.")
+        raise FormatError(
+            f"{path}: expected the magic bytes 6c 1b of a .pgen file, found {head.hex(' ') or 'nothing'}."
+        )
     pedigree = read_psam(psam)
     variants = read_pvar(pvar, genome_build=genome_build)
     with _reader(path, len(pedigree.samples), len(variants)):
@@ -96,7 +98,7 @@ class PgenWriter:
         self._written = 0
         self._writer: Any = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "PgenWriter":
         pgenlib = import_extra("pgenlib", extra="genotypes")
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
         self._writer = pgenlib.PgenWriter(
@@ -141,7 +143,9 @@ class PgenWriter:
             self._writer = None
             partial.unlink(missing_ok=True)
             if kind is None:
-                raise AlignmentError(f"{self.path}: expected {len(self.variants)} variants, {self._written} were written.")
+                raise AlignmentError(
+                    f"{self.path}: expected {len(self.variants)} variants, {self._written} were written."
+                )
             return
         self._writer.close()
         self._write_companions()
@@ -166,7 +170,8 @@ class PgenWriter:
         with partial_name(psam).open("w", encoding="utf-8") as stream:
             stream.write("#IID\tSEX\n")
             stream.writelines(
-                f"{participant}\t{codes[int(s)]}\n" for participant, s in zip(self.samples.ids.tolist(), sex, strict=True)
+                f"{participant}\t{codes[int(s)]}\n"
+                for participant, s in zip(self.samples.ids.tolist(), sex, strict=True)
             )
         partial_name(pvar).replace(pvar)
         partial_name(psam).replace(psam)

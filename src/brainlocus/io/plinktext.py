@@ -133,7 +133,9 @@ def read_pvar(path: Path, *, genome_build: str) -> VariantTable:
                 header = ["CHROM", *fields[1:]]
                 continue
             if not header:
-                raise FormatError(f"{path}, line {number}: expected the header '#CHROM POS ID REF ALT', found {text!r}.")
+                raise FormatError(
+                    f"{path}, line {number}: expected the header '#CHROM POS ID REF ALT', found {text!r}."
+                )
             if len(fields) != len(header):
                 raise FormatError(f"{path}, line {number}: expected {len(header)} fields, found {len(fields)}.")
             lines.append(number)
@@ -261,9 +263,7 @@ def _numbers(path: Path, name: str, cells: list[tuple[int, str]]) -> Float[np.nd
         try:
             values[k] = np.nan if text in _MISSING_PHENOTYPE else float(text)
         except ValueError:
-            raise FormatError(
-                f"{path}, line {line}: expected a number or NA in {name}, found {text!r}."
-            ) from None
+            raise FormatError(f"{path}, line {line}: expected a number or NA in {name}, found {text!r}.") from None
     return values
 
 

@@ -1,0 +1,48 @@
+"""Every step by its command name, imported only when it is used."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from brainlocus.core.errors import SchemaError, nearest
+from brainlocus.pipeline.step import Step
+
+__all__ = ["STEPS", "StepEntry", "load_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepEntry:
+    """Where a step is, and what it does in one line (so that help needs no import)."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+def _entry(module: str, attribute: str, text: str) -> StepEntry:
+    return StepEntry(f"brainlocus.pipeline.steps.{module}", attribute, text)
+
+
+STEPS: dict[str, StepEntry] = {
+    "cohort join": _entry("people", "JOIN", "Join tables by participant id."),
+    "cohort split": _entry("people", "SPLIT", "List the participants of each level of a column."),
+    "simulate cohort": _entry(
+        "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
+    ),
+}
+"""Command name to step. A test checks that every entry exists and has this name and help."""
+
+
+def load_step(name: str) -> Step[Any]:
+    """Return a step by its command name.
+
+    Raises
+    ------
+    SchemaError
+        There is no such step; the message has the nearest name.
+    """
+    if name not in STEPS:
+        raise SchemaError(f"There is no step {name!r}.{nearest(name, list(STEPS))}")
+    entry = STEPS[name]
+    step: Step[Any] = getattr(import_module(entry.module), entry.attribute)
+    return step
