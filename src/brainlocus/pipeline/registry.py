@@ -29,6 +29,17 @@ STEPS: dict[str, StepEntry] = {
     "simulate cohort": _entry(
         "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
     ),
+    "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
+    "idp extract": _entry("idp", "IDP_EXTRACT", "Measure every parcel of an atlas in every image."),
+    "cohort prepare": _entry("cohort", "COHORT_PREPARE", "Clean, normalise and deconfound measures of people."),
+    "cohort harmonise": _entry("cohort", "COHORT_HARMONISE", "Take the effects of sites out of measures (ComBat)."),
+    "associate phenome": _entry(
+        "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."
+    ),
+    "signature train": _entry(
+        "signature", "SIGNATURE_TRAIN", "Train a disease signature and judge it on held-out people."
+    ),
+    "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 

@@ -64,4 +64,30 @@ def _given(**paths: Any) -> Wired | None:
     return None if any(value is None for value in paths.values()) else paths
 
 
-STUDY_STEPS: tuple[StudyStep, ...] = ()
+def _atlas(w: Wiring) -> Wired | None:
+    if "images" not in w.inputs:
+        return None
+    return {"images": w.inputs["images"], "mask": w.inputs.get("mask")}
+
+
+def _idp(w: Wiring) -> Wired | None:
+    scales = w.settings["atlas"]["scales"]
+    folder = w.output("atlas")
+    if folder is None:
+        return None
+    return {"images": w.inputs["images"], "atlas": tuple(folder / f"C{n}" / "labels.nii.gz" for n in scales)}
+
+
+def _join(w: Wiring) -> Wired | None:
+    traits = w.output("idp") or w.inputs.get("traits")
+    if traits is None:
+        return None
+    people = w.inputs.get("participants")
+    return {"tables": (traits,) if people is None else (traits, people)}
+
+
+STUDY_STEPS: tuple[StudyStep, ...] = (
+    StudyStep("atlas", "atlas fit", "atlas", "[inputs] images", _atlas),
+    StudyStep("idp", "idp extract", "idps.parquet", "the atlas step", _idp),
+    StudyStep("join", "cohort join", "cohort.parquet", "images or [inputs] traits", _join),
+)

@@ -212,7 +212,9 @@ def train_spare(
     costs: list[float] = []
     n_unsettled = 0
     splits = list(
-        held_out_splits(data.diagnosis, data.batch, repeats=chosen.repeats, share=chosen.test_share, generator=generator)
+        held_out_splits(
+            data.diagnosis, data.batch, repeats=chosen.repeats, share=chosen.test_share, generator=generator
+        )
     )
     for train, test in splits:
         z = _apply_steps(_fit_steps(data, train, harmoniser), data)
@@ -437,7 +439,9 @@ def _choose_cost(
     return options.costs[int(accuracy.mean(axis=1).argmax())]
 
 
-def _folds(diagnosis: Int[np.ndarray, " train"], count: int, generator: np.random.Generator) -> Int[np.ndarray, " train"]:
+def _folds(
+    diagnosis: Int[np.ndarray, " train"], count: int, generator: np.random.Generator
+) -> Int[np.ndarray, " train"]:
     folds = np.empty(diagnosis.size, dtype=np.int64)
     for label in (0, 1):
         members = generator.permutation(np.flatnonzero(diagnosis == label))
@@ -472,7 +476,13 @@ def _final_model(
     centred = z - z.mean(axis=0)
     pattern = centred.T @ (centred @ weights) / (z.shape[0] - 1)
     model = SpareModel(
-        weights, float(machine.intercept_[0]), steps.centre, steps.spread, steps.covariate_effects, cost, steps.harmoniser
+        weights,
+        float(machine.intercept_[0]),
+        steps.centre,
+        steps.spread,
+        steps.covariate_effects,
+        cost,
+        steps.harmoniser,
     )
     return model, pattern
 
@@ -484,4 +494,3 @@ def mean_scores(
     counts = np.bincount(result.row, minlength=n_samples)
     sums = np.bincount(result.row, weights=result.score, minlength=n_samples)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), counts.astype(np.int64)
-

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int, Shaped
 from brainlocus.core import ResultTable
 from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, PALETTE, new_figure, save_figure
 
-__all__ = ["draw_explained", "draw_phenome", "draw_scores", "draw_shapes", "draw_sites"]
+__all__ = ["draw_explained", "draw_pattern", "draw_phenome", "draw_scores", "draw_shapes", "draw_sites"]
 
 
 def draw_shapes(
@@ -36,15 +36,15 @@ def draw_explained(explained: Float64[np.ndarray, " traits"], path: Path) -> Non
     save_figure(figure, path)
 
 
-def draw_sites(
-    before: Float64[np.ndarray, " features"], after: Float64[np.ndarray, " features"], path: Path
-) -> None:
+def draw_sites(before: Float64[np.ndarray, " features"], after: Float64[np.ndarray, " features"], path: Path) -> None:
     """Draw the sites' eta^2 of every feature before and after harmonising."""
     figure, axes = new_figure(2, width=4.2)
     left, right = axes[0]
     top = float(np.nanmax([before, after]))
     bins = np.linspace(0.0, max(top, 1e-3), 40)
-    left.hist(before[np.isfinite(before)], bins=bins, color=ORANGE, alpha=0.8, label=f"before, {np.nanmean(before):.3f}")
+    left.hist(
+        before[np.isfinite(before)], bins=bins, color=ORANGE, alpha=0.8, label=f"before, {np.nanmean(before):.3f}"
+    )
     left.hist(after[np.isfinite(after)], bins=bins, color=BLUE, alpha=0.8, label=f"after, {np.nanmean(after):.3f}")
     left.legend(title="mean", frameon=False)
     left.set_xlabel("partial η² of the sites")
