@@ -1,6 +1,6 @@
 /** The brain view drawn by NiiVue. The only module that imports it; loaded when a page shows a brain. */
 
-import { Niivue, SHOW_RENDER, SLICE_TYPE } from '@niivue/niivue';
+import { MULTIPLANAR_TYPE, Niivue, SHOW_RENDER, SLICE_TYPE } from '@niivue/niivue';
 import type { Painting } from './colours';
 import type { BrainView } from './view';
 
@@ -9,9 +9,10 @@ const PAINTED = 'regions';
 
 export async function createBrainView(canvas: HTMLCanvasElement): Promise<BrainView> {
   const niivue = new Niivue({
-    backColor: [1, 1, 1, 1],
-    crosshairColor: [0.95, 0.55, 0.12, 0.9],
+    backColor: [0, 0, 0, 1],
+    crosshairColor: [0.62, 0.8, 0.94, 0.9],
     crosshairWidth: 1,
+    crosshairWidthUnit: 'mm',
     isOrientCube: false,
     isOrientationTextVisible: true,
     show3Dcrosshair: false,
@@ -24,6 +25,7 @@ export async function createBrainView(canvas: HTMLCanvasElement): Promise<BrainV
   });
   await niivue.attachToCanvas(canvas);
   niivue.setSliceType(SLICE_TYPE.MULTIPLANAR);
+  niivue.setMultiplanarLayout(canvas.clientWidth > 2.2 * canvas.clientHeight ? MULTIPLANAR_TYPE.ROW : MULTIPLANAR_TYPE.GRID);
   let labels: Int32Array = new Int32Array(0);
   let selected: (parcel: number) => void = () => {};
 
@@ -54,7 +56,7 @@ export async function createBrainView(canvas: HTMLCanvasElement): Promise<BrainV
         if (parcel > 0) selected(parcel);
       };
     },
-    paint({ levels, table }: Painting) {
+    paint({ levels, table, alpha }: Painting) {
       const volume = atlas();
       if (!volume?.hdr) return;
       // Regions become levels 1..255 of one colour table, 0 stays clear: no label tables, whose upper
@@ -71,7 +73,7 @@ export async function createBrainView(canvas: HTMLCanvasElement): Promise<BrainV
         R: table.map((c) => c[0]),
         G: table.map((c) => c[1]),
         B: table.map((c) => c[2]),
-        A: index.map((k) => (k === 0 ? 0 : 255)),
+        A: alpha,
         I: index,
       });
       volume.colormap = PAINTED;
@@ -101,10 +103,6 @@ export async function createBrainView(canvas: HTMLCanvasElement): Promise<BrainV
     },
     onSelect(listener) {
       selected = listener;
-    },
-    setBackground([r, g, b]) {
-      niivue.opts.backColor = [r / 255, g / 255, b / 255, 1];
-      niivue.drawScene();
     },
     toImage() {
       niivue.drawScene();

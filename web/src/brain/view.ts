@@ -7,7 +7,6 @@ export interface BrainView {
   paint(painting: Painting): void;
   select(parcel: number, nearMm: [number, number, number] | null): void;
   onSelect(listener: (parcel: number) => void): void;
-  setBackground(rgb: [number, number, number]): void;
   toImage(): string;
   dispose(): void;
 }
