@@ -1,7 +1,7 @@
 """The one thing the package asks of an executor: an ordered, bounded map."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 __all__ = ["Executor"]
 
@@ -9,6 +9,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs independent tasks.
 

@@ -1,1 +1,58 @@
 """Readers and writers: bytes to core types and back, one module per format."""
+
+from brainlocus.io.atomic import atomic_path, partial_name, replace_path
+from brainlocus.io.bed import BedSource, BedWriter, open_bed
+from brainlocus.io.digest import digest_files, digest_input, require_path
+from brainlocus.io.genotypes import genotype_files, open_genotypes
+from brainlocus.io.grm import grm_files, read_grm, write_grm
+from brainlocus.io.images import ImageList, ImageMatrix, convert_images, default_mask, find_images
+from brainlocus.io.nifti import (
+    read_mask,
+    read_parcellation,
+    read_volume,
+    write_mask,
+    write_parcellation,
+    write_volume,
+)
+from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
+from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
+from brainlocus.io.tables import read_arrow, read_results, read_table, write_results, write_table
+
+__all__ = [
+    "BedSource",
+    "BedWriter",
+    "ImageList",
+    "ImageMatrix",
+    "Pedigree",
+    "PgenSource",
+    "PgenWriter",
+    "atomic_path",
+    "convert_images",
+    "default_mask",
+    "digest_files",
+    "digest_input",
+    "find_images",
+    "genotype_files",
+    "grm_files",
+    "open_bed",
+    "open_genotypes",
+    "open_pgen",
+    "partial_name",
+    "read_arrow",
+    "read_fam",
+    "read_grm",
+    "read_mask",
+    "read_parcellation",
+    "read_psam",
+    "read_results",
+    "read_table",
+    "read_volume",
+    "replace_path",
+    "require_path",
+    "write_grm",
+    "write_mask",
+    "write_parcellation",
+    "write_results",
+    "write_table",
+    "write_volume",
+]

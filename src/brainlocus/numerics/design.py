@@ -3,8 +3,8 @@
 Formulas are those of R and patsy (``age + I(age**2) + sex + age:sex + C(site)``), read by formulaic.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ class Design:
     names: tuple[str, ...]
     complete: Bool[np.ndarray, " samples"]
     """Rows in which every variable is present."""
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Levels of each text variable, reference first: give them back to get the same columns on other people."""
 
 
 def formula_variables(formula: str) -> tuple[str, ...]:
@@ -38,7 +40,9 @@ def formula_variables(formula: str) -> tuple[str, ...]:
     return tuple(sorted(str(v) for v in _parse(formula).required_variables))
 
 
-def design_from_formula(formula: str, table: PhenotypeTable) -> Design:
+def design_from_formula(
+    formula: str, table: PhenotypeTable, *, levels: Mapping[str, tuple[str, ...]] | None = None
+) -> Design:
     """Return the design matrix of a formula over a table's columns.
 
     Parameters
@@ -46,11 +50,14 @@ def design_from_formula(formula: str, table: PhenotypeTable) -> Design:
     formula
         Right-hand side only; an intercept is implied and not returned. Text columns become dummies with
         their first level (in sorted order) as the reference.
+    levels
+        `Design.levels` of an earlier design, whose columns are wanted again.
 
     Raises
     ------
     SchemaError
-        The formula cannot be read, or names a column that is not in the table.
+        The formula cannot be read, names a column that is not in the table, or a text column has a level that
+        `levels` has not.
 
     Examples
     --------
@@ -68,11 +75,15 @@ def design_from_formula(formula: str, table: PhenotypeTable) -> Design:
     n_samples = len(table.samples)
     complete = np.ones(n_samples, dtype=bool)
     data: dict[str, object] = {}
+    used_levels: dict[str, tuple[str, ...]] = {}
     for name in variables:
         column = table.column(name)
         if column.kind == "categorical":
             complete &= column.values != ""
-            data[name] = column.values.astype(object)
+            found = tuple(str(v) for v in np.unique(column.values) if v != "")
+            used_levels[name] = tuple(levels[name]) if levels is not None and name in levels else found
+            _check_levels(name, found, used_levels[name])
+            data[name] = pd.Categorical(column.values.astype(object), categories=list(used_levels[name]))
         else:
             complete &= ~np.isnan(column.values)
             data[name] = column.values
@@ -86,7 +97,16 @@ def design_from_formula(formula: str, table: PhenotypeTable) -> Design:
     names = [str(c) for c in built.columns if str(c) not in ("Intercept", "1")]
     matrix = np.full((n_samples, len(names)), np.nan)
     matrix[complete] = built[names].to_numpy(dtype=np.float64)
-    return Design(matrix, tuple(names), complete)
+    return Design(matrix, tuple(names), complete, used_levels)
+
+
+def _check_levels(name: str, found: tuple[str, ...], known: tuple[str, ...]) -> None:
+    unseen = sorted(set(found) - set(known))
+    if unseen:
+        raise SchemaError(
+            f"Column {name!r} has levels that were not there before: {', '.join(unseen[:5])}; known are "
+            f"{', '.join(known[:10])}. Remove these people or fit anew."
+        )
 
 
 def _parse(formula: str) -> Any:

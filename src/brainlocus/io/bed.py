@@ -1,0 +1,223 @@
+"""PLINK 1 binary genotypes (.bed, .bim, .fam), variant-major.
+
+Two bits a genotype, four genotypes a byte, low bits first: 00 two copies of A1, 01 missing, 10 one copy,
+11 none. The effect allele is A1, the fifth .bim column.
+
+References
+----------
+PLINK 1.9 file format reference, section .bed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, no_type_check
+
+import numpy as np
+from jaxtyping import Float32, Int8, Shaped, UInt8
+from numba import njit
+
+from brainlocus.core.errors import AlignmentError, FormatError
+from brainlocus.core.genotypes import GenotypeBlock
+from brainlocus.core.samples import SampleIndex
+from brainlocus.core.variants import VariantTable
+from brainlocus.io.atomic import partial_name
+from brainlocus.io.plinktext import Pedigree, format_bim, format_fam, read_bim, read_fam
+
+__all__ = ["BedSource", "BedWriter", "check_block", "open_bed"]
+
+_MAGIC = b"\x6c\x1b"
+_VARIANT_MAJOR = b"\x01"
+_HEADER_BYTES = 3
+
+
+def _decode_table() -> Float32[np.ndarray, "256 4"]:
+    codes = (np.arange(256)[:, None] >> (2 * np.arange(4))) & 3
+    return np.array([2.0, np.nan, 1.0, 0.0], dtype=np.float32)[codes]
+
+
+_DECODE = _decode_table()
+_ENCODE = np.array([3, 2, 0, 1], dtype=np.uint8)
+"""Two-bit code of 0, 1, 2 copies and of a missing call."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BedSource:
+    """Genotypes in a .bed file; implements `GenotypeSource`. Reopens the file by path on every read."""
+
+    path: Path
+    samples: SampleIndex
+    variants: VariantTable
+    pedigree: Pedigree
+
+    def read(self, start: int, stop: int) -> GenotypeBlock:
+        """Return variants `start` up to but not including `stop`."""
+        start, stop = max(start, 0), min(stop, len(self.variants))
+        n_samples = len(self.samples)
+        row_bytes = (n_samples + 3) // 4
+        packed = np.fromfile(
+            self.path, dtype=np.uint8, count=max(stop - start, 0) * row_bytes, offset=_HEADER_BYTES + start * row_bytes
+        )
+        if packed.size != max(stop - start, 0) * row_bytes:
+            raise FormatError(f"{self.path} became shorter while it was read; expected variants up to {stop}.")
+        dosage = np.empty((max(stop - start, 0), n_samples), dtype=np.float32)
+        _decode(packed.reshape(dosage.shape[0], row_bytes), _DECODE, dosage)
+        return GenotypeBlock(start, dosage)
+
+
+def open_bed(path: Path, *, genome_build: str = "unknown") -> BedSource:
+    """Open a .bed file with the .bim and .fam beside it.
+
+    Raises
+    ------
+    FormatError
+        A companion is missing, the magic bytes are wrong or say sample-major, the size does not fit the number
+        of people and variants (expected and found are given), or a line of .bim or .fam is malformed.
+    """
+    bim, fam = path.with_suffix(".bim"), path.with_suffix(".fam")
+    for file, what in ((path, "genotypes"), (bim, "variants"), (fam, "people")):
+        if not file.is_file():
+            raise FormatError(
+                f"Expected the {what} at {file}, found no file. The three of .bed, .bim, .fam go together."
+            )
+    with path.open("rb") as stream:
+        head = stream.read(_HEADER_BYTES)
+    if head[:2] != _MAGIC:
+        raise FormatError(
+            f"{path}: expected the magic bytes 6c 1b of a .bed file, found {head[:2].hex(' ') or 'nothing'}."
+        )
+    if head[2:] != _VARIANT_MAJOR:
+        raise FormatError(
+            f"{path}: expected byte 3 to be 01 (variant-major), found {head[2:].hex() or 'nothing'}"
+            f"{' (sample-major)' if head[2:] == bytes(1) else ''}. Rewrite it with plink1.9 --make-bed."
+        )
+    pedigree = read_fam(fam)
+    variants = read_bim(bim, genome_build=genome_build)
+    expected = _HEADER_BYTES + len(variants) * ((len(pedigree.samples) + 3) // 4)
+    found = path.stat().st_size
+    if found != expected:
+        raise FormatError(
+            f"{path}: expected {expected} bytes for {len(variants)} variants x {len(pedigree.samples)} people, found "
+            f"{found}. The file is {'truncated' if found < expected else 'too long'}, or .bim/.fam belong to another."
+        )
+    return BedSource(path, pedigree.samples, variants, pedigree)
+
+
+class BedWriter:
+    """Writes .bed, .bim and .fam block by block; the files get their names when all variants have come.
+
+    Examples
+    --------
+    ``with BedWriter(prefix, samples, variants) as writer: writer.append(block)``
+    """
+
+    def __init__(
+        self,
+        prefix: Path,
+        samples: SampleIndex,
+        variants: VariantTable,
+        sex: Int8[np.ndarray, " samples"] | None = None,
+    ) -> None:
+        self.prefix, self.samples, self.variants, self.sex = prefix, samples, variants, sex
+        self.path = prefix.with_name(prefix.name + ".bed")
+        self._written = 0
+        self._stream: IO[bytes] | None = None
+
+    def __enter__(self) -> "BedWriter":
+        self.prefix.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = partial_name(self.path).open("wb")
+        self._stream.write(_MAGIC + _VARIANT_MAJOR)
+        return self
+
+    def append(self, dosage: Float32[np.ndarray, "variants samples"]) -> None:
+        """Write the next variants.
+
+        Raises
+        ------
+        AlignmentError
+            Other people or more variants than announced.
+        FormatError
+            A dosage that is not 0, 1, 2 or NaN: hard calls only (use PGEN for dosages).
+        """
+        check_block(dosage, self._written, self.samples, self.variants)
+        calls = np.where(np.isnan(dosage), np.float32(3), dosage)
+        codes = calls.astype(np.uint8)
+        if not np.array_equal(codes, calls):
+            bad = float(dosage[(codes != calls)].flat[0])
+            raise FormatError(
+                f"{self.path}: .bed holds 0, 1, 2 or missing, found a dosage of {bad}. Write PGEN instead."
+            )
+        if self._stream is None:
+            raise ValueError("BedWriter is a context manager: use it in a with statement.")
+        self._stream.write(_pack(_ENCODE[codes]).tobytes())
+        self._written += dosage.shape[0]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        partial = partial_name(self.path)
+        if kind is not None or self._written != len(self.variants):
+            partial.unlink(missing_ok=True)
+            if kind is None:
+                raise AlignmentError(
+                    f"{self.path}: expected {len(self.variants)} variants, {self._written} were written."
+                )
+            return
+        for suffix, lines in ((".bim", format_bim(self.variants)), (".fam", format_fam(self.samples, self.sex))):
+            companion = self.path.with_suffix(suffix)
+            with partial_name(companion).open("w", encoding="utf-8") as stream:
+                stream.writelines(lines)
+            partial_name(companion).replace(companion)
+        partial.replace(self.path)
+
+
+def check_block(
+    dosage: Float32[np.ndarray, "variants samples"], written: int, samples: SampleIndex, variants: VariantTable
+) -> None:
+    """Check that a block to be written fits the announced people and variants, and dosages lie in [0, 2].
+
+    Raises
+    ------
+    AlignmentError
+        Wrong number of people, or more variants than announced.
+    FormatError
+        A dosage outside [0, 2].
+    """
+    if dosage.shape[1] != len(samples) or written + dosage.shape[0] > len(variants):
+        raise AlignmentError(
+            f"A block of {dosage.shape} (variants, people) does not fit: {len(samples)} people and "
+            f"{len(variants) - written} more variants were expected."
+        )
+    outside = ~(np.isnan(dosage) | ((dosage >= 0) & (dosage <= 2)))
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        name = variants.variant_id[written + row]
+        raise FormatError(f"Variant {name!r}: dosages lie in [0, 2], found {float(dosage[row, column])}.")
+
+
+def _pack(codes: UInt8[np.ndarray, "variants samples"]) -> Shaped[np.ndarray, "variants bytes"]:
+    n_variants, n_samples = codes.shape
+    padded = np.zeros((n_variants, 4 * ((n_samples + 3) // 4)), dtype=np.uint8)
+    padded[:, :n_samples] = codes
+    quads = padded.reshape(n_variants, -1, 4)
+    return quads[..., 0] | quads[..., 1] << 2 | quads[..., 2] << 4 | quads[..., 3] << 6
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _decode(packed, table, dosage):  # noqa: ANN001, ANN202 - numba
+    """Fill `dosage` from bytes by table lookup."""
+    n_variants, n_samples = dosage.shape
+    whole = n_samples // 4
+    for row in range(n_variants):
+        for byte in range(whole):
+            code = np.intp(packed[row, byte])
+            at = 4 * byte
+            dosage[row, at] = table[code, 0]
+            dosage[row, at + 1] = table[code, 1]
+            dosage[row, at + 2] = table[code, 2]
+            dosage[row, at + 3] = table[code, 3]
+        for k in range(4 * whole, n_samples):
+            dosage[row, k] = table[packed[row, whole], k - 4 * whole]

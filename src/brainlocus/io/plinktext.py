@@ -1,0 +1,294 @@
+"""PLINK's text companions: .fam and .psam (people), .bim and .pvar (variants).
+
+References
+----------
+PLINK 1.9 and 2.0 file format reference (Chang et al. 2015, 10.1186/s13742-015-0047-8).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+from jaxtyping import Bool, Float, Int8, Shaped
+
+from brainlocus.core.errors import FormatError, import_extra
+from brainlocus.core.phenotypes import Column, PhenotypeTable
+from brainlocus.core.samples import SampleIndex
+from brainlocus.core.text import text_array
+from brainlocus.core.variants import VariantTable, canonical_chromosome
+
+__all__ = ["Pedigree", "format_bim", "format_fam", "read_bim", "read_fam", "read_psam", "read_pvar"]
+
+_MISSING_PHENOTYPE = frozenset({"NA", "na", "nan", "NaN", "-9", ""})
+_SEX = {"1": 1, "2": 2, "M": 1, "F": 2, "m": 1, "f": 2}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pedigree:
+    """What a .fam or .psam file says about its people."""
+
+    samples: SampleIndex
+    """The individual ids (IID), in file order."""
+    sex: Int8[np.ndarray, " samples"]
+    """1 male, 2 female, 0 unknown."""
+    father: Shaped[np.ndarray, " samples"]
+    """Father's id as written; ``"0"`` where unknown."""
+    mother: Shaped[np.ndarray, " samples"]
+    phenotypes: PhenotypeTable
+    """Every column after the sex, as numbers (NaN = missing; -9 is missing here)."""
+
+    @property
+    def founders(self) -> Bool[np.ndarray, " samples"]:
+        """Whether neither parent is among the samples."""
+        return (self.samples.indices_of(self.father) < 0) & (self.samples.indices_of(self.mother) < 0)
+
+
+def read_fam(path: Path) -> Pedigree:
+    """Return the people of a .fam file, with as many phenotype columns as it has.
+
+    Raises
+    ------
+    FormatError
+        A line has another number of fields than the first, fewer than five, a phenotype that is not a number,
+        or an id that occurred before (with the line).
+    """
+    rows = _read_fields(path, smallest=5, what="family, individual, father, mother, sex")
+    names = [f"phenotype_{k}" for k in range(1, len(rows[0][1]) - 4)] if rows else []
+    return _pedigree(
+        path,
+        ids=[(line, f[1]) for line, f in rows],
+        sex=[f[4] for _, f in rows],
+        parents=[(f[2], f[3]) for _, f in rows],
+        phenotypes={name: [(line, f[5 + k]) for line, f in rows] for k, name in enumerate(names)},
+    )
+
+
+def read_psam(path: Path) -> Pedigree:
+    """Return the people of a .psam file (with its ``#FID``/``#IID`` header, or laid out as a .fam without one).
+
+    Raises
+    ------
+    FormatError
+        The header has no IID, or a line does not fit it (with the line).
+    """
+    rows = _read_fields(path, smallest=1, what="the columns of the header")
+    if not rows or not rows[0][1][0].startswith("#"):
+        return read_fam(path)
+    header = [rows[0][1][0][1:], *rows[0][1][1:]]
+    if "IID" not in header:
+        raise FormatError(f"{path}, line {rows[0][0]}: expected a column IID in the header, found {header}.")
+    at = {name: k for k, name in enumerate(header)}
+    people = rows[1:]
+    extra = [name for name in header if name not in ("FID", "IID", "SID", "PAT", "MAT", "SEX")]
+    numeric = {name: [(line, f[at[name]]) for line, f in people] for name in extra}
+    return _pedigree(
+        path,
+        ids=[(line, f[at["IID"]]) for line, f in people],
+        sex=[f[at["SEX"]] if "SEX" in at else "0" for _, f in people],
+        parents=[(f[at["PAT"]] if "PAT" in at else "0", f[at["MAT"]] if "MAT" in at else "0") for _, f in people],
+        phenotypes={name: cells for name, cells in numeric.items() if _all_numeric(cells)},
+    )
+
+
+def read_bim(path: Path, *, genome_build: str) -> VariantTable:
+    """Return the variants of a .bim file; the effect allele is A1, the fifth column.
+
+    Raises
+    ------
+    FormatError
+        A line does not have six fields, or its position is not a whole number (with the line).
+    """
+    table = _read_tab_separated(path, ["chromosome", "id", "cm", "position", "a1", "a2"])
+    if table is None:
+        rows = _read_fields(path, smallest=6, what="chromosome, id, cM, position, A1, A2", exact=6)
+        columns: list[list[str]] = [list(c) for c in zip(*(f for _, f in rows), strict=True)] or [[] for _ in range(6)]
+        lines = [line for line, _ in rows]
+    else:
+        columns = [table.column(k).to_pylist() for k in range(6)]
+        lines = list(range(1, len(columns[0]) + 1))
+    return _variants(path, lines, columns[0], columns[3], columns[4], columns[5], columns[1], genome_build)
+
+
+def read_pvar(path: Path, *, genome_build: str) -> VariantTable:
+    """Return the variants of a .pvar or .pvar.zst file; the effect allele is ALT.
+
+    Raises
+    ------
+    FormatError
+        No header, a column missing, a line that does not fit, or a variant with several ALT alleles.
+    """
+    header: list[str] = []
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    with _open_text(path) as stream:
+        for number, text in enumerate(stream, start=1):
+            if text.startswith("##"):
+                continue
+            fields = text.rstrip("\n").split("\t") if "\t" in text else text.split()
+            if text.startswith("#CHROM"):
+                header = ["CHROM", *fields[1:]]
+                continue
+            if not header:
+                raise FormatError(
+                    f"{path}, line {number}: expected the header '#CHROM POS ID REF ALT', found {text!r}."
+                )
+            if len(fields) != len(header):
+                raise FormatError(f"{path}, line {number}: expected {len(header)} fields, found {len(fields)}.")
+            lines.append(number)
+            rows.append(fields)
+    absent = [name for name in ("CHROM", "POS", "ID", "REF", "ALT") if name not in header]
+    if absent:
+        raise FormatError(f"{path}: the header lacks {absent}; expected '#CHROM POS ID REF ALT'.")
+    at = {name: k for k, name in enumerate(header)}
+    alt = [f[at["ALT"]] for f in rows]
+    several = next((k for k, allele in enumerate(alt) if "," in allele), None)
+    if several is not None:
+        raise FormatError(
+            f"{path}, line {lines[several]}: variant {rows[several][at['ID']]!r} has several ALT alleles "
+            f"({alt[several]}), one was expected. Split it first: plink2 --make-pgen multiallelics=-."
+        )
+    columns = {name: [f[at[name]] for f in rows] for name in ("CHROM", "POS", "REF", "ID")}
+    return _variants(path, lines, columns["CHROM"], columns["POS"], alt, columns["REF"], columns["ID"], genome_build)
+
+
+def format_fam(samples: SampleIndex, sex: Int8[np.ndarray, " samples"] | None) -> Iterator[str]:
+    """Yield the lines of a .fam file: each person a family, no parents, no phenotype."""
+    for k, participant in enumerate(samples.ids.tolist()):
+        yield f"{participant}\t{participant}\t0\t0\t{0 if sex is None else int(sex[k])}\t-9\n"
+
+
+def format_bim(variants: VariantTable) -> Iterator[str]:
+    """Yield the lines of a .bim file; A1 is the effect allele."""
+    for chromosome, name, position, a1, a2 in zip(
+        variants.chromosome.tolist(),
+        variants.variant_id.tolist(),
+        variants.position.tolist(),
+        variants.effect_allele.tolist(),
+        variants.other_allele.tolist(),
+        strict=True,
+    ):
+        yield f"{chromosome}\t{name}\t0\t{position}\t{a1}\t{a2}\n"
+
+
+def _open_text(path: Path) -> TextIO:
+    if path.suffix == ".zst":
+        zstandard = import_extra("zstandard", extra="genotypes")
+        stream: TextIO = zstandard.open(path, "rt", encoding="utf-8")
+        return stream
+    return path.open(encoding="utf-8")
+
+
+def _read_fields(path: Path, *, smallest: int, what: str, exact: int | None = None) -> list[tuple[int, list[str]]]:
+    """Return line numbers and whitespace-separated fields, every line of the same length."""
+    rows: list[tuple[int, list[str]]] = []
+    with _open_text(path) as stream:
+        for number, text in enumerate(stream, start=1):
+            fields = text.split()
+            if not fields or text.startswith("##"):
+                continue
+            expected = exact if exact is not None else (len(rows[0][1]) if rows else len(fields))
+            if len(fields) != expected or len(fields) < smallest:
+                wanted = max(expected, smallest)
+                raise FormatError(f"{path}, line {number}: expected {wanted} fields ({what}), found {len(fields)}.")
+            rows.append((number, fields))
+    return rows
+
+
+def _read_tab_separated(path: Path, names: list[str]) -> pa.Table | None:
+    """Return a well-formed tab-separated file fast; None when it is anything else (the slow reader explains)."""
+    with path.open("rb") as stream:
+        if b"\t" not in stream.readline():
+            return None
+    try:
+        return pacsv.read_csv(
+            path,
+            read_options=pacsv.ReadOptions(column_names=names),
+            parse_options=pacsv.ParseOptions(delimiter="\t", quote_char=False),
+            convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+        )
+    except pa.ArrowInvalid:
+        return None
+
+
+def _variants(
+    path: Path,
+    lines: list[int],
+    chromosome: list[str],
+    position: list[str],
+    effect: list[str],
+    other: list[str],
+    names: list[str],
+    genome_build: str,
+) -> VariantTable:
+    plain = {c: canonical_chromosome(c) for c in set(chromosome)}
+    return VariantTable(
+        np.array([plain[c] for c in chromosome], dtype=np.str_),
+        _positions(path, lines, position),
+        text_array(effect),
+        text_array(other),
+        text_array(names),
+        genome_build,
+    )
+
+
+def _positions(path: Path, lines: list[int], position: list[str]) -> Shaped[np.ndarray, " variants"]:
+    """Return positions; PLINK writes unknown ones as 0 or below, which become 0."""
+    try:
+        values = np.array(position, dtype=np.int64)
+    except (ValueError, OverflowError):
+        values = np.empty(0, dtype=np.int64)
+    if values.size != len(position):
+        for line, text in zip(lines, position, strict=True):
+            if not text.removeprefix("-").isdigit():
+                raise FormatError(f"{path}, line {line}: expected a position (a whole number), found {text!r}.")
+    return np.maximum(values, 0)
+
+
+def _all_numeric(cells: list[tuple[int, str]]) -> bool:
+    try:
+        for _, text in cells:
+            float("nan" if text in _MISSING_PHENOTYPE else text)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(path: Path, name: str, cells: list[tuple[int, str]]) -> Float[np.ndarray, " samples"]:
+    values = np.empty(len(cells))
+    for k, (line, text) in enumerate(cells):
+        try:
+            values[k] = np.nan if text in _MISSING_PHENOTYPE else float(text)
+        except ValueError:
+            raise FormatError(f"{path}, line {line}: expected a number or NA in {name}, found {text!r}.") from None
+    return values
+
+
+def _pedigree(
+    path: Path,
+    *,
+    ids: list[tuple[int, str]],
+    sex: list[str],
+    parents: list[tuple[str, str]],
+    phenotypes: dict[str, list[tuple[int, str]]],
+) -> Pedigree:
+    first: dict[str, int] = {}
+    for line, participant in ids:
+        if participant in first:
+            raise FormatError(
+                f"{path}, line {line}: participant {participant!r} was already on line {first[participant]}; "
+                "ids must be unique. Keep one line per participant."
+            )
+        first[participant] = line
+    samples = SampleIndex.of(list(first))
+    columns = tuple(Column(name, _numbers(path, name, cells)) for name, cells in phenotypes.items())
+    return Pedigree(
+        samples,
+        np.array([_SEX.get(code, 0) for code in sex], dtype=np.int8),
+        np.array([father for father, _ in parents], dtype=np.str_),
+        np.array([mother for _, mother in parents], dtype=np.str_),
+        PhenotypeTable(samples, columns),
+    )

@@ -1,0 +1,279 @@
+"""Tables: TSV, CSV and Parquet to `PhenotypeTable` and `ResultTable`, and back.
+
+Text tables may be gzipped. Missing values are empty cells, ``NA``, ``NaN``, ``n/a`` (BIDS) and ``.``; every other
+sentinel is data unless named. A BIDS sidecar (``participants.json`` beside ``participants.tsv``) gives units and says
+which columns are categories.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from jaxtyping import Shaped
+
+from brainlocus.core.columns import COLUMNS
+from brainlocus.core.errors import FormatError, SchemaError, nearest
+from brainlocus.core.phenotypes import Column, Kind, PhenotypeTable
+from brainlocus.core.results import ResultTable
+from brainlocus.core.samples import SampleIndex
+from brainlocus.io.atomic import atomic_path
+
+__all__ = ["MISSING_TEXT", "read_arrow", "read_results", "read_table", "write_results", "write_table"]
+
+MISSING_TEXT = ("", "NA", "N/A", "n/a", "NaN", "nan", "NAN", ".", "None", "NULL", "null", "<NA>")
+
+_ID_COLUMNS = ("participant_id", "IID", "#IID", "eid", "subject_id", "sub_id", "ID")
+_DELIMITERS = {".tsv": "\t", ".csv": ",", ".txt": "\t"}
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [s.lower() for s in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes = suffixes[:-1]
+    return suffixes[-1] if suffixes else ""
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """Return a table file as it is; text columns are not interpreted.
+
+    Raises
+    ------
+    FormatError
+        Missing, of an unknown extension, empty, or broken (the parser's line is named).
+    """
+    if not path.is_file():
+        raise FormatError(f"Table: expected a file at {path}, found nothing. Check the path.")
+    suffix = _suffix(path)
+    try:
+        if suffix == ".parquet":
+            return pq.read_table(path)
+        if suffix not in _DELIMITERS:
+            raise FormatError(
+                f"{path}: expected .tsv, .csv, .txt or .parquet (tables may end in .gz), found {suffix!r}."
+            )
+        with path.open("rb") as stream:
+            gzipped = stream.read(2) == b"\x1f\x8b"
+        with pa.input_stream(str(path), compression="gzip" if gzipped else None) as stream:
+            data = stream.read()
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise FormatError(f"{path}: expected a whole {suffix} file, found one that cannot be read: {error}") from error
+    header = data.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").rstrip("\r")
+    if not header.strip():
+        raise FormatError(f"{path}: expected a header line, found an empty file.")
+    names = header.split(_DELIMITERS[suffix])
+    _check_header([n.strip().strip('"') for n in names], path)
+    try:
+        return pacsv.read_csv(
+            pa.BufferReader(data),
+            parse_options=pacsv.ParseOptions(delimiter=_DELIMITERS[suffix]),
+            convert_options=pacsv.ConvertOptions(
+                column_types={name.strip().strip('"'): pa.string() for name in names}, strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise FormatError(f"{path}: expected {len(names)} columns in every row: {error}") from error
+
+
+def _check_header(names: list[str], path: Path) -> None:
+    twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise SchemaError(f"{path}: column names must be unique, found twice: {', '.join(twice[:5])}. Rename one.")
+
+
+def _id_column(names: Sequence[str], wanted: str | None, path: Path) -> str:
+    if wanted is not None:
+        if wanted not in names:
+            raise SchemaError(f"{path}: there is no column {wanted!r}.{nearest(wanted, list(names))}")
+        return wanted
+    for name in _ID_COLUMNS:
+        if name in names:
+            return name
+    raise SchemaError(
+        f"{path}: expected a column participant_id (or {', '.join(_ID_COLUMNS[1:])}), found {', '.join(names[:8])}."
+    )
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    stem = path.name.split(".")[0]
+    sidecar = path.with_name(f"{stem}.json")
+    if not sidecar.is_file():
+        return {}
+    try:
+        content = json.loads(sidecar.read_text())
+    except ValueError as error:
+        raise FormatError(f"{sidecar}: expected JSON, found {error}.") from error
+    return {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}
+
+
+def _numbers(
+    text: Shaped[np.ndarray, " rows"], missing: Shaped[np.ndarray, " rows"]
+) -> tuple[Shaped[np.ndarray, " rows"] | None, int]:
+    """Return the numbers (None when the column is text) and the first row that is not one (-1 when all are)."""
+    values = np.full(text.size, np.nan)
+    present = np.flatnonzero(~missing)
+    try:
+        values[present] = text[present].astype(np.float64)
+    except ValueError:
+        bad = [row for row in present if not _is_number(str(text[row]))]
+        # A column of numbers with one typo is an error to report; a column of words is a category.
+        if len(bad) * 10 > present.size:
+            return None, -1
+        return None, int(bad[0])
+    return values, -1
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _column(name: str, array: pa.ChunkedArray, note: dict[str, Any], path: Path, na_values: frozenset[str]) -> Column:
+    unit = str(note.get("Units", ""))
+    if pa.types.is_boolean(array.type):
+        return Column(name, array.cast(pa.float64()).to_numpy(zero_copy_only=False), "binary", unit)
+    if pa.types.is_floating(array.type) or pa.types.is_integer(array.type):
+        values = array.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    else:
+        text = np.asarray(pc.fill_null(array.cast(pa.string()), "").to_pylist(), dtype=np.str_)
+        text = np.char.strip(text)
+        missing = np.isin(text, list(na_values))
+        numbers, bad_row = (None, -1) if "Levels" in note else _numbers(text, missing)
+        if bad_row >= 0:
+            raise FormatError(
+                f"{path}: column {name!r} holds numbers, but line {bad_row + 2} has {str(text[bad_row])!r}. "
+                "Correct it, or leave the cell empty if it is missing."
+            )
+        if numbers is None:
+            return Column(name, np.where(missing, "", text), "categorical", unit)
+        values = numbers
+    if np.isinf(values).any():
+        line = int(np.flatnonzero(np.isinf(values))[0]) + 2
+        raise FormatError(f"{path}: column {name!r} has an infinite value in line {line}; numbers must be finite.")
+    present = values[~np.isnan(values)]
+    kind: Kind = "binary" if present.size and np.isin(present, (0.0, 1.0)).all() else "quantitative"
+    return Column(name, values, kind, unit)
+
+
+def read_table(
+    path: Path,
+    *,
+    id_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    na_values: Sequence[str] = (),
+) -> PhenotypeTable:
+    """Return a table of people x measures.
+
+    Parameters
+    ----------
+    id_column
+        Where the participant ids are; by default ``participant_id`` or one of the field's usual names.
+        Ids stay strings, leading zeros included.
+    columns
+        Read only these (besides the ids).
+    na_values
+        Further texts that mean missing, such as ``-9999``.
+
+    Raises
+    ------
+    FormatError
+        Not a readable table; a typing mistake in a column of numbers; an infinite value.
+    SchemaError
+        No id column, duplicate ids or column names, or a wanted column is absent.
+    """
+    table = read_arrow(path)
+    names = list(table.column_names)
+    _check_header(names, path)
+    id_name = _id_column(names, id_column, path)
+    ids = [str(i) if i is not None else "" for i in table.column(id_name).to_pylist()]
+    try:
+        samples = SampleIndex.of(ids)
+    except SchemaError as error:
+        raise SchemaError(f"{path}, column {id_name!r}: {error}") from error
+    wanted = [n for n in names if n != id_name] if columns is None else list(columns)
+    for name in wanted:
+        if name not in names:
+            raise SchemaError(f"{path}: there is no column {name!r}.{nearest(name, names)}")
+    notes = _sidecar(path)
+    missing = frozenset((*MISSING_TEXT, *na_values))
+    return PhenotypeTable(samples, tuple(_column(n, table.column(n), notes.get(n, {}), path, missing) for n in wanted))
+
+
+def read_results(path: Path) -> ResultTable:
+    """Return a result table whose columns are registered in `core.columns`.
+
+    Raises
+    ------
+    FormatError
+        Not a readable table.
+    SchemaError
+        A column is not registered.
+    """
+    table = read_arrow(path)
+    columns: dict[str, Shaped[np.ndarray, " rows"]] = {}
+    for name in table.column_names:
+        array = table.column(name)
+        dtype = COLUMNS[name].dtype if name in COLUMNS else "str"
+        if dtype == "str":
+            columns[name] = np.asarray(pc.fill_null(array.cast(pa.string()), "").to_pylist(), dtype=np.str_)
+        elif pa.types.is_string(array.type):
+            filled = pc.if_else(pc.is_in(array, value_set=pa.array(MISSING_TEXT)), "nan", array)
+            if dtype == "bool":
+                filled = pc.if_else(pc.equal(filled, "true"), "1", "0")
+            columns[name] = filled.to_numpy(zero_copy_only=False).astype(np.float64)
+            if dtype in ("int", "bool"):
+                columns[name] = columns[name].astype(np.int64 if dtype == "int" else np.bool_)
+        else:
+            columns[name] = array.to_numpy(zero_copy_only=False)
+    return ResultTable(columns)
+
+
+def _write_arrow(table: pa.Table, path: Path) -> None:
+    suffix = _suffix(path)
+    with atomic_path(path) as partial:
+        if suffix == ".parquet":
+            pq.write_table(table, partial, compression="zstd")
+        elif suffix in _DELIMITERS:
+            compression = "gzip" if path.suffix.lower() == ".gz" else None
+            options = pacsv.WriteOptions(delimiter=_DELIMITERS[suffix], quoting_style="needed")
+            with pa.output_stream(str(partial), compression=compression) as stream:
+                pacsv.write_csv(_without_nan(table), stream, options)
+        else:
+            raise FormatError(f"{path}: expected a name ending in .parquet, .tsv, .csv (or .gz of these).")
+
+
+def _without_nan(table: pa.Table) -> pa.Table:
+    """NaN becomes an empty cell in text files; pyarrow quotes every header, which readers accept."""
+    for k, column in enumerate(table.columns):
+        if pa.types.is_floating(column.type):
+            table = table.set_column(
+                k, table.field(k), pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+            )
+    return table
+
+
+def _arrow_column(values: Shaped[np.ndarray, " rows"]) -> pa.Array:
+    if values.dtype.kind in "UTO":
+        return pa.array(values.astype(object), type=pa.string())
+    return pa.array(values)
+
+
+def write_table(table: PhenotypeTable, path: Path) -> None:
+    """Write people x measures, by extension; participant_id comes first, missing cells are empty."""
+    columns: dict[str, pa.Array] = {"participant_id": _arrow_column(table.samples.ids)}
+    for column in table.columns:
+        columns[column.name] = _arrow_column(column.values)
+    _write_arrow(pa.table(columns), path)
+
+
+def write_results(table: ResultTable, path: Path) -> None:
+    """Write a result table, by extension; NaN is NaN in Parquet and an empty cell in text."""
+    _write_arrow(pa.table({name: _arrow_column(column) for name, column in table.columns.items()}), path)

@@ -1,0 +1,127 @@
+"""What a step's configuration is made of.
+
+A step's settings are one frozen pydantic model. The command line, the tables of ``study.toml`` and the JSON schema for
+editors are all made from it, so that a setting is named and described once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from brainlocus.core.errors import nearest
+
+__all__ = [
+    "CommaFloats",
+    "CommaInts",
+    "CommaList",
+    "Input",
+    "InputPath",
+    "InputPaths",
+    "OutputPath",
+    "Positional",
+    "StepConfig",
+    "explain",
+    "input_fields",
+    "is_positional",
+    "output_fields",
+    "parameter_fields",
+]
+
+
+class Input:
+    """Marks a field as a path that is read: it is checked, hashed and listed in the manifest."""
+
+
+class Output:
+    """Marks a field as a further path that is written, besides ``--out``."""
+
+
+class Positional:
+    """Marks a field as a positional argument of the command."""
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+InputPath = Annotated[Path, Input()]
+InputPaths = Annotated[tuple[Path, ...], Input()]
+OutputPath = Annotated[Path, Output()]
+CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
+CommaInts = Annotated[tuple[int, ...], BeforeValidator(_split)]
+CommaFloats = Annotated[tuple[float, ...], BeforeValidator(_split)]
+
+
+class StepConfig(BaseModel):
+    """Settings of one step: frozen, validated, no unknown keys.
+
+    Fields annotated `InputPath` are inputs, `OutputPath` further outputs, all others are parameters. Every field has a
+    description, which is the help of its option. Optional inputs are ``InputPath | None``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+
+def _has(field: FieldInfo, marker: type) -> bool:
+    def search(annotation: Any) -> bool:
+        metadata = getattr(annotation, "__metadata__", ())
+        arguments = getattr(annotation, "__args__", ())
+        return any(isinstance(m, marker) for m in metadata) or any(search(a) for a in arguments)
+
+    return any(isinstance(m, marker) for m in field.metadata) or search(field.annotation)
+
+
+def input_fields(config: type[StepConfig]) -> list[str]:
+    """Return the names of the fields that are inputs."""
+    return [name for name, field in config.model_fields.items() if _has(field, Input)]
+
+
+def output_fields(config: type[StepConfig]) -> list[str]:
+    """Return the names of the fields that are further outputs."""
+    return [name for name, field in config.model_fields.items() if _has(field, Output)]
+
+
+def parameter_fields(config: type[StepConfig]) -> list[str]:
+    """Return the names of all other fields, the settings."""
+    paths = {*input_fields(config), *output_fields(config)}
+    return [name for name in config.model_fields if name not in paths]
+
+
+def is_positional(field: FieldInfo) -> bool:
+    """Return whether a field is a positional argument."""
+    return _has(field, Positional)
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, as_options: bool = False) -> str:
+    """Return one line per wrong setting: what was expected, what was found, and the nearest valid name.
+
+    Parameters
+    ----------
+    as_options
+        Name the settings as command-line options rather than as keys of a file.
+    """
+    lines = []
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"] if not str(part).startswith("function-")]
+        shown = f"--{path[0].replace('_', '-')}" if as_options and path else ".".join(path)
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{shown}: unknown key.{nearest(path[-1], _known_keys(model, path[:-1]))}")
+        elif problem["type"] == "missing":
+            lines.append(f"{shown}: required, but not given.")
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{shown}: {text}; found {problem.get('input')!r}." if shown else text)
+    return "\n".join(lines)
+
+
+def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""Figures of the steps: arrays to PNG files, drawn without a display."""

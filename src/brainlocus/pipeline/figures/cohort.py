@@ -1,0 +1,160 @@
+"""Figures of the cohort's steps: preparation, sites, phenome scan, signatures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float64, Int, Shaped
+
+from brainlocus.core import ResultTable
+from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, PALETTE, new_figure, save_figure
+
+__all__ = ["draw_explained", "draw_pattern", "draw_phenome", "draw_scores", "draw_shapes", "draw_sites"]
+
+
+def draw_shapes(
+    before: Float64[np.ndarray, " traits"], after: Float64[np.ndarray, " traits"], name: str, path: Path
+) -> None:
+    """Draw a shape statistic of every trait before against after preparation."""
+    figure, axes = new_figure(2, width=3.8, height=3.2)
+    for axis, values, title, colour in zip(axes[0], (before, after), ("before", "after"), (GREY, BLUE), strict=True):
+        finite = values[np.isfinite(values)]
+        axis.hist(finite, bins=min(30, max(5, finite.size // 3)), color=colour)
+        axis.set_xlabel(name)
+        axis.set_title(title, fontsize=10)
+    axes[0, 0].set_ylabel("traits")
+    save_figure(figure, path)
+
+
+def draw_explained(explained: Float64[np.ndarray, " traits"], path: Path) -> None:
+    """Draw the share of variance that confounds explain, largest first."""
+    figure, axes = new_figure()
+    ordered = np.sort(explained[np.isfinite(explained)])[::-1]
+    axes[0, 0].bar(np.arange(1, ordered.size + 1), 100 * ordered, width=1.0, color=BLUE)
+    axes[0, 0].set_xlabel("trait, by rank")
+    axes[0, 0].set_ylabel("variance explained by confounds (%)")
+    save_figure(figure, path)
+
+
+def draw_sites(before: Float64[np.ndarray, " features"], after: Float64[np.ndarray, " features"], path: Path) -> None:
+    """Draw the sites' eta^2 of every feature before and after harmonising."""
+    figure, axes = new_figure(2, width=4.2)
+    left, right = axes[0]
+    top = float(np.nanmax([before, after]))
+    bins = np.linspace(0.0, max(top, 1e-3), 40)
+    left.hist(
+        before[np.isfinite(before)], bins=bins, color=ORANGE, alpha=0.8, label=f"before, {np.nanmean(before):.3f}"
+    )
+    left.hist(after[np.isfinite(after)], bins=bins, color=BLUE, alpha=0.8, label=f"after, {np.nanmean(after):.3f}")
+    left.legend(title="mean", frameon=False)
+    left.set_xlabel("partial η² of the sites")
+    left.set_ylabel("features")
+    right.scatter(before, after, s=9, color=BLUE, alpha=0.6, lw=0)
+    right.plot([0, top], [0, top], color=GREY, lw=1, ls="--")
+    right.set_xlabel("before")
+    right.set_ylabel("after")
+    save_figure(figure, path)
+
+
+def draw_phenome(results: ResultTable, path: Path, *, n_labels: int = 8) -> None:
+    """Draw the strongest association of every phenotype and trait, grouped by category: triangles point with the sign."""
+    strength = results["neg_log10_p"]
+    tested = np.flatnonzero(np.isfinite(strength))
+    figure, axes = new_figure(width=10.0, height=4.2)
+    axis = axes[0, 0]
+    categories = results["category"][tested]
+    phenotypes = results["phenotype"][tested]
+    place = _places(categories, phenotypes)
+    names = list(dict.fromkeys(np.sort(categories).tolist()))
+    for k, name in enumerate(names):
+        for sign, marker in ((1.0, "^"), (-1.0, "v")):
+            chosen = (categories == name) & (np.sign(results["r"][tested]) == sign)
+            axis.scatter(place[chosen], strength[tested][chosen], s=16, marker=marker, lw=0, color=PALETTE[k % 8])
+    lines = ((_bonferroni_line(tested.size), "Bonferroni", "--"), (_bh_line(results, tested), "FDR 5 %", ":"))
+    for value, label, style in lines:
+        if np.isfinite(value):
+            axis.axhline(value, color=GREY, lw=1, ls=style, label=label)
+    _label_top(axis, place, strength[tested], phenotypes, n_labels)
+    middles = [float(np.mean(place[categories == name])) for name in names]
+    axis.set_xticks(middles, [name or "phenotypes" for name in names], rotation=30, ha="right")
+    axis.set_ylabel("−log₁₀ p")
+    axis.legend(frameon=False, loc="upper right")
+    save_figure(figure, path)
+
+
+def draw_scores(
+    score: Float64[np.ndarray, " people"], diagnosis: Int[np.ndarray, " people"], title: str, path: Path
+) -> None:
+    """Draw the distribution of held-out decision values in controls and patients."""
+    from scipy.stats import gaussian_kde
+
+    figure, axes = new_figure()
+    axis = axes[0, 0]
+    span = np.linspace(score.min(), score.max(), 300)
+    for label, name, colour in ((0, "controls", BLUE), (1, "patients", ORANGE)):
+        values = score[diagnosis == label]
+        if values.size > 2 and np.ptp(values) > 0:
+            density = gaussian_kde(values)(span)
+            axis.fill_between(span, density, color=colour, alpha=0.35, lw=0)
+            axis.plot(span, density, color=colour, label=f"{name} ({values.size})")
+    axis.axvline(0.0, color=GREY, lw=1, ls="--")
+    axis.set_xlabel("mean held-out decision value")
+    axis.set_ylabel("density")
+    axis.set_title(title, fontsize=10)
+    axis.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def draw_pattern(pattern: Float[np.ndarray, " features"], names: Sequence[str], path: Path, *, count: int = 20) -> None:
+    """Draw the features that go most with the score."""
+    order = np.argsort(-np.abs(pattern), kind="stable")[:count][::-1]
+    figure, axes = new_figure(width=6.0, height=1.0 + 0.22 * order.size)
+    colours = [ORANGE if pattern[k] > 0 else BLUE for k in order]
+    axes[0, 0].barh(np.arange(order.size), pattern[order], color=colours)
+    axes[0, 0].set_yticks(np.arange(order.size), [names[k] for k in order], fontsize=8)
+    axes[0, 0].set_xlabel("covariance of the feature with the score (Haufe pattern)")
+    save_figure(figure, path)
+
+
+def _places(
+    categories: Shaped[np.ndarray, " tests"], phenotypes: Shaped[np.ndarray, " tests"]
+) -> Float64[np.ndarray, " tests"]:
+    """Return where each phenotype stands: side by side within its category."""
+    keys = np.char.add(np.char.add(categories, "\x1f"), phenotypes)
+    _, places = np.unique(keys, return_inverse=True)
+    return np.asarray(places, dtype=np.float64)
+
+
+def _bonferroni_line(n_tests: int) -> float:
+    return float(-np.log10(0.05 / n_tests)) if n_tests else float("nan")
+
+
+def _bh_line(results: ResultTable, tested: Int[np.ndarray, " tests"]) -> float:
+    passed = tested[results["q_bh"][tested] <= 0.05]
+    return float(results["neg_log10_p"][passed].min()) if passed.size else float("nan")
+
+
+def _label_top(
+    axis: object,
+    place: Float64[np.ndarray, " tests"],
+    strength: Float64[np.ndarray, " tests"],
+    phenotypes: Shaped[np.ndarray, " tests"],
+    count: int,
+) -> None:
+    """Name the strongest phenotypes, each once, skipping a label that would lie over another."""
+    low, high = float(np.min(strength)), float(np.max(strength))
+    done: set[str] = set()
+    taken: list[tuple[float, float]] = []
+    width, height = 0.14 * (np.ptp(place) + 1.0), 0.06 * (high - low + 1e-9)
+    for k in np.argsort(-strength, kind="stable"):
+        name = str(phenotypes[k])
+        if len(done) >= count:
+            return
+        overlaps = any(abs(place[k] - x) < width and abs(strength[k] - y) < height for x, y in taken)
+        if name in done or overlaps:
+            continue
+        done.add(name)
+        taken.append((float(place[k]), float(strength[k])))
+        axis.annotate(  # type: ignore[attr-defined]
+            name, (place[k], strength[k]), xytext=(4, 2), textcoords="offset points", fontsize=7
+        )

@@ -1,0 +1,177 @@
+"""Fitted models as files: versioned NumPy archives with a JSON part, no pickle."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float64, Shaped
+
+from brainlocus.cohort.harmonise import CombatModel, CombatOptions, apply_combat, fit_combat
+from brainlocus.core import FormatError, PhenotypeTable, SchemaError
+from brainlocus.io import atomic_path
+from brainlocus.numerics import Design, design_from_formula
+
+__all__ = [
+    "ComBatHarmoniser",
+    "FittedComBat",
+    "SavedCombat",
+    "check_formula_is_stateless",
+    "combat_arrays",
+    "combat_from_arrays",
+    "read_arrays",
+    "read_combat",
+    "write_arrays",
+    "write_combat",
+]
+
+COMBAT_FORMAT = "brainlocus-combat"
+COMBAT_VERSION = 1
+_STATEFUL = re.compile(r"\b(center|scale|standardize|poly|bs|cs|cc|cr)\s*\(")
+_ARRAYS = ("site_counts", "alpha", "beta", "sigma", "gamma", "delta")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedCombat:
+    """A model with what is needed to make its covariates again."""
+
+    model: CombatModel
+    batch: str
+    """Column of the site."""
+    formula: str
+    """Covariates that were preserved."""
+    levels: dict[str, tuple[str, ...]]
+    """Levels of the formula's text columns."""
+
+    def design(self, table: PhenotypeTable) -> Design:
+        """Return the covariates of other people, in the columns of the training people."""
+        return design_from_formula(self.formula, table, levels=self.levels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedComBat:
+    """ComBat fitted on training people (`brainlocus.cohort.signatures.FittedHarmoniser`)."""
+
+    model: CombatModel
+
+    def apply(
+        self,
+        features: Float64[np.ndarray, "samples features"],
+        batch: Shaped[np.ndarray, " samples"],
+        covariates: Float64[np.ndarray, "samples covariates"],
+    ) -> Float64[np.ndarray, "samples features"]:
+        """Return the features without site effects."""
+        return apply_combat(self.model, features, batch, covariates=covariates).values
+
+
+@dataclass(frozen=True, slots=True)
+class ComBatHarmoniser:
+    """ComBat as a `brainlocus.cohort.signatures.Harmoniser`."""
+
+    options: CombatOptions
+
+    def fit(
+        self,
+        features: Float64[np.ndarray, "samples features"],
+        batch: Shaped[np.ndarray, " samples"],
+        covariates: Float64[np.ndarray, "samples covariates"],
+    ) -> FittedComBat:
+        """Return the fitted site effects."""
+        return FittedComBat(fit_combat(features, batch, covariates=covariates, options=self.options))
+
+
+def check_formula_is_stateless(formula: str, option: str) -> None:
+    """Refuse transforms whose value depends on the other rows: they would differ between training and new people.
+
+    Raises
+    ------
+    SchemaError
+        The formula centres, scales or makes splines.
+    """
+    found = _STATEFUL.search(formula)
+    if found:
+        raise SchemaError(
+            f"{option}: {found.group(1)}() depends on the people at hand and cannot be applied to others. "
+            "Use fixed numbers: I((age - 50) / 10)."
+        )
+
+
+def combat_arrays(saved: SavedCombat) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return a model as a JSON part and arrays."""
+    model = saved.model
+    meta = {
+        "batch": saved.batch,
+        "formula": saved.formula,
+        "levels": {name: list(values) for name, values in saved.levels.items()},
+        "feature_names": list(model.feature_names),
+        "covariate_names": list(model.covariate_names),
+        "sites": list(model.sites),
+        "options": asdict(model.options),
+        "notes": list(model.notes),
+    }
+    return meta, {name: getattr(model, name) for name in _ARRAYS}
+
+
+def combat_from_arrays(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SavedCombat:
+    """Return the model of `combat_arrays`."""
+    model = CombatModel(
+        feature_names=tuple(meta["feature_names"]),
+        covariate_names=tuple(meta["covariate_names"]),
+        sites=tuple(meta["sites"]),
+        options=CombatOptions(**meta["options"]),
+        notes=tuple(meta["notes"]),
+        **{name: arrays[name] for name in _ARRAYS},
+    )
+    return SavedCombat(model, meta["batch"], meta["formula"], {k: tuple(v) for k, v in meta["levels"].items()})
+
+
+def write_combat(saved: SavedCombat, path: Path) -> None:
+    """Write a harmonisation model."""
+    meta, arrays = combat_arrays(saved)
+    write_arrays({"format": COMBAT_FORMAT, "version": COMBAT_VERSION, **meta}, arrays, path)
+
+
+def read_combat(path: Path) -> SavedCombat:
+    """Read a harmonisation model.
+
+    Raises
+    ------
+    FormatError
+        Not a model of this kind, or of a newer version.
+    """
+    meta, arrays = read_arrays(path)
+    if meta.get("format") != COMBAT_FORMAT or meta.get("version") != COMBAT_VERSION:
+        raise FormatError(
+            f"{path}: expected a {COMBAT_FORMAT} model of version {COMBAT_VERSION}, found "
+            f"{meta.get('format')!r} version {meta.get('version')}. Write it with: brainlocus cohort harmonise --model"
+        )
+    return combat_from_arrays(meta, arrays)
+
+
+def write_arrays(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write arrays and a JSON part as one ``.npz`` archive whose bytes depend on its content only."""
+    with atomic_path(path) as partial, partial.open("wb") as stream:
+        np.savez(stream, meta=np.array(json.dumps(meta)), **dict(arrays))
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read what `write_arrays` wrote.
+
+    Raises
+    ------
+    FormatError
+        The file is absent, not such an archive, or damaged.
+    """
+    if not path.is_file():
+        raise FormatError(f"{path}: there is no such file. Expected a model (.npz).")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        meta: dict[str, Any] = json.loads(str(arrays.pop("meta")))
+    except (ValueError, KeyError, OSError, EOFError, BadZipFile, AttributeError) as error:
+        raise FormatError(f"{path}: expected a model written by brainlocus, it cannot be read: {error}") from error
+    return meta, arrays

@@ -1,0 +1,59 @@
+"""Every step by its command name, imported only when it is used."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from brainlocus.core.errors import SchemaError, nearest
+from brainlocus.pipeline.step import Step
+
+__all__ = ["STEPS", "StepEntry", "load_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepEntry:
+    """Where a step is, and what it does in one line (so that help needs no import)."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+def _entry(module: str, attribute: str, text: str) -> StepEntry:
+    return StepEntry(f"brainlocus.pipeline.steps.{module}", attribute, text)
+
+
+STEPS: dict[str, StepEntry] = {
+    "cohort join": _entry("people", "JOIN", "Join tables by participant id."),
+    "cohort split": _entry("people", "SPLIT", "List the participants of each level of a column."),
+    "simulate cohort": _entry(
+        "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
+    ),
+    "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
+    "idp extract": _entry("idp", "IDP_EXTRACT", "Measure every parcel of an atlas in every image."),
+    "cohort prepare": _entry("cohort", "COHORT_PREPARE", "Clean, normalise and deconfound measures of people."),
+    "cohort harmonise": _entry("cohort", "COHORT_HARMONISE", "Take the effects of sites out of measures (ComBat)."),
+    "associate phenome": _entry(
+        "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."
+    ),
+    "signature train": _entry(
+        "signature", "SIGNATURE_TRAIN", "Train a disease signature and judge it on held-out people."
+    ),
+    "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
+}
+"""Command name to step. A test checks that every entry exists and has this name and help."""
+
+
+def load_step(name: str) -> Step[Any]:
+    """Return a step by its command name.
+
+    Raises
+    ------
+    SchemaError
+        There is no such step; the message has the nearest name.
+    """
+    if name not in STEPS:
+        raise SchemaError(f"There is no step {name!r}.{nearest(name, list(STEPS))}")
+    entry = STEPS[name]
+    step: Step[Any] = getattr(import_module(entry.module), entry.attribute)
+    return step

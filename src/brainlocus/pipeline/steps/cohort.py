@@ -1,0 +1,239 @@
+"""``cohort prepare`` and ``cohort harmonise``: a table of people in, the same table with changed traits out."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import Field
+
+from brainlocus.cohort.harmonise import CombatOptions, SiteEffects, apply_combat, fit_combat, site_effects
+from brainlocus.cohort.prepare import PrepareOptions, PrepareReport, prepare_table
+from brainlocus.core import PhenotypeTable, SchemaError
+from brainlocus.io import read_table, write_table
+from brainlocus.numerics import design_from_formula
+from brainlocus.pipeline.config import CommaList, InputPath, OutputPath, Positional, StepConfig
+from brainlocus.pipeline.figures.cohort import draw_explained, draw_shapes, draw_sites
+from brainlocus.pipeline.models import SavedCombat, check_formula_is_stateless, read_combat, write_combat
+from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, join_participants, report_folder
+from brainlocus.pipeline.step import Context, Step, StepResult
+
+__all__ = ["COHORT_HARMONISE", "COHORT_PREPARE", "CohortHarmoniseConfig", "CohortPrepareConfig"]
+
+
+class CohortPrepareConfig(StepConfig):
+    """Settings of ``cohort prepare``."""
+
+    table: Annotated[InputPath, Positional()] = Field(description="Table of people x measures")
+    traits: CommaList = Field((), description="Columns to prepare, names or patterns (C32_*); all numeric by default")
+    confounds: str = Field("", description="Formula of what to regress out: 'age + I(age**2) + sex + C(site)'")
+    participants: InputPath | None = Field(None, description="Table with the confounds, when TABLE has them not")
+    outliers: str = Field("mad:6", description="mad:K removes values beyond K unscaled MADs; none keeps all")
+    normalise: Literal["rank", "quantile", "none"] = Field("rank", description="Normal scores of each trait")
+    min_people: int = Field(40, ge=3, description="Traits with fewer values are left empty")
+    report: OutputPath | None = Field(None, description="Folder for figures and before/after statistics")
+
+
+class CohortHarmoniseConfig(StepConfig):
+    """Settings of ``cohort harmonise``."""
+
+    table: Annotated[InputPath, Positional()] = Field(description="Table of people x measures")
+    batch: str = Field("site", description="Column of the site or scanner")
+    preserve: str = Field("", description="Formula of what must not be removed: 'age + sex'")
+    traits: CommaList = Field((), description="Columns to harmonise, names or patterns; all numeric by default")
+    participants: InputPath | None = Field(None, description="Table with batch and covariates, when TABLE has them not")
+    reference: str | None = Field(None, description="Site that stays as it is")
+    eb: bool = Field(True, description="Shrink site effects towards priors over traits")
+    mean_only: bool = Field(False, description="Correct means only, not spreads")
+    model: OutputPath | None = Field(None, description="Write the fitted model (.npz) here")
+    apply: InputPath | None = Field(None, description="Apply this model instead of fitting one")
+    unknown: Literal["error", "estimate", "nan"] = Field("error", description="People of sites the model has not")
+    report: OutputPath | None = Field(None, description="Folder for figures and before/after statistics")
+
+
+def _outlier_mads(text: str) -> float | None:
+    if text == "none":
+        return None
+    kind, _, number = text.partition(":")
+    try:
+        mads = float(number)
+    except ValueError:
+        mads = 0.0
+    if kind != "mad" or not mads > 0:
+        raise SchemaError(f"--outliers: expected mad:K with K above 0 (mad:6) or none, found {text!r}.")
+    return mads
+
+
+def _write_prepare_report(report: PrepareReport, folder: Path) -> None:
+    header = (
+        "trait", "n_before", "n_outliers", "n_after", "zero_mad", "excessive_outliers", "variance_explained",
+        "skewness_before", "skewness_after", "kurtosis_before", "kurtosis_after", "reason",
+    )  # fmt: skip
+    columns = (
+        report.traits, report.n_before, report.n_outliers, report.n_after, report.zero_mad, report.excessive,
+        report.explained, report.skewness_before, report.skewness_after, report.kurtosis_before,
+        report.kurtosis_after, report.reason,
+    )  # fmt: skip
+    rows = ["\t".join(header)]
+    rows += ["\t".join(_cell(value) for value in row) for row in zip(*columns, strict=True)]
+    (folder / "traits.tsv").write_text("\n".join(rows) + "\n")
+    draw_shapes(report.skewness_before, report.skewness_after, "skewness", folder / "skewness.png")
+    draw_shapes(report.kurtosis_before, report.kurtosis_after, "excess kurtosis", folder / "kurtosis.png")
+    if report.confounds:
+        draw_explained(report.explained, folder / "explained.png")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else f"{float(value):.6g}"
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
+
+
+def cohort_prepare(config: CohortPrepareConfig, out: Path, context: Context) -> StepResult:
+    """Clean, normalise and deconfound traits."""
+    joined = join_participants(read_table(config.table), config.participants)
+    traits = choose_traits(joined.table, config.traits, besides=formula_columns(config.confounds))
+    prepared = prepare_table(
+        joined.table,
+        traits,
+        confounds=config.confounds,
+        confound_table=joined.people,
+        options=PrepareOptions(
+            outlier_mads=_outlier_mads(config.outliers), normalise=config.normalise, min_people=config.min_people
+        ),
+    )
+    report = prepared.report
+    excessive = [name for name, much in zip(report.traits, report.excessive, strict=True) if much]
+    failed = {name: why for name, why in zip(report.traits, report.reason, strict=True) if why}
+    for name in excessive[:5]:
+        context.progress.say(
+            f"Warning: the outlier rule removes more than 2 % of {name}; it is skewed, transform it first "
+            "or use --outliers none."
+        )
+    write_table(prepared.table, out)
+    with report_folder(config.report) as folder:
+        if folder is not None:
+            _write_prepare_report(report, folder)
+    counts = {
+        **joined.counts,
+        "traits": len(traits),
+        "outliers": int(report.n_outliers.sum()),
+        "excessive_outliers": excessive,
+        "zero_mad": [name for name, zero in zip(report.traits, report.zero_mad, strict=True) if zero],
+        "without_result": failed,
+        "people_without_confounds": report.n_without_confounds,
+        "dropped_confounds": list(report.dropped_confounds),
+    }
+    summary = (
+        f"{joined.counts['participants']} people, {len(traits)} traits, {counts['outliers']} outliers removed",
+        f"{report.n_without_confounds} people lack a confound; dropped confounds: "
+        f"{', '.join(report.dropped_confounds) or 'none'}",
+    )
+    return StepResult(counts, n_failed=len(failed), summary=summary if config.confounds else summary[:1])
+
+
+def _fit(config: CohortHarmoniseConfig, people: PhenotypeTable, table: PhenotypeTable) -> SavedCombat:
+    check_formula_is_stateless(config.preserve, "--preserve")
+    traits = choose_traits(table, config.traits, besides={config.batch} | formula_columns(config.preserve))
+    design = design_from_formula(config.preserve, people)
+    _check_complete(people, design.complete, config.preserve)
+    model = fit_combat(
+        table.matrix(traits),
+        batch_labels(people, config.batch),
+        covariates=design.matrix,
+        feature_names=traits,
+        covariate_names=design.names,
+        options=CombatOptions(eb=config.eb, mean_only=config.mean_only, reference=config.reference),
+    )
+    return SavedCombat(model, config.batch, config.preserve, dict(design.levels))
+
+
+def _check_complete(people: PhenotypeTable, complete: np.ndarray, formula: str) -> None:
+    lacking = people.samples.ids[~complete]
+    if lacking.size:
+        shown = ", ".join(repr(str(i)) for i in lacking[:5])
+        raise SchemaError(
+            f"{lacking.size} people lack a variable of {formula!r}: {shown}. Remove them or complete the table."
+        )
+
+
+def _summary(effects: SiteEffects) -> dict[str, float]:
+    return {
+        "mean_eta2": effects.mean_eta2,
+        "share_location_p_below_0.05": float(np.nanmean(effects.p_location < 0.05)),
+        "share_spread_p_below_0.05": float(np.nanmean(effects.p_spread < 0.05)),
+    }
+
+
+def _write_site_report(
+    features: tuple[str, ...], before: SiteEffects, after: SiteEffects, meta: dict[str, Any], folder: Path
+) -> None:
+    rows = ["feature\teta2_before\teta2_after\tp_location_before\tp_location_after\tp_spread_before\tp_spread_after"]
+    columns = (
+        features, before.eta2, after.eta2, before.p_location, after.p_location, before.p_spread, after.p_spread,
+    )  # fmt: skip
+    rows += ["\t".join(_cell(value) for value in row) for row in zip(*columns, strict=True)]
+    (folder / "features.tsv").write_text("\n".join(rows) + "\n")
+    (folder / "sites.json").write_text(json.dumps(meta, indent=1) + "\n")
+    draw_sites(before.eta2, after.eta2, folder / "sites.png")
+
+
+def cohort_harmonise(config: CohortHarmoniseConfig, out: Path, context: Context) -> StepResult:
+    """Fit or apply ComBat."""
+    joined = join_participants(read_table(config.table), config.participants)
+    if config.apply is not None and config.model is not None:
+        raise SchemaError("--apply uses a model and --model writes one; give one of the two.")
+    saved = read_combat(config.apply) if config.apply is not None else _fit(config, joined.people, joined.table)
+    names = saved.model.feature_names
+    values = joined.table.select(names).matrix()
+    design = saved.design(joined.people)
+    _check_complete(joined.people, design.complete, saved.formula)
+    batch = batch_labels(joined.people, saved.batch)
+    harmonised = apply_combat(
+        saved.model, values, batch, covariates=design.matrix, covariate_names=design.names, unknown=config.unknown
+    )
+    write_table(joined.table.replace_values(names, harmonised.values), out)
+    before, after = _effects(values, batch, design.matrix), _effects(harmonised.values, batch, design.matrix)
+    for note in saved.model.notes if config.apply is None else ():
+        context.progress.say(f"Note: {note}")
+    counts: dict[str, Any] = {
+        **joined.counts,
+        "traits": len(names),
+        "sites": {str(s): int(n) for s, n in zip(*np.unique(batch, return_counts=True), strict=True)},
+        "estimated_sites": list(harmonised.estimated_sites),
+        "missing_sites": list(harmonised.missing_sites),
+        "passed_through": list(saved.model.passed_through),
+        "notes": list(saved.model.notes),
+    }
+    summary = [f"{len(batch)} people, {len(counts['sites'])} sites, {len(names)} traits"]
+    if before is not None and after is not None:
+        counts |= {"before": _summary(before), "after": _summary(after)}
+        summary.append(f"Mean site eta^2: {before.mean_eta2:.4f} before, {after.mean_eta2:.4f} after")
+    with report_folder(config.report) as folder:
+        if folder is not None and before is not None and after is not None:
+            _write_site_report(names, before, after, {k: counts[k] for k in ("before", "after", "sites")}, folder)
+    if config.model is not None:
+        write_combat(saved, config.model)
+    return StepResult(counts, summary=tuple(summary))
+
+
+def _effects(
+    values: Float64[np.ndarray, "samples features"], batch: np.ndarray, covariates: Float64[np.ndarray, "samples columns"]
+) -> SiteEffects | None:
+    """Return the site effects, None where one site alone is at hand (a model applied to one new site)."""
+    return site_effects(values, batch, covariates=covariates) if np.unique(batch).size > 1 else None
+
+
+COHORT_PREPARE = Step(
+    "cohort prepare",
+    "Clean, normalise and deconfound measures of people.",
+    CohortPrepareConfig,
+    cohort_prepare,
+)
+COHORT_HARMONISE = Step(
+    "cohort harmonise",
+    "Take the effects of sites out of measures (ComBat).",
+    CohortHarmoniseConfig,
+    cohort_harmonise,
+)

@@ -1,0 +1,116 @@
+"""What holds for the whole package: layers, exports, help, documentation, import time."""
+
+import ast
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import brainlocus
+from brainlocus.cli.main import cli
+from brainlocus.core.errors import BrainlocusError
+from brainlocus.pipeline.registry import STEPS, load_step
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "brainlocus"
+MODULES = [m.name for m in pkgutil.walk_packages(brainlocus.__path__, "brainlocus.") if "._web" not in m.name]
+
+
+def test_layers_and_independence_of_stages():
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([str(linter), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_exports_exist(name):
+    module = importlib.import_module(name)
+    if "__all__" in vars(module):
+        for export in module.__all__:
+            assert hasattr(module, export), export
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_public_functions_have_docstrings(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), path
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+def test_importing_is_light():
+    """Importing brainlocus loads no library of an extra, and none that is slow (times: benchmarks/bench_start.py)."""
+    code = (
+        "import sys, brainlocus, brainlocus.core\n"
+        "heavy = {'nibabel', 'nilearn', 'sklearn', 'matplotlib', 'fastapi', 'duckdb', 'msprime', 'numba', 'pandas'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_every_step_exists_and_explains_itself(name):
+    step = load_step(name)
+    assert step.name == name
+    assert step.help == STEPS[name].help
+    assert step.help.endswith(".")
+    for field_name, field in step.config.model_fields.items():
+        assert field.description, f"{name}: {field_name} has no description"
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_every_option_has_help(name):
+    group, verb = name.split()
+    stage = cli.commands[group]
+    assert isinstance(stage, click.Group)
+    command = stage.get_command(click.Context(stage), verb)
+    assert command is not None
+    options = {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
+    assert {"--threads", "--memory", "--seed", "--executor", "--resume", "--quiet", "--log"} <= options
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_every_command_is_documented(name):
+    pages = "\n".join(p.read_text() for p in (ROOT / "docs").rglob("*.md"))
+    assert f"brainlocus {name}" in pages
+
+
+def test_every_error_is_ours():
+    from brainlocus.core import errors
+
+    for name in errors.__all__:
+        member = getattr(errors, name)
+        if isinstance(member, type):
+            assert issubclass(member, BrainlocusError)
+
+
+def test_the_study_schema_is_current():
+    from brainlocus.pipeline.study import study_schema
+
+    committed = json.loads((ROOT / "docs" / "study.schema.json").read_text())
+    assert committed == study_schema(), "run: brainlocus run --schema > docs/study.schema.json"
+
+
+def test_nothing_names_a_machine():
+    """No machine paths and no package-registry addresses in tracked text."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    needles = ("/" + "work/", "/" + "root/", "registry." + "npmjs", "pypi." + "org", "files.python" + "hosted")
+    for name in tracked.stdout.split():
+        path = ROOT / name
+        if path.suffix in {".png", ".gz", ".ico", ".woff2"} or not path.is_file():
+            continue
+        text = path.read_text(errors="replace")
+        for needle in needles:
+            assert needle not in text, f"{name} contains {needle}"
