@@ -16,8 +16,8 @@ Davatzikos et al. (2009), Brain 132:2026 (SPARE); Haufe et al. (2014), NeuroImag
 Nadeau & Bengio (2003), Mach. Learn. 52:239 (variance of repeated hold-out).
 """
 
-from collections.abc import Callable, Iterator
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -332,7 +332,7 @@ def _test_sizes(
     remainder = (exact - sizes)[open_strata] + 1e-9
     extra = generator.choice(open_strata, size=missing, replace=False, p=remainder / remainder.sum())
     sizes[extra] += 1
-    return np.minimum(sizes, np.maximum(counts - 1, 0))
+    return np.asarray(np.minimum(sizes, np.maximum(counts - 1, 0)))
 
 
 def _checked(

@@ -249,7 +249,7 @@ def _checked_norms(images: Float32[np.ndarray, "voxels samples"]) -> Float64[np.
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
-def _squared_norms(block, out):
+def _squared_norms(block: np.ndarray, out: np.ndarray) -> None:
     for j in range(block.shape[0]):
         total = 0.0
         for i in range(block.shape[1]):
@@ -260,7 +260,7 @@ def _squared_norms(block, out):
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
-def _dot(row, prototype):
+def _dot(row: np.ndarray, prototype: np.ndarray) -> float:
     total = 0.0
     for i in range(row.size):
         total += np.float64(row[i]) * prototype[i]
@@ -269,7 +269,15 @@ def _dot(row, prototype):
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
-def _visit(block, norms, best, prototypes, labels, projections, sums):
+def _visit(
+    block: np.ndarray,
+    norms: np.ndarray,
+    best: np.ndarray,
+    prototypes: np.ndarray,
+    labels: np.ndarray,
+    projections: np.ndarray,
+    sums: np.ndarray,
+) -> float:
     """Settle the labels of a block, add ``(x . h) x`` to each component's sum, return the block's loss.
 
     A label changes only where the new product is larger in float64, so that rounding of the float32 products
@@ -405,7 +413,7 @@ def _finish(
     reason: Reason,
     n_components: int,
 ) -> AtlasFit:
-    """Number the components by energy and return the fit of the final labels."""
+    """Return the fit of the final labels, components numbered by energy."""
     present = norms > 0
     labels = np.where(present, state.labels, -1)
     own = np.where(present, labels, 0)
@@ -437,7 +445,7 @@ def _finish(
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
-def _add_loadings(block, labels, weights, loadings):
+def _add_loadings(block: np.ndarray, labels: np.ndarray, weights: np.ndarray, loadings: np.ndarray) -> None:
     for j in range(block.shape[0]):
         k = labels[j]
         if k >= 0:

@@ -57,7 +57,7 @@ def draw_sites(before: Float64[np.ndarray, " features"], after: Float64[np.ndarr
 
 
 def draw_phenome(results: ResultTable, path: Path, *, n_labels: int = 8) -> None:
-    """Draw the strongest association of every phenotype and trait, grouped by category: triangles point with the sign."""
+    """Draw every association by category of phenotype; triangles point with the sign."""
     strength = results["neg_log10_p"]
     tested = np.flatnonzero(np.isfinite(strength))
     figure, axes = new_figure(width=10.0, height=4.2)
