@@ -168,7 +168,7 @@ def _heritability(truth: dict[str, Any], matched: _Matched, results: Path) -> It
 
 def _signature(truth: dict[str, Any], results: Path) -> Finding:
     performance = json.loads((results / "signature" / "performance.json").read_text())
-    found = float(performance["balanced_accuracy"])
+    found = float(performance["balanced_accuracy"]["mean"])
     best = float(truth["achievable_balanced_accuracy"])
     ok = best - 0.08 <= found <= best + 0.03
     return Finding("Signature, balanced accuracy", f"{best:.3f} achievable", f"{found:.3f}", "-0.08 to +0.03", ok)
@@ -203,7 +203,7 @@ def _phenome(truth: dict[str, Any], matched: _Matched, results: Path) -> Iterato
         ">= 90 %",
         found >= 0.9 * len(true_pairs),
     )
-    yield Finding("Associations of unrelated phenotypes", "0", str(sum(null)), "<= 1", sum(null) <= 1)
+    yield Finding("Associations of unrelated phenotypes", "0", str(int(sum(null))), "<= 1", bool(sum(null) <= 1))
 
 
 def compare_with_truth(cohort: Path, results: Path) -> list[Finding]:
