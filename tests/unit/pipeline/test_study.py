@@ -94,11 +94,12 @@ def test_command_line_messages_and_exit_codes(folder):
     """What a person sees: one message, exit code 2, nothing written."""
     from brainlocus.cli.main import main
 
-    path = study(folder, INPUTS + "[preppare]\n")
+    bad, good = folder / "bad.toml", study(folder, INPUTS)
+    bad.write_text(INPUTS + "[preppare]\n")
     for arguments in (
-        ["run", str(path), "--out", str(folder / "out")],
+        ["run", str(bad), "--out", str(folder / "out")],
         ["run", str(folder / "absent.toml"), "--out", str(folder / "out")],
-        ["run", str(study(folder, INPUTS)), "--out", str(folder / "out"), "--only", "gwaz"],
+        ["run", str(good), "--out", str(folder / "out"), "--only", "gwaz"],
         ["run"],
         ["cohort", "join", str(folder / "absent.tsv"), "--out", str(folder / "x.tsv")],
         ["cohort", "join", str(folder / "traits.tsv"), "--out", str(folder / "x.tsv"), "--memory", "lots"],
@@ -109,7 +110,7 @@ def test_command_line_messages_and_exit_codes(folder):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2, arguments
-    assert {p.name for p in folder.iterdir()} == {"participants.tsv", "traits.tsv", "study.toml"}
+    assert {p.name for p in folder.iterdir()} == {"participants.tsv", "traits.tsv", "study.toml", "bad.toml"}
 
 
 def test_dry_run_and_run(folder):

@@ -19,7 +19,7 @@ Nadeau & Bengio (2003), Mach. Learn. 52:239 (variance of repeated hold-out).
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Shaped
@@ -48,6 +48,7 @@ INNER_SOLVER_STEPS = 20_000
 those that win settle within a few thousand steps; fits that give scores have the larger limit and are counted."""
 
 
+@runtime_checkable
 class FittedHarmoniser(Protocol):
     """Site effects that were estimated on training people."""
 
@@ -60,6 +61,7 @@ class FittedHarmoniser(Protocol):
         """Return the features without site effects."""
 
 
+@runtime_checkable
 class Harmoniser(Protocol):
     """Estimates site effects, on training people only."""
 
