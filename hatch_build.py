@@ -42,8 +42,8 @@ def web_digest(root: Path) -> str:
 
 def is_current(root: Path) -> bool:
     """Return whether the bundle was built from the sources as they are."""
-    stamp = root / BUNDLE / STAMP
-    return stamp.is_file() and (root / BUNDLE / "index.html").is_file() and stamp.read_text().strip() == web_digest(root)
+    stamp, index = root / BUNDLE / STAMP, root / BUNDLE / "index.html"
+    return stamp.is_file() and index.is_file() and stamp.read_text().strip() == web_digest(root)
 
 
 def npm_command() -> tuple[list[str], dict[str, str]] | None:

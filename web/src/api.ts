@@ -28,6 +28,7 @@ export interface Model {
 }
 export interface Meta {
   title: string;
+  description: string;
   release: string;
   species: string;
   genome_build: string;

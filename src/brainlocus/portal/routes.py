@@ -79,10 +79,10 @@ class _Find:
                     "atlas", key, [m["map_id"] for m in self.store.maps if m["kind"] == "atlas"][:3]
                 )
             return row
-        row = next((m for m in self.store.maps if m["kind"] == "atlas"), None)
-        if row is None:
+        first = next((m for m in self.store.maps if m["kind"] == "atlas"), None)
+        if first is None:
             raise problems.ProblemError(404, "no-atlas", "No atlas", "This store has no atlas to paint.")
-        return row
+        return first
 
 
 def variant_values(store: LocalStore, atlas: Answer, variant: Variant, stat: Stat) -> list[Answer]:

@@ -43,7 +43,7 @@ def identity_colours(labels: Int[np.ndarray, " values"]) -> Float[np.ndarray, "v
     value = 0.62 + 0.16 * (labels % 3)
     angle = np.stack([(hue + shift) % 1.0 for shift in (0.0, 2 / 3, 1 / 3)], axis=-1)
     tent = np.clip(np.abs(angle * 6.0 - 3.0) - 1.0, 0.0, 1.0)
-    return 255.0 * value[:, None] * (1.0 - 0.6 * (1.0 - tent))
+    return np.asarray(255.0 * value[:, None] * (1.0 - 0.6 * (1.0 - tent)))
 
 
 def _take(data: Int[np.ndarray, "x y z"], axis: Axis, index: int) -> Int[np.ndarray, "rows columns"]:
@@ -56,6 +56,22 @@ def voxel_of(affine: Float[np.ndarray, "4 4"], axis: Axis, mm: float) -> int:
     """Return the slice index at a world coordinate, for axes along RAS+."""
     k = {"x": 0, "y": 1, "z": 2}[axis]
     return round(float((mm - affine[k, 3]) / affine[k, k]))
+
+
+def _on_grid(
+    image: tuple[Int[np.ndarray, "i j k"], Float[np.ndarray, "4 4"]],
+    base: tuple[Int[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]],
+) -> Int[np.ndarray, "x y z"]:
+    """Return an image's values at the voxels of another, 0 outside; both have axes along RAS+."""
+    values, affine = image
+    picks, inside = [], []
+    for k in range(3):
+        world = base[1][k, k] * np.arange(base[0].shape[k]) + base[1][k, 3]
+        index = np.rint((world - affine[k, 3]) / affine[k, k]).astype(np.int64)
+        inside.append((index >= 0) & (index < values.shape[k]))
+        picks.append(np.clip(index, 0, values.shape[k] - 1))
+    outside = ~(inside[0][:, None, None] & inside[1][None, :, None] & inside[2][None, None, :])
+    return np.where(outside, 0, values[np.ix_(*picks)])
 
 
 def draw_slice(
@@ -72,7 +88,7 @@ def draw_slice(
     Parameters
     ----------
     template, overlay
-        Values and affine; at least one is given. The template may have another grid of the same extent.
+        Values with axes along RAS+, and affine; at least one is given. The overlay may have another grid.
     colours
         Label to RGB in 0..255; labels that are absent stay unpainted.
 
@@ -87,11 +103,7 @@ def draw_slice(
     grey = _take(base[0], axis, voxel_of(base[1], axis, mm)).astype(np.float64)
     rgb = np.repeat((grey if template is not None else np.zeros_like(grey))[..., None], 3, axis=-1)
     if overlay is not None and colours:
-        labels = _take(overlay[0], axis, voxel_of(overlay[1], axis, mm))
-        if labels.shape != grey.shape:
-            rows = (np.arange(grey.shape[0]) * labels.shape[0]) // grey.shape[0]
-            columns = (np.arange(grey.shape[1]) * labels.shape[1]) // grey.shape[1]
-            labels = labels[np.ix_(rows, columns)]
+        labels = _take(_on_grid(overlay, base), axis, voxel_of(base[1], axis, mm))
         for label, colour in colours.items():
             here = labels == label
             rgb[here] = opacity * np.asarray(colour) + (1.0 - opacity) * rgb[here]

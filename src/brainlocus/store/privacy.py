@@ -95,7 +95,7 @@ def suppressed_cells(
     are not case-control comparisons and are not touched.
     """
     cases, total = np.asarray(n_cases, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    return (cases > 0) & ((cases < min_cell) | (total - cases < min_cell))
+    return np.asarray((cases > 0) & ((cases < min_cell) | (total - cases < min_cell)))
 
 
 def floor_frequency(frequency: Float[np.ndarray, " variants"], *, maf_floor: float) -> Float[np.ndarray, " variants"]:

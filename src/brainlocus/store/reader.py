@@ -235,11 +235,7 @@ class LocalStore:
             "WHERE vid BETWEEN ? AND ? AND list_contains(?, vid)"
         )
         wanted = sorted({int(v) for v in vids})
-        if len(wanted) > 2_000:
-            sql, parameters = sql.split(" AND list_contains")[0], [wanted[0], wanted[-1]]
-        else:
-            parameters = [wanted[0], wanted[-1], wanted]
-        table = self.query(sql, [self._file("variants.parquet"), *parameters])
+        table = self.query(sql, [self._file("variants.parquet"), wanted[0], wanted[-1], wanted])
         return {row["vid"]: _variant(row) for row in table.to_pylist()}
 
     def find_variant(self, key: str) -> Variant | None:
@@ -292,7 +288,8 @@ class LocalStore:
         """Return the associations of one variant with every phenotype."""
         block = int(vid) // layout.VARIANTS_PER_FILE
         table = self.query(
-            "SELECT pid, beta, se AS standard_error, nlog10p AS neg_log10_p FROM read_parquet(?) WHERE vid = ? ORDER BY pid",
+            "SELECT pid, beta, se AS standard_error, nlog10p AS neg_log10_p FROM read_parquet(?) "
+            "WHERE vid = ? ORDER BY pid",
             [self._file(layout.by_variant(block)), int(vid)],
         )
         return [row for row in table.to_pylist() if row["pid"] in self._by_pid]

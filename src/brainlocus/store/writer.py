@@ -52,6 +52,7 @@ class StoreSettings:
     """What a store is called and how it is written."""
 
     title: str = "Imaging genomics study"
+    description: str = ""
     release: str = "1"
     species: str = ""
     licence: str = ""
@@ -160,14 +161,14 @@ class StoreWriter:
     Parameters
     ----------
     root
-        Folder of the finished store; must not exist.
+        Folder of the finished store; must not exist, or be empty.
     participants
         The study's people, when known, so that tables naming any of them are refused.
 
     Raises
     ------
     FileExistsError
-        `root` exists: a store is never changed once sealed.
+        `root` holds something: a store is never changed once sealed.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class StoreWriter:
         self._chromosomes: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
-        if self.root.exists():
+        if self.root.exists() and not (self.root.is_dir() and not any(self.root.iterdir())):
             raise FileExistsError(
                 f"{self.root} exists. A store is never changed once sealed; name a new folder or remove this one."
             )
@@ -407,8 +408,8 @@ class StoreWriter:
             )
         if impossible.sum() > MAX_INVALID_SHARE * found.size:
             raise SchemaError(
-                f"{int(impossible.sum())} of {found.size} associations of {name!r} are impossible (standard error <= 0, "
-                "-log10 p below 0, or infinite), more than 1 %; was a column misread?"
+                f"{int(impossible.sum())} of {found.size} associations of {name!r} are impossible (standard error "
+                "<= 0, -log10 p below 0, or infinite), more than 1 %; was a column misread?"
             )
 
     def _write_plots(
@@ -469,7 +470,7 @@ class StoreWriter:
         has_d = "cohens_d" in table.names
         d = table["cohens_d"].astype(np.float64) if has_d else np.full(len(table), np.nan)
         use_d = binary & np.isfinite(d)
-        bonferroni = _optional(table, "p_bonferroni")
+        bonferroni, strength = _optional(table, "p_bonferroni"), table["neg_log10_p"].astype(np.float64)
         columns = {
             "pid": pid,
             "trait_id": table["phenotype"].astype(np.str_),
@@ -478,7 +479,7 @@ class StoreWriter:
             "effect": np.where(use_d, d, _optional(table, "r") if "r" in table.names else table["beta"]),
             "effect_type": np.where(use_d, "cohens_d", "r" if "r" in table.names else "beta"),
             "se": _optional(table, "standard_error") if "r" not in table.names else np.full(len(table), np.nan),
-            "p_nlog10": table["neg_log10_p"].astype(np.float64),
+            "p_nlog10": strength,
             "n": n,
             "n_cases": [None if h or not b else int(c) for h, b, c in zip(hide, binary, cases, strict=True)],
             "n_controls": [
@@ -488,7 +489,7 @@ class StoreWriter:
             "fdr": _optional(table, "q_bh"),
             "bonferroni_pass": [None if np.isnan(p) else bool(p < 0.05) for p in bonferroni],
         }
-        return _table(layout.ASSOC_SCHEMA, columns).filter(pa.array(~few & np.isfinite(columns["p_nlog10"])))
+        return _table(layout.ASSOC_SCHEMA, columns).filter(pa.array(~few & np.isfinite(strength)))
 
     def _heritability(self, table: ResultTable, pid: Int[np.ndarray, " rows"]) -> pa.Table:
         for row, number in enumerate(pid.tolist()):
@@ -729,6 +730,7 @@ class StoreWriter:
             "format_version": layout.FORMAT_VERSION,
             "release": s.release,
             "title": s.title,
+            "description": s.description,
             "species": s.species,
             "licence": s.licence,
             "citation": s.citation,
