@@ -21,8 +21,8 @@ def naive_pair(trait, phenotype, covariates, *, exact):
     y, x = residuals(trait, covariates)[rows], residuals(phenotype, covariates)[rows]
     y, x = y - y.mean(), x - x.mean()
     n = int(rows.sum())
-    design = np.column_stack([np.ones(n), covariates[rows]]) if exact else np.column_stack(
-        [np.ones(len(trait)), covariates]
+    design = (
+        np.column_stack([np.ones(n), covariates[rows]]) if exact else np.column_stack([np.ones(len(trait)), covariates])
     )
     df = n - np.linalg.matrix_rank(design) - 1
     r = float(x @ y / np.sqrt((x @ x) * (y @ y)))

@@ -174,9 +174,9 @@ def test_prepare_without_anything_returns_the_numbers(table):
 
 
 def test_bad_names_are_refused(table):
-    with pytest.raises(SchemaError, match="no column 'onee'.*'one'"):
+    with pytest.raises(SchemaError, match=r"no column 'onee'.*'one'"):
         prepare_table(table, ["onee"])
-    with pytest.raises(SchemaError, match="'aeg', which is not a column.*'age'"):
+    with pytest.raises(SchemaError, match=r"'aeg', which is not a column.*'age'"):
         prepare_table(table, ["one"], confounds="aeg")
     with pytest.raises(SchemaError, match="hold text"):
         prepare_table(table, ["site"])

@@ -114,7 +114,7 @@ def test_harmoniser_sees_training_people_only():
 
 
 def test_changing_held_out_people_does_not_change_what_others_score():
-    """Everything fitted comes from training rows: garbage in one test person leaves that repeat's other scores alone."""
+    """Garbage in one held-out person leaves that repeat's other scores alone: all fitting is on training rows."""
     features, diagnosis = simulated(n=160)
     age = np.random.default_rng(1).uniform(20, 80, (160, 1))
     batch = np.repeat(["a", "b"], 80)

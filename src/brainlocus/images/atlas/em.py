@@ -163,8 +163,7 @@ def fit_em(
     losses: list[float] = []
     reason: Reason = "max_iter"
     for _ in range(max_passes):
-        losses.append(_pass(images, norms, state))
-        _assert_monotone(losses, float(norms.sum()))
+        _record(losses, _pass(images, norms, state), float(norms.sum()))
         if progress is not None:
             progress(1)
         if len(losses) > 1 and losses[-2] - losses[-1] <= tolerance * losses[-2]:
@@ -425,10 +424,7 @@ def _finish(
     for rows in _blocks(*images.shape):
         _add_loadings(np.ascontiguousarray(images[rows]), labels[rows], weights[rows], loadings)
     total = float(norms.sum())
-    losses.append(orthogonal_loss(total, loadings, np.diag((lengths > 0).astype(np.float64))))
-    _assert_monotone(losses, total)
-    # Exactly it cannot be above the last pass; the identity rounds differently from the sum over voxels.
-    losses[-1] = min(losses[-1], losses[-2])
+    _record(losses, orthogonal_loss(total, loadings, np.diag((lengths > 0).astype(np.float64))), total)
     order = np.argsort(-np.sqrt((loadings**2).sum(axis=1)), kind="stable")
     number = np.empty(n_components, dtype=np.int64)
     number[order] = np.arange(1, n_components + 1)
@@ -455,7 +451,10 @@ def _add_loadings(block: np.ndarray, labels: np.ndarray, weights: np.ndarray, lo
                 loadings[k, i] += weights[j] * block[j, i]
 
 
-def _assert_monotone(losses: list[float], total: float) -> None:
-    if len(losses) > 1:
-        rise = losses[-1] - losses[-2]
+def _record(losses: list[float], loss: float, total: float) -> None:
+    """Append a loss that by the algorithm cannot be above the last; rounding of the sums may make it so by 1e-13."""
+    if losses:
+        rise = loss - losses[-1]
         assert rise <= MONOTONE_SLACK * total, f"EM loss rose by {rise:g} of {total:g}: a defect, please report"  # noqa: S101
+        loss = min(loss, losses[-1])
+    losses.append(loss)
