@@ -49,7 +49,8 @@ def identity_colours(labels: Int[np.ndarray, " values"]) -> Float[np.ndarray, "v
 def _take(data: Int[np.ndarray, "x y z"], axis: Axis, index: int) -> Int[np.ndarray, "rows columns"]:
     """Return a slice with up up: superior for x and y, anterior for z; left of the picture is left of the head."""
     number = {"x": 0, "y": 1, "z": 2}[axis]
-    return np.take(data, min(max(index, 0), data.shape[number] - 1), axis=number).T[::-1]
+    picked = np.take(data, min(max(index, 0), data.shape[number] - 1), axis=number)
+    return np.asarray(picked.T[::-1])
 
 
 def voxel_of(affine: Float[np.ndarray, "4 4"], axis: Axis, mm: float) -> int:

@@ -100,4 +100,4 @@ def suppressed_cells(
 
 def floor_frequency(frequency: Float[np.ndarray, " variants"], *, maf_floor: float) -> Float[np.ndarray, " variants"]:
     """Return frequencies whose rarer allele is reported as at least `maf_floor`; NaN is kept."""
-    return np.clip(frequency, maf_floor, 1.0 - maf_floor)
+    return np.asarray(np.clip(frequency, maf_floor, 1.0 - maf_floor))

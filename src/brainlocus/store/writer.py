@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -186,7 +186,7 @@ class StoreWriter:
         self._counts: Counter[str] = Counter()
         self._chromosomes: list[dict[str, Any]] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StoreWriter":
         if self.root.exists() and not (self.root.is_dir() and not any(self.root.iterdir())):
             raise FileExistsError(
                 f"{self.root} exists. A store is never changed once sealed; name a new folder or remove this one."

@@ -86,7 +86,15 @@ def count_genotypes(
     for block in iter_blocks(source, block_size_for(n_samples, memory_bytes)):
         rows = slice(block.start, block.stop)
         _count_block(
-            block.dosage, which[rows], of_interest, variant[rows], founder[rows], dosage_sum[rows], missing, het, expected
+            block.dosage,
+            which[rows],
+            of_interest,
+            variant[rows],
+            founder[rows],
+            dosage_sum[rows],
+            missing,
+            het,
+            expected,
         )
     return GenotypeCounts(
         variant, founder, dosage_sum, missing, het, expected, np.bincount(which[which >= 0], minlength=n_sets)

@@ -38,7 +38,16 @@ from brainlocus.genetics.gwas import _kernels
 from brainlocus.numerics.projection import covariate_basis, project_out
 from brainlocus.numerics.tails import neg_log10_p_from_t
 
-__all__ = ["STATUS", "LinearDesign", "LinearScan", "Missing", "TraitGroup", "peak_bytes", "prepare_linear", "scan_linear"]
+__all__ = [
+    "STATUS",
+    "LinearDesign",
+    "LinearScan",
+    "Missing",
+    "TraitGroup",
+    "peak_bytes",
+    "prepare_linear",
+    "scan_linear",
+]
 
 Missing = Literal["auto", "mean", "exact"]
 
@@ -198,7 +207,9 @@ def prepare_linear(
         norms.append(norm)
         groups.append((int(good.sum()), basis.rank, basis.dropped))
     if not groups:
-        raise ValueError(f"No trait can be analysed: {dict(skipped)}. Traits must vary among the people with covariates.")
+        raise ValueError(
+            f"No trait can be analysed: {dict(skipped)}. Traits must vary among the people with covariates."
+        )
     right = np.hstack([*residuals, *bases, *masks])
     order = [labels[k] for k in kept]
     return LinearDesign(tuple(order), _layout(groups, masks), right, np.concatenate(norms), tuple(skipped))
@@ -261,7 +272,9 @@ class _Sums:
     exact: Bool[np.ndarray, "variants groups"]
 
 
-def _by_missingness(traits: Float[np.ndarray, "samples traits"]) -> list[tuple[list[int], Bool[np.ndarray, " samples"]]]:
+def _by_missingness(
+    traits: Float[np.ndarray, "samples traits"],
+) -> list[tuple[list[int], Bool[np.ndarray, " samples"]]]:
     """Return the traits of each distinct pattern of missing people, in order of first appearance."""
     observed = ~np.isnan(traits)
     patterns: dict[bytes, list[int]] = {}
@@ -292,7 +305,9 @@ def _reduce(
     return good, residual[:, good] / norm, norm
 
 
-def _embed(values: Float[np.ndarray, "observed columns"], mask: Bool[np.ndarray, " samples"]) -> Float[np.ndarray, "samples columns"]:
+def _embed(
+    values: Float[np.ndarray, "observed columns"], mask: Bool[np.ndarray, " samples"]
+) -> Float[np.ndarray, "samples columns"]:
     """Return the rows at their places among all samples, zero elsewhere."""
     full = np.zeros((mask.size, values.shape[1]))
     full[mask] = values

@@ -196,7 +196,9 @@ def prepare_scan(
     else:
         counts["with_covariates"] = len(covariates.samples)
         people = shared_samples(*indexes, covariates.samples, names=(*labels, "covariates"))
-        design = design_from_formula(formula if formula is not None else _all_columns(covariates), covariates.take(people))
+        design = design_from_formula(
+            formula if formula is not None else _all_columns(covariates), covariates.take(people)
+        )
         counts["complete_covariates"] = int(design.complete.sum())
         people, matrix, covariate_names = people.take(design.complete), design.matrix[design.complete], design.names
         if not len(people):
@@ -336,7 +338,9 @@ def full_results(plan: ScanPlan, variants: VariantTable, full: FullScan, trait: 
     """
     names = plan.design.names
     if trait not in names:
-        raise SchemaError(f"There is no result for trait {trait!r}.{nearest(trait, names)} It was skipped or not given.")
+        raise SchemaError(
+            f"There is no result for trait {trait!r}.{nearest(trait, names)} It was skipped or not given."
+        )
     k = names.index(trait)
     g = next(i for i, group in enumerate(plan.design.groups) if group.columns.start <= k < group.columns.stop)
     beta = None if full.beta is None else full.beta[:, k]
@@ -564,9 +568,7 @@ def _count(
     df = result.degrees_of_freedom
     if float(np.min(df, initial=np.inf)) >= _EXACT_BELOW_DF:
         table, step = _normal_table()
-        _kernels.bin_statistics(
-            result.t, df, result.group_of, table, step, QQ_BIN_WIDTH, _CHI2_BIN_WIDTH, qq, chi2
-        )
+        _kernels.bin_statistics(result.t, df, result.group_of, table, step, QQ_BIN_WIDTH, _CHI2_BIN_WIDTH, qq, chi2)
         return
     p = result.neg_log10_p
     tested = ~np.isnan(p)
@@ -662,4 +664,3 @@ def _variant_table(
 def _all_columns(covariates: PhenotypeTable) -> str:
     """Return the formula that takes every column as it is."""
     return " + ".join(f"`{name}`" for name in covariates.names)
-

@@ -179,9 +179,7 @@ def greml(
         people = shared_samples(grm.samples, traits.samples, names=("grm", "traits"))
         matrix = np.empty((len(people), 0))
     else:
-        people = shared_samples(
-            grm.samples, traits.samples, covariates.samples, names=("grm", "traits", "covariates")
-        )
+        people = shared_samples(grm.samples, traits.samples, covariates.samples, names=("grm", "traits", "covariates"))
         text = formula if formula is not None else " + ".join(f"`{name}`" for name in covariates.names)
         design = design_from_formula(text, covariates.take(people))
         people, matrix = people.take(design.complete), design.matrix[design.complete]
@@ -226,7 +224,9 @@ def _fit_group(
     """Return the rows of traits that share their missing people."""
     status = np.full(len(members), "too_few_people", dtype="<U16")
     columns: dict[str, Shaped[np.ndarray, " traits"]] = {
-        name: np.full(len(members), np.nan) for name in RemlFit.__dataclass_fields__ if name not in ("variance", "boundary")
+        name: np.full(len(members), np.nan)
+        for name in RemlFit.__dataclass_fields__
+        if name not in ("variance", "boundary")
     }
     boundary = np.zeros(len(members), dtype=bool)
     if observed.sum() > covariates.shape[1] + 3:
@@ -319,8 +319,8 @@ def _slope(
 ) -> tuple[Float[np.ndarray, " traits"], Float[np.ndarray, " traits"]]:
     """Return l' and l'': with ``a = (s - 1) / d`` and sums over ``w = eta^2 / d``::
 
-        l'  = -1/2 [sum a - nu sum(w a) / sum w]
-        l'' =  1/2 [sum a^2 - nu (2 sum(w a^2) / sum w - (sum(w a) / sum w)^2)]
+    l'  = -1/2 [sum a - nu sum(w a) / sum w]
+    l'' =  1/2 [sum a^2 - nu (2 sum(w a^2) / sum w - (sum(w a) / sum w)^2)]
     """  # noqa: D205, D400, D415 - the formula belongs to the sentence
     d = h * (s[:, None] - 1.0) + 1.0
     a = (s[:, None] - 1.0) / d

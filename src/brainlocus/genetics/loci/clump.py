@@ -105,7 +105,9 @@ def clump(
     rows = _rows_in_panel(strong, panel.variants)
     found = rows >= 0
     strong, rows = strong.take(found), rows[found]
-    ld = _PanelLd(panel, rules.ld, rules.kb * 1000.0, max(int(memory_bytes // (_CHUNK * len(panel.samples) * 4 + 1)), 4))
+    ld = _PanelLd(
+        panel, rules.ld, rules.kb * 1000.0, max(int(memory_bytes // (_CHUNK * len(panel.samples) * 4 + 1)), 4)
+    )
     names, first = np.unique(results["trait"].astype(STRING), return_index=True)
     variants, loci = [_empty_variants()], [_empty_loci()]
     trait = strong["trait"].astype(STRING)
@@ -288,9 +290,7 @@ def _locus_table(name: str, variants: ResultTable) -> ResultTable:
     return _loci_result(name, numbers, rows)
 
 
-def _loci_result(
-    name: str, numbers: Shaped[np.ndarray, " loci"], rows: list[tuple[object, ...]]
-) -> ResultTable:
+def _loci_result(name: str, numbers: Shaped[np.ndarray, " loci"], rows: list[tuple[object, ...]]) -> ResultTable:
     columns = list(zip(*rows, strict=True)) if rows else [()] * 8
     return ResultTable(
         {

@@ -111,7 +111,9 @@ def _read_shard(path: Path) -> ShardResult:
     with np.load(path, allow_pickle=False) as stored:
         full = None
         if "full.t" in stored:
-            full = FullScan(**{f.name: stored[f"full.{f.name}"] if f"full.{f.name}" in stored else None for f in fields(FullScan)})
+            full = FullScan(
+                **{f.name: stored[f"full.{f.name}"] if f"full.{f.name}" in stored else None for f in fields(FullScan)}
+            )
         plain = {f.name: stored[f.name] for f in fields(ShardResult) if f.name != "full"}
         plain |= {"start": int(plain["start"]), "stop": int(plain["stop"])}
         return ShardResult(**plain, full=full)
@@ -123,7 +125,9 @@ def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
     formula = config.formula or None
     if covariates is None and formula is not None:
         covariates = table
-    besides = formula_columns(config.formula) | (set() if covariates is None or covariates is table else set(covariates.names))
+    besides = formula_columns(config.formula) | (
+        set() if covariates is None or covariates is table else set(covariates.names)
+    )
     try:
         return prepare_scan(
             table,
@@ -237,9 +241,7 @@ def _qq_table(result: ScanResult, traits: tuple[str, ...]) -> ResultTable:
     """Return the bins of -log10 p that hold tests: lower edge and count."""
     rows, bins = np.nonzero(result.qq)
     counts: Int[np.ndarray, " bins"] = result.qq[rows, bins]
-    return ResultTable(
-        {"trait": text_array(traits)[rows], "neg_log10_p": bins * QQ_BIN_WIDTH, "n_tests": counts}
-    )
+    return ResultTable({"trait": text_array(traits)[rows], "neg_log10_p": bins * QQ_BIN_WIDTH, "n_tests": counts})
 
 
 def _write(result: ScanResult, plan: ScanPlan, out: Path) -> None:

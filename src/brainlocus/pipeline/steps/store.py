@@ -172,7 +172,7 @@ def _add_scans(store: StoreWriter, config: StoreBuildConfig, atlases: _Atlases, 
         known: dict[str, Any] = {"n": None if np.isnan(n[row]) else int(n[row])}
         if scanned[row] and "lambda_gc" in traits.names:
             known["lambda_gc"] = float(traits["lambda_gc"][row])
-        associations = read_full(config.gwas, name) if scanned[row] else None
+        associations = read_full(config.gwas / "full", name) if scanned[row] else None
         store.add_phenotype(_phenotype(name, config, atlases, **known), associations)
     return {str(t) for t in traits["trait"].tolist()}
 
