@@ -116,6 +116,32 @@ def test_atlas_fit_is_the_same_on_every_executor(study, atlas, capsys):
             assert (study / "again" / scale / name).read_bytes() == (atlas / scale / name).read_bytes()
 
 
+def test_interrupted_fit_resumes_to_the_same_files(study, atlas, capsys, monkeypatch):
+    from brainlocus.pipeline.steps import atlas as step
+
+    whole = step._fit_scale
+
+    def stop_at_the_second(task, path):
+        if task.scale == 4:
+            raise KeyboardInterrupt
+        whole(task, path)
+
+    arguments = ["atlas", "fit", study / "bids", "--scales", "2,4", "--out", study / "resumed", "--quiet"]
+    monkeypatch.setattr(step, "_fit_scale", stop_at_the_second)
+    code, _ = run(capsys, *arguments)
+    assert code == 130
+    assert not (study / "resumed").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(step, "convert_images", None)  # must not be read again
+    code, _ = run(capsys, *arguments, "--resume")
+    assert code == 0
+    for scale in ("C2", "C4"):
+        for name in ("labels.nii.gz", "components.npy", "loadings.npy", "labels.json", "atlas.png", "loss.png"):
+            assert (study / "resumed" / scale / name).read_bytes() == (atlas / scale / name).read_bytes()
+    here, there = (json.loads((study / f"{name}.json").read_text()) for name in ("resumed", "atlas"))
+    assert here["counts"] == there["counts"]
+
+
 def test_idp_extract_sums_agree_across_scales(idps):
     table = read_table(idps)
     assert table.names == ("C2_1", "C2_2", "C4_1", "C4_2", "C4_3", "C4_4")
