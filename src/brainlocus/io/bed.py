@@ -11,7 +11,7 @@ PLINK 1.9 file format reference, section .bed.
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, no_type_check
+from typing import IO, no_type_check
 
 import numpy as np
 from jaxtyping import Float32, Int8, Shaped, UInt8

@@ -16,6 +16,7 @@ __all__ = [
     "CommaFloats",
     "CommaInts",
     "CommaList",
+    "CommaPaths",
     "Input",
     "InputPath",
     "InputPaths",
@@ -53,6 +54,7 @@ InputPaths = Annotated[tuple[Path, ...], Input()]
 OutputPath = Annotated[Path, Output()]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
 CommaInts = Annotated[tuple[int, ...], BeforeValidator(_split)]
+CommaPaths = Annotated[tuple[Path, ...], Input(), BeforeValidator(_split)]
 CommaFloats = Annotated[tuple[float, ...], BeforeValidator(_split)]
 
 

@@ -36,6 +36,13 @@ STEPS: dict[str, StepEntry] = {
     "associate phenome": _entry(
         "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."
     ),
+    "genotypes qc": _entry("genotypes", "GENOTYPES_QC", "Quality control of variants and people."),
+    "genotypes pca": _entry("genotypes", "GENOTYPES_PCA", "Ancestry components of the genotypes."),
+    "genotypes grm": _entry("genotypes", "GENOTYPES_GRM", "Genetic relationship matrix."),
+    "gwas run": _entry("gwas", "GWAS_RUN", "Test every variant for every trait."),
+    "gwas replicate": _entry("gwas", "GWAS_REPLICATE", "Compare lead variants with their tests in other people."),
+    "heritability greml": _entry("heritability", "HERITABILITY_GREML", "Heritability of traits by REML."),
+    "loci clump": _entry("loci", "LOCI_CLUMP", "Clump associations into independent signals and loci."),
     "signature train": _entry(
         "signature", "SIGNATURE_TRAIN", "Train a disease signature and judge it on held-out people."
     ),

@@ -1,0 +1,217 @@
+"""Compiled loops of the linear scan."""
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+from jaxtyping import Float, Int
+from numba import njit
+
+__all__ = ["MinorCounts", "bin_statistics", "minor_counts", "sum_missing", "t_statistics", "take_out_missing"]
+
+_RANK_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MinorCounts:
+    """A block counted in the rarer allele, missing calls as 0: small numbers keep float32 sums accurate."""
+
+    counts: Float[np.ndarray, "variants samples"]
+    sign: Float[np.ndarray, " variants"]
+    """-1 where the effect allele is the common one, so that counts are 2 minus its dosage."""
+    total: Float[np.ndarray, " variants"]
+    squares: Float[np.ndarray, " variants"]
+    missing_start: Int[np.ndarray, " variants_plus_one"]
+    """Row j's missing people are ``missing_people[missing_start[j]:missing_start[j + 1]]``."""
+    missing_people: Int[np.ndarray, " missing"]
+
+
+def minor_counts(dosage: Float[np.ndarray, "variants samples"]) -> MinorCounts:
+    """Return a block in minor-allele counts with its sums and the places of its missing calls."""
+    n_variants = dosage.shape[0]
+    sign, n_missing, total = np.empty(n_variants), np.zeros(n_variants, dtype=np.int64), np.empty(n_variants)
+    squares = np.empty(n_variants)
+    _survey(dosage, sign, n_missing)
+    start = np.concatenate([[0], np.cumsum(n_missing)])
+    people = np.empty(int(start[-1]), dtype=np.int64)
+    counts = np.empty_like(dosage, order="C")
+    _recode(dosage, sign, start, people, counts, total, squares)
+    return MinorCounts(counts, sign, total, squares, start, people)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _survey(dosage, sign, n_missing):  # noqa: ANN001, ANN202 - numba
+    """Fill the sign (-1 where the mean dosage is above 1) and the number of missing calls of each row."""
+    for j in range(dosage.shape[0]):
+        total = 0.0
+        called = 0
+        for i in range(dosage.shape[1]):
+            value = dosage[j, i]
+            if value == value:
+                total += value
+                called += 1
+        n_missing[j] = dosage.shape[1] - called
+        sign[j] = -1.0 if total > called else 1.0
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _recode(dosage, sign, start, people, counts, total, squares):  # noqa: ANN001, ANN202 - numba
+    """Fill counts, their sums and the missing people of each row."""
+    for j in range(dosage.shape[0]):
+        at = start[j]
+        flip = sign[j] < 0
+        sum_j = 0.0
+        squares_j = 0.0
+        two = counts.dtype.type(2)
+        for i in range(dosage.shape[1]):
+            value = dosage[j, i]
+            if value != value:
+                people[at] = i
+                at += 1
+                counts[j, i] = 0
+            else:
+                if flip:
+                    value = two - value
+                counts[j, i] = value
+                wide = np.float64(value)
+                sum_j += wide
+                squares_j += wide * wide
+        total[j] = sum_j
+        squares[j] = squares_j
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def sum_missing(rows, start, people, right):  # noqa: ANN001, ANN201 - numba
+    """Return, for each listed variant, the sum of the right-hand side over the people without a call."""
+    sums = np.zeros((rows.size, right.shape[1]))
+    for a in range(rows.size):
+        for b in range(start[rows[a]], start[rows[a] + 1]):
+            i = people[b]
+            for k in range(right.shape[1]):
+                sums[a, k] += right[i, k]
+    return sums
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def take_out_missing(rows, start, people, q, y, observed, b, score, squares):  # noqa: ANN001, ANN201 - numba
+    """Return score, V, W and rank of complete-case regression: sums with the missing people taken out.
+
+    With Q orthonormal and y orthogonal to it over everyone (W = 1), leaving out the people M::
+
+        A = I - sum_M q q'    D = -sum_M q y'    E = 1 - sum_M y^2
+        V = g'g - b'A^-1 b    S = g'y - b'A^-1 D    W = E - diag(D'A^-1 D)
+
+    A column without variance left among the others' complement is passed over and lowers the rank.
+    """
+    n_rows, rank, n_traits = rows.size, q.shape[1], y.shape[1]
+    out_s, out_v = np.empty((n_rows, n_traits)), np.empty(n_rows)
+    out_w, out_rank = np.empty((n_rows, n_traits)), np.empty(n_rows)
+    for a in range(n_rows):
+        gram = np.eye(rank)
+        cross = np.zeros((rank, n_traits))
+        left = np.ones(n_traits)
+        for m in range(start[rows[a]], start[rows[a] + 1]):
+            i = people[m]
+            if observed[i] == 0.0:
+                continue
+            for c in range(rank):
+                for d in range(c + 1):
+                    gram[c, d] -= q[i, c] * q[i, d]
+                for k in range(n_traits):
+                    cross[c, k] -= q[i, c] * y[i, k]
+            for k in range(n_traits):
+                left[k] -= y[i, k] * y[i, k]
+        half_b = b[a].copy()
+        found = 0
+        # Cholesky factor in place, solving along: half_b = L^-1 b, cross = L^-1 D.
+        for c in range(rank):
+            pivot = gram[c, c]
+            for d in range(c):
+                pivot -= gram[c, d] * gram[c, d]
+            if pivot <= _RANK_TOLERANCE:
+                for e in range(rank):
+                    if e >= c:
+                        gram[e, c] = 0.0
+                half_b[c] = 0.0
+                cross[c, :] = 0.0
+                continue
+            found += 1
+            root = np.sqrt(pivot)
+            gram[c, c] = root
+            for e in range(c + 1, rank):
+                value = gram[e, c]
+                for d in range(c):
+                    value -= gram[e, d] * gram[c, d]
+                gram[e, c] = value / root
+            for d in range(c):
+                half_b[c] -= gram[c, d] * half_b[d]
+                for k in range(n_traits):
+                    cross[c, k] -= gram[c, d] * cross[d, k]
+            half_b[c] /= root
+            for k in range(n_traits):
+                cross[c, k] /= root
+        out_v[a] = squares[a]
+        for c in range(rank):
+            out_v[a] -= half_b[c] * half_b[c]
+        for k in range(n_traits):
+            s, w = score[a, k], left[k]
+            for c in range(rank):
+                s -= half_b[c] * cross[c, k]
+                w -= cross[c, k] * cross[c, k]
+            out_s[a, k] = s
+            out_w[a, k] = w
+        out_rank[a] = found
+    return out_s, out_v, out_w, out_rank
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def t_statistics(score, v, df, w, group_of, sign, t):  # noqa: ANN001, ANN201 - numba
+    """Fill t; NaN where V is NaN or the trait has no variance left. `w` has one row or one per variant."""
+    several = w.shape[0] > 1
+    for j in range(score.shape[0]):
+        for k in range(score.shape[1]):
+            g = group_of[k]
+            w_jk = w[j, k] if several else w[0, k]
+            if not (v[j, g] > 0.0 and w_jk > 0.0 and df[j, g] > 0.0):
+                t[j, k] = np.nan
+                continue
+            r2 = score[j, k] * score[j, k] / (v[j, g] * w_jk)
+            rest = max(1.0 - r2, 1e-16)
+            magnitude = np.sqrt(r2 * df[j, g] / rest)
+            t[j, k] = magnitude if score[j, k] * sign[j] >= 0 else -magnitude
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def bin_statistics(t, df, group_of, table, table_step, qq_width, chi2_width, qq, chi2):  # noqa: ANN001, ANN201
+    """Add every test to the histograms of -log10 p and of the equivalent chi-square.
+
+    t becomes a normal deviate by Wallace (1959), Ann. Math. Stat. 30:1121, eq. 5.1 ::
+
+        z = (8 df + 1) / (8 df + 3) sqrt(df ln(1 + t^2 / df))
+
+    whose relative error is below 1e-4 / df for the df above 200 it is used for.
+    """
+    last_qq, last_chi2 = qq.shape[1] - 1, chi2.shape[1] - 1
+    for j in range(t.shape[0]):
+        for k in range(t.shape[1]):
+            value = np.float64(t[j, k])
+            if value != value:
+                continue
+            nu = df[j, group_of[k]]
+            factor = (8.0 * nu + 1.0) / (8.0 * nu + 3.0)
+            z2 = factor * factor * nu * np.log1p(value * value / nu)
+            bin_chi2 = int(min(z2 / chi2_width, last_chi2))
+            chi2[k, bin_chi2] += 1
+            place = np.sqrt(z2) / table_step
+            below = int(min(place, table.size - 1))
+            if below >= table.size - 1:
+                qq[k, last_qq] += 1
+            else:
+                p = table[below] + (place - below) * (table[below + 1] - table[below])
+                qq[k, int(min(p / qq_width, last_qq))] += 1

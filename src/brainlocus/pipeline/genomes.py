@@ -1,0 +1,122 @@
+"""What the genetic steps share: which people and variants of a genotype file, lists, covariates."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from brainlocus.core import AlignmentError, GenotypeSource, PhenotypeTable, SampleIndex, VariantTable, shared_samples
+from brainlocus.core.errors import FormatError
+from brainlocus.core.text import STRING, text_array
+from brainlocus.io import read_arrow, require_path
+from brainlocus.pipeline.steps.people import read_people
+
+__all__ = ["keep_people", "keep_variants", "read_covariates", "read_list", "source_counts"]
+
+_TABLES = (".parquet", ".tsv", ".csv", ".gz")
+
+
+def read_list(path: Path, column: str) -> list[str]:
+    """Return the names of a list: one per line, or a column of a table (rows with a reason are left out).
+
+    Raises
+    ------
+    FormatError
+        The file is missing, empty, or a table without that column.
+    """
+    require_path(path, what="list")
+    if path.suffix in _TABLES:
+        table = read_arrow(path)
+        if column not in table.column_names:
+            raise FormatError(f"{path}: expected a column {column}, found {', '.join(table.column_names[:8])}.")
+        names = np.array([str(v) for v in table.column(column).to_pylist()], dtype=object)
+        if "reason" in table.column_names:
+            reasons = table.column("reason").to_pylist()
+            names = names[[r in (None, "") for r in reasons]]
+        found = [str(name) for name in names]
+    else:
+        found = [line.split()[-1] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not found:
+        raise FormatError(f"{path}: expected names, one per line, found none.")
+    return found
+
+
+def keep_people(samples: SampleIndex, lists: Iterable[Path]) -> SampleIndex:
+    """Return the samples that are in every list, in their order.
+
+    Raises
+    ------
+    AlignmentError
+        A list shares nobody with those before it.
+    """
+    kept = samples
+    for path in lists:
+        listed = set(read_list(path, "participant_id"))
+        inside = np.array([i in listed for i in kept.ids.tolist()], dtype=bool)
+        if not inside.any():
+            raise AlignmentError(
+                f"{path}: none of its {len(listed)} participants ({', '.join(sorted(listed)[:3])}, ...) is among the "
+                f"{len(kept)} genotyped ({', '.join(kept.ids[:3].tolist())}, ...). Ids are compared as exact strings."
+            )
+        kept = kept.take(inside)
+    return kept
+
+
+def keep_variants(variants: VariantTable, lists: Iterable[Path]) -> Bool[np.ndarray, " variants"]:
+    """Return which variants are in every list.
+
+    A list is one id per line, or a table with a column variant_id. A table with as many rows as the genotypes,
+    the same ids in the same order and a column reason (as ``genotypes qc`` writes) is taken row by row, which
+    tells variants of one id apart.
+
+    Raises
+    ------
+    AlignmentError
+        A list shares no variant with those before it.
+    """
+    kept = np.ones(len(variants), dtype=bool)
+    for path in lists:
+        rows = _row_by_row(variants, path)
+        if rows is None:
+            listed = text_array(sorted(set(read_list(path, "variant_id"))))
+            rows = np.isin(variants.variant_id.astype(STRING), listed)
+        kept &= rows
+        if not kept.any():
+            raise AlignmentError(
+                f"{path}: none of its variants is among the {len(variants)} of the genotypes "
+                f"({', '.join(variants.variant_id[:3].tolist())}, ...). Variants are matched by id."
+            )
+    return kept
+
+
+def _row_by_row(variants: VariantTable, path: Path) -> Bool[np.ndarray, " variants"] | None:
+    if path.suffix != ".parquet":
+        return None
+    table = read_arrow(path)
+    if table.num_rows != len(variants) or not {"variant_id", "reason"} <= set(table.column_names):
+        return None
+    if table.column("variant_id").to_pylist() != variants.variant_id.tolist():
+        return None
+    return np.array([r in (None, "") for r in table.column("reason").to_pylist()], dtype=bool)
+
+
+def read_covariates(paths: tuple[Path, ...]) -> PhenotypeTable | None:
+    """Return the columns of all tables for the people in all of them; None when there is no table.
+
+    Raises
+    ------
+    AlignmentError
+        No participant is shared.
+    """
+    if not paths:
+        return None
+    tables = [read_people(path) for path in paths]
+    people = shared_samples(*(t.samples for t in tables), names=tuple(str(p) for p in paths))
+    return PhenotypeTable(people, tuple(column for table in tables for column in table.take(people).columns))
+
+
+def source_counts(source: GenotypeSource) -> dict[str, Any]:
+    """Return the size of a genotype source for the counts of a manifest."""
+    return {"genotyped_people": len(source.samples), "genotyped_variants": len(source.variants)}

@@ -1,0 +1,272 @@
+"""``genotypes qc``, ``genotypes pca`` and ``genotypes grm``."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from brainlocus.core import (
+    Column,
+    GenotypeSource,
+    PhenotypeTable,
+    ResultTable,
+    SampleIndex,
+    SchemaError,
+    select_genotypes,
+)
+from brainlocus.core.errors import nearest
+from brainlocus.core.variants import AUTOSOMES
+from brainlocus.genetics.genotypes import (
+    PRESETS,
+    QcResult,
+    QcSettings,
+    count_genotypes,
+    genetic_relationships,
+    grm_peak_bytes,
+    pca_peak_bytes,
+    principal_components,
+    quality_control,
+)
+from brainlocus.io import open_genotypes, write_grm, write_results, write_table
+from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
+from brainlocus.pipeline.genomes import keep_people, keep_variants, source_counts
+from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
+
+__all__ = [
+    "GENOTYPES_GRM",
+    "GENOTYPES_PCA",
+    "GENOTYPES_QC",
+    "GenotypesGrmConfig",
+    "GenotypesPcaConfig",
+    "GenotypesQcConfig",
+]
+
+
+class GenotypesQcConfig(StepConfig):
+    """Settings of ``genotypes qc``."""
+
+    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
+    preset: str = Field("covariance", description=f"Thresholds of a published study: {', '.join(sorted(PRESETS))}")
+    keep: CommaPaths = Field((), description="People to keep: lists, or tables with participant_id; in all of them")
+    max_sample_missing: float | None = Field(None, ge=0, le=1, description="Missing calls of a person (1: no limit)")
+    min_maf: float | None = Field(None, ge=0, le=0.5, description="Minor allele frequency (0: no limit)")
+    max_variant_missing: float | None = Field(None, ge=0, le=1, description="Missing calls of a variant (1: no limit)")
+    min_hwe_p: float | None = Field(None, ge=0, le=1, description="Hardy-Weinberg p (0: no limit)")
+    hwe_mid_p: bool = Field(False, description="Mid-p version of the Hardy-Weinberg test")
+    max_heterozygosity_sd: float | None = Field(None, gt=0, description="Standard deviations of heterozygosity F")
+    check_sex: bool = Field(True, description="Leave out people whose X chromosome is not of the reported sex")
+    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
+
+
+class GenotypesPcaConfig(StepConfig):
+    """Settings of ``genotypes pca``."""
+
+    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
+    components: int = Field(10, ge=1, description="Components")
+    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
+    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
+    min_maf: float = Field(0.01, ge=0, le=0.5, description="Minor allele frequency among these people")
+    method: Literal["auto", "exact", "krylov"] = Field("auto", description="auto is exact up to 5,000 people")
+
+
+class GenotypesGrmConfig(StepConfig):
+    """Settings of ``genotypes grm``."""
+
+    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
+    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
+    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
+    min_maf: float = Field(0.01, ge=0, le=0.5, description="Minor allele frequency among these people")
+    max_missing: float = Field(1.0, ge=0, le=1, description="Missing calls of a variant among these people")
+    scale: Literal["expected", "observed"] = Field("expected", description="Divide by sqrt(2p(1-p)), or by the SD")
+    missing: Literal["pairwise", "mean"] = Field("pairwise", description="Leave a pair's missing calls out, or impute")
+    reference: InputPath | None = Field(
+        None, description="Filter variants by frequency and missing calls among these people instead (list)"
+    )
+
+
+def qc_settings(config: GenotypesQcConfig) -> QcSettings:
+    """Return the preset's thresholds with those given in their place.
+
+    Raises
+    ------
+    SchemaError
+        An unknown preset.
+    """
+    if config.preset not in PRESETS:
+        raise SchemaError(
+            f"--preset: expected one of {', '.join(sorted(PRESETS))}, found {config.preset!r}."
+            f"{nearest(config.preset, list(PRESETS))}"
+        )
+    given = ("max_sample_missing", "min_maf", "max_variant_missing", "min_hwe_p", "max_heterozygosity_sd")
+    changed = {name: getattr(config, name) for name in given if getattr(config, name) is not None}
+    return replace(PRESETS[config.preset], hwe_mid_p=config.hwe_mid_p, check_sex=config.check_sex, **changed)
+
+
+def _write_qc(result: QcResult, variants: ResultTable, out: Path) -> None:
+    write_results(variants, out / "variants.parquet")
+    write_results(result.samples, out / "samples.parquet")
+    rows = [f"{row.step}\t{row.n_samples}\t{row.n_variants}" for row in result.flow]
+    (out / "flow.tsv").write_text("\n".join(["step\tpeople\tvariants", *rows]) + "\n")
+    (out / "keep.samples").write_text("\n".join(result.keep_samples.ids.tolist()) + "\n")
+    kept = variants["variant_id"][result.keep_variants]
+    (out / "keep.variants").write_text("\n".join(kept.tolist()) + "\n")
+
+
+def _reasons(table: ResultTable) -> dict[str, int]:
+    names, counts = np.unique(table["reason"], return_counts=True)
+    return {str(n): int(c) for n, c in zip(names, counts, strict=True) if n}
+
+
+def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> StepResult:
+    """Write who and what passed quality control, and why the others did not."""
+    settings = qc_settings(config)
+    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    keep = keep_people(source.samples, config.keep) if config.keep else None
+    result = quality_control(
+        source,
+        settings,
+        keep=keep,
+        sex=source.pedigree.sex,
+        founders=source.pedigree.founders,
+        memory_bytes=min(context.memory_bytes // 4, 1 << 28),
+    )
+    _write_qc(result, result.variants, out)
+    counts: dict[str, Any] = {
+        **source_counts(source),
+        "settings": {k: v for k, v in asdict(settings).items() if k != "autosomes"},
+        "people": len(result.keep_samples),
+        "variants": int(result.keep_variants.size),
+        "people_left_out": _reasons(result.samples),
+        "variants_left_out": _reasons(result.variants),
+        "notes": list(result.notes),
+    }
+    lines = [f"{row.step:26} {row.n_samples:9,} people {row.n_variants:12,} variants" for row in result.flow]
+    return StepResult(counts, summary=(*lines, *result.notes))
+
+
+def _chosen(
+    path: Path, keep: tuple[Path, ...], variants: tuple[Path, ...], *, min_maf: float, max_missing: float,
+    reference: Path | None, memory_bytes: int,
+) -> tuple[GenotypeSource, dict[str, Any]]:  # fmt: skip
+    """Return the autosomal variants that pass, among the people kept, and what was dropped."""
+    source = open_genotypes(path)
+    people = keep_people(source.samples, keep)
+    rows = keep_variants(source.variants, variants)
+    judged: SampleIndex = keep_people(source.samples, (reference,)) if reference is not None else people
+    counted = count_genotypes(select_genotypes(source, samples=judged), memory_bytes=min(memory_bytes // 4, 1 << 28))
+    frequency = np.nan_to_num(counted.effect_allele_frequency, nan=0.0)
+    passes = (np.minimum(frequency, 1.0 - frequency) >= min_maf) & (counted.missing_rate <= max_missing)
+    autosomal = np.isin(source.variants.chromosome, AUTOSOMES)
+    chosen = rows & passes & autosomal
+    counts = {
+        **source_counts(source),
+        "people": len(people),
+        "variants": int(chosen.sum()),
+        "variants_not_listed": int((~rows).sum()),
+        "variants_not_autosomal": int((rows & ~autosomal).sum()),
+        "variants_rare_or_missing": int((rows & autosomal & ~passes).sum()),
+    }
+    if not chosen.any():
+        raise SchemaError(f"No variant is left: {counts}. Lower --min-maf or check --variants.")
+    return select_genotypes(source, samples=people, variants=chosen), counts
+
+
+def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> StepResult:
+    """Write scores, eigenvalues and loadings of the leading components."""
+    chosen, counts = _chosen(
+        config.genotypes, config.keep, config.variants, min_maf=config.min_maf, max_missing=1.0, reference=None,
+        memory_bytes=context.memory_bytes,
+    )  # fmt: skip
+    if config.components >= len(chosen.samples):
+        raise SchemaError(
+            f"--components: {config.components} were asked of {len(chosen.samples)} people; ask for fewer."
+        )
+    with threadpool_limits(limits=context.threads):
+        found = principal_components(
+            chosen,
+            config.components,
+            rng=context.rng(0),
+            exact=None if config.method == "auto" else config.method == "exact",
+            memory_bytes=min(context.memory_bytes // 4, 1 << 28),
+        )
+    names = [f"PC{k + 1}" for k in range(config.components)]
+    write_table(_table(found.samples, names, found.scores), out / "scores.parquet")
+    rows = [f"{name}\t{value:.10g}" for name, value in zip(names, found.eigenvalues, strict=True)]
+    (out / "eigenvalues.tsv").write_text("\n".join(["component\teigenvalue", *rows]) + "\n")
+    _write_loadings(chosen, names, found.loadings, out / "loadings.parquet")
+    counts["residual"] = found.residual
+    text = ", ".join(f"{v:.3f}" for v in found.eigenvalues[:5])
+    return StepResult(
+        counts, summary=(f"{counts['people']} people, {counts['variants']} variants; eigenvalues {text}",)
+    )
+
+
+def _table(samples: SampleIndex, names: list[str], values: Any) -> PhenotypeTable:
+    return PhenotypeTable(
+        samples, tuple(Column(name, np.ascontiguousarray(values[:, k])) for k, name in enumerate(names))
+    )
+
+
+def _write_loadings(source: GenotypeSource, names: list[str], loadings: Any, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = source.variants
+    columns: dict[str, Any] = {
+        "chromosome": table.chromosome.tolist(),
+        "position": table.position,
+        "variant_id": table.variant_id.tolist(),
+        "effect_allele": table.effect_allele.tolist(),
+    }
+    columns |= {name: loadings[:, k] for k, name in enumerate(names)}
+    pq.write_table(pa.table(columns), path, compression="zstd")
+
+
+def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> StepResult:
+    """Write the genetic relationship matrix in GCTA's format."""
+    chosen, counts = _chosen(
+        config.genotypes, config.keep, config.variants, min_maf=config.min_maf, max_missing=config.max_missing,
+        reference=config.reference, memory_bytes=context.memory_bytes,
+    )  # fmt: skip
+    with threadpool_limits(limits=context.threads):
+        grm = genetic_relationships(
+            chosen, scale=config.scale, missing=config.missing, memory_bytes=context.memory_bytes
+        )
+    write_grm(grm, out)
+    diagonal = np.diag(grm.matrix)
+    counts["mean_diagonal"] = float(diagonal.mean())
+    return StepResult(
+        counts,
+        summary=(f"{counts['people']} people, {counts['variants']} variants; mean diagonal {diagonal.mean():.4f}",),
+    )
+
+
+def _sizes(path: Path) -> tuple[int, int]:
+    source = open_genotypes(path)
+    return len(source.samples), len(source.variants)
+
+
+def _estimate_pca(config: GenotypesPcaConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
+    n, m = _sizes(config.genotypes)
+    return Estimate(pca_peak_bytes(n, m, config.components), 1e-11 * n * n * m + 1e-10 * n**3)
+
+
+def _estimate_grm(config: GenotypesGrmConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
+    n, m = _sizes(config.genotypes)
+    return Estimate(grm_peak_bytes(n), 1e-11 * n * n * m)
+
+
+GENOTYPES_QC = Step(
+    "genotypes qc", "Quality control of variants and people.", GenotypesQcConfig, genotypes_qc, out="folder"
+)
+GENOTYPES_PCA = Step(
+    "genotypes pca", "Ancestry components of the genotypes.", GenotypesPcaConfig, genotypes_pca, out="folder",
+    estimate=_estimate_pca,
+)  # fmt: skip
+GENOTYPES_GRM = Step(
+    "genotypes grm", "Genetic relationship matrix.", GenotypesGrmConfig, genotypes_grm, out="prefix",
+    estimate=_estimate_grm,
+)  # fmt: skip
