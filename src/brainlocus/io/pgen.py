@@ -6,7 +6,7 @@ The effect allele is ALT. Phase is ignored; variants with several ALT alleles ar
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int8

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from neuroCombat import neuroCombat
 
-np.int = int  # neuroCombat 0.2.12 still uses the name that NumPy 1.24 removed
+int = int  # neuroCombat 0.2.12 still uses the name that NumPy 1.24 removed
 generator = np.random.default_rng(20261120)
 counts = {"a": 12, "b": 40, "c": 25, "d": 63, "e": 7}
 site = np.repeat(list(counts), list(counts.values()))

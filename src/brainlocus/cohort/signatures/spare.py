@@ -16,8 +16,8 @@ Davatzikos et al. (2009), Brain 132:2026 (SPARE); Haufe et al. (2014), NeuroImag
 Nadeau & Bengio (2003), Mach. Learn. 52:239 (variance of repeated hold-out).
 """
 
-from collections.abc import Callable, Iterator
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 

@@ -35,7 +35,7 @@ class GenotypeCounts:
     @property
     def n_called(self) -> Int[np.ndarray, " variants"]:
         """People with a call."""
-        return self.variant[:, :3].sum(axis=1)
+        return np.asarray(self.variant[:, :3].sum(axis=1))
 
     @property
     def effect_allele_frequency(self) -> Float[np.ndarray, " variants"]:
@@ -51,7 +51,7 @@ class GenotypeCounts:
     @property
     def minor_allele_count(self) -> Float[np.ndarray, " variants"]:
         """Copies of the rarer allele."""
-        return np.minimum(self.dosage_sum, 2.0 * self.n_called - self.dosage_sum)
+        return np.asarray(np.minimum(self.dosage_sum, 2.0 * self.n_called - self.dosage_sum))
 
 
 def count_genotypes(
@@ -86,7 +86,15 @@ def count_genotypes(
     for block in iter_blocks(source, block_size_for(n_samples, memory_bytes)):
         rows = slice(block.start, block.stop)
         _count_block(
-            block.dosage, which[rows], of_interest, variant[rows], founder[rows], dosage_sum[rows], missing, het, expected
+            block.dosage,
+            which[rows],
+            of_interest,
+            variant[rows],
+            founder[rows],
+            dosage_sum[rows],
+            missing,
+            het,
+            expected,
         )
     return GenotypeCounts(
         variant, founder, dosage_sum, missing, het, expected, np.bincount(which[which >= 0], minlength=n_sets)

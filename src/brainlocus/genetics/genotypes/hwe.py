@@ -52,9 +52,7 @@ def hwe_neg_log10_p(
     [17.07427]
     """
     result = np.empty(n_het.size)
-    _exact_tests(
-        n_hom_effect.astype(np.int64), n_het.astype(np.int64), n_hom_other.astype(np.int64), mid_p, result
-    )
+    _exact_tests(n_hom_effect.astype(np.int64), n_het.astype(np.int64), n_hom_other.astype(np.int64), mid_p, result)
     return result
 
 

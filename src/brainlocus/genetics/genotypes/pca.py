@@ -94,9 +94,7 @@ def principal_components(
     return PrincipalComponents(source.samples, vectors * signs, values, loadings * signs, residual)
 
 
-def _blocks(
-    source: GenotypeSource, memory_bytes: int
-) -> "list[tuple[int, int]]":
+def _blocks(source: GenotypeSource, memory_bytes: int) -> "list[tuple[int, int]]":
     size = block_size_for(len(source.samples), memory_bytes)
     return [(k, min(k + size, len(source.variants))) for k in range(0, len(source.variants), size)]
 

@@ -125,7 +125,10 @@ def quality_control(
     test_people, note = _hwe_people(founders, people.left)
     notes += note
     first = count_genotypes(
-        select_genotypes(source, samples=people.index), sets=sets, founders=test_people[people.left], memory_bytes=memory_bytes
+        select_genotypes(source, samples=people.index),
+        sets=sets,
+        founders=test_people[people.left],
+        memory_bytes=memory_bytes,
     )
     duplicate = duplicate_variants(source.variants, first.variant[:, 3])
     variant_reason[duplicate] = "duplicate"

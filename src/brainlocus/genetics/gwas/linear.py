@@ -38,7 +38,16 @@ from brainlocus.genetics.gwas import _kernels
 from brainlocus.numerics.projection import covariate_basis, project_out
 from brainlocus.numerics.tails import neg_log10_p_from_t
 
-__all__ = ["STATUS", "LinearDesign", "LinearScan", "Missing", "TraitGroup", "peak_bytes", "prepare_linear", "scan_linear"]
+__all__ = [
+    "STATUS",
+    "LinearDesign",
+    "LinearScan",
+    "Missing",
+    "TraitGroup",
+    "peak_bytes",
+    "prepare_linear",
+    "scan_linear",
+]
 
 Missing = Literal["auto", "mean", "exact"]
 
@@ -119,13 +128,13 @@ class LinearScan:
     @property
     def beta(self) -> Float[np.ndarray, "variants traits"]:
         """Trait units per copy of the effect allele; NaN where the variant is not estimable."""
-        return self.score / self.residual_variance[:, self.group_of]
+        return np.asarray(self.score / self.residual_variance[:, self.group_of])
 
     @property
     def standard_error(self) -> Float[np.ndarray, "variants traits"]:
         """``sqrt(W (1 - r^2) / (df V))``, which is beta / t wherever t is not 0."""
         df = self.degrees_of_freedom[:, self.group_of]
-        return self.norm / np.sqrt((df + self.t**2) * self.residual_variance[:, self.group_of])
+        return np.asarray(self.norm / np.sqrt((df + self.t**2) * self.residual_variance[:, self.group_of]))
 
     @property
     def neg_log10_p(self) -> Float[np.ndarray, "variants traits"]:
@@ -135,7 +144,7 @@ class LinearScan:
 
 def peak_bytes(design: LinearDesign, block_size: int) -> int:
     """Return an upper estimate of the bytes that `scan_linear` holds for a block, the block itself included."""
-    n, k, q = design.n_samples, design.right.shape[1], len(design.names)
+    n, k, q = design.n_samples, int(design.right.shape[1]), len(design.names)
     squares = 0 if design.complete else 1
     return block_size * (4 * n * (2 + squares) + 8 * k * 2 + 8 * q * 4) + n * k * 12
 
@@ -188,7 +197,9 @@ def prepare_linear(
         if basis is None or too_few:
             skipped += [(labels[k], "too_few_people") for k in members]
             continue
-        good, unit, norm = _reduce(traits[np.ix_(mask, members)], basis.q, [labels[k] for k in members], skipped)
+        good, unit, norm = _reduce(
+            traits[np.ix_(mask, np.asarray(members))], basis.q, [labels[k] for k in members], skipped
+        )
         if not good.any():
             continue
         kept += [k for k, ok in zip(members, good, strict=True) if ok]
@@ -198,7 +209,9 @@ def prepare_linear(
         norms.append(norm)
         groups.append((int(good.sum()), basis.rank, basis.dropped))
     if not groups:
-        raise ValueError(f"No trait can be analysed: {dict(skipped)}. Traits must vary among the people with covariates.")
+        raise ValueError(
+            f"No trait can be analysed: {dict(skipped)}. Traits must vary among the people with covariates."
+        )
     right = np.hstack([*residuals, *bases, *masks])
     order = [labels[k] for k in kept]
     return LinearDesign(tuple(order), _layout(groups, masks), right, np.concatenate(norms), tuple(skipped))
@@ -261,7 +274,9 @@ class _Sums:
     exact: Bool[np.ndarray, "variants groups"]
 
 
-def _by_missingness(traits: Float[np.ndarray, "samples traits"]) -> list[tuple[list[int], Bool[np.ndarray, " samples"]]]:
+def _by_missingness(
+    traits: Float[np.ndarray, "samples traits"],
+) -> list[tuple[list[int], Bool[np.ndarray, " samples"]]]:
     """Return the traits of each distinct pattern of missing people, in order of first appearance."""
     observed = ~np.isnan(traits)
     patterns: dict[bytes, list[int]] = {}
@@ -292,7 +307,9 @@ def _reduce(
     return good, residual[:, good] / norm, norm
 
 
-def _embed(values: Float[np.ndarray, "observed columns"], mask: Bool[np.ndarray, " samples"]) -> Float[np.ndarray, "samples columns"]:
+def _embed(
+    values: Float[np.ndarray, "observed columns"], mask: Bool[np.ndarray, " samples"]
+) -> Float[np.ndarray, "samples columns"]:
     """Return the rows at their places among all samples, zero elsewhere."""
     full = np.zeros((mask.size, values.shape[1]))
     full[mask] = values
@@ -393,7 +410,7 @@ def _statistics(
     flipped = block.sign < 0
     frequency[flipped] = 1.0 - frequency[flipped]
     if double:
-        _explicit_residuals(design, block, dosage, sums, v, df, group_of, t)
+        _explicit_residuals(design, dosage, sums, v, df, group_of, t)
     unstable = (
         (sums.centred < _UNSTABLE_SHARE * np.maximum(sums.total, 0.0)) | (sums.v < _UNSTABLE_SHARE * sums.centred)
     ) & ((status == 0) | (status == STATUS.index("constant")) | (status == STATUS.index("collinear")))
@@ -430,7 +447,6 @@ def _status(
 
 def _explicit_residuals(
     design: LinearDesign,
-    block: "_kernels.MinorCounts",
     dosage: Float[np.ndarray, "variants samples"],
     sums: _Sums,
     v: Float[np.ndarray, "variants groups"],

@@ -179,9 +179,7 @@ def greml(
         people = shared_samples(grm.samples, traits.samples, names=("grm", "traits"))
         matrix = np.empty((len(people), 0))
     else:
-        people = shared_samples(
-            grm.samples, traits.samples, covariates.samples, names=("grm", "traits", "covariates")
-        )
+        people = shared_samples(grm.samples, traits.samples, covariates.samples, names=("grm", "traits", "covariates"))
         text = formula if formula is not None else " + ".join(f"`{name}`" for name in covariates.names)
         design = design_from_formula(text, covariates.take(people))
         people, matrix = people.take(design.complete), design.matrix[design.complete]
@@ -226,12 +224,14 @@ def _fit_group(
     """Return the rows of traits that share their missing people."""
     status = np.full(len(members), "too_few_people", dtype="<U16")
     columns: dict[str, Shaped[np.ndarray, " traits"]] = {
-        name: np.full(len(members), np.nan) for name in RemlFit.__dataclass_fields__ if name not in ("variance", "boundary")
+        name: np.full(len(members), np.nan)
+        for name in RemlFit.__dataclass_fields__
+        if name not in ("variance", "boundary")
     }
     boundary = np.zeros(len(members), dtype=bool)
     if observed.sum() > covariates.shape[1] + 3:
         basis = covariate_basis(covariates[observed]).q
-        y = values[np.ix_(observed, members)]
+        y = values[np.ix_(observed, np.asarray(members))]
         centred = y - y.mean(axis=0)
         left = centred - basis @ (basis.T @ centred)
         total = np.maximum((y**2).sum(axis=0), np.finfo(float).tiny)
@@ -311,7 +311,7 @@ def _maximise(
         h = following
         if float(moved.max(initial=0.0)) < _STEP_TOLERANCE:
             break
-    return h
+    return np.asarray(h)
 
 
 def _slope(
@@ -319,9 +319,9 @@ def _slope(
 ) -> tuple[Float[np.ndarray, " traits"], Float[np.ndarray, " traits"]]:
     """Return l' and l'': with ``a = (s - 1) / d`` and sums over ``w = eta^2 / d``::
 
-        l'  = -1/2 [sum a - nu sum(w a) / sum w]
-        l'' =  1/2 [sum a^2 - nu (2 sum(w a^2) / sum w - (sum(w a) / sum w)^2)]
-    """  # noqa: D205, D400, D415 - the formula belongs to the sentence
+    l'  = -1/2 [sum a - nu sum(w a) / sum w]
+    l'' =  1/2 [sum a^2 - nu (2 sum(w a^2) / sum w - (sum(w a) / sum w)^2)]
+    """  # noqa: D400 - the formula belongs to the sentence
     d = h * (s[:, None] - 1.0) + 1.0
     a = (s[:, None] - 1.0) / d
     w = eta2 / d

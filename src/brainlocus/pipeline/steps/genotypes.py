@@ -8,7 +8,15 @@ import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from brainlocus.core import Column, GenotypeSource, PhenotypeTable, ResultTable, SampleIndex, SchemaError, select_genotypes
+from brainlocus.core import (
+    Column,
+    GenotypeSource,
+    PhenotypeTable,
+    ResultTable,
+    SampleIndex,
+    SchemaError,
+    select_genotypes,
+)
 from brainlocus.core.errors import nearest
 from brainlocus.core.variants import AUTOSOMES
 from brainlocus.genetics.genotypes import (
@@ -27,7 +35,14 @@ from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepCo
 from brainlocus.pipeline.genomes import keep_people, keep_variants, source_counts
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
-__all__ = ["GENOTYPES_GRM", "GENOTYPES_PCA", "GENOTYPES_QC", "GenotypesGrmConfig", "GenotypesPcaConfig", "GenotypesQcConfig"]
+__all__ = [
+    "GENOTYPES_GRM",
+    "GENOTYPES_PCA",
+    "GENOTYPES_QC",
+    "GenotypesGrmConfig",
+    "GenotypesPcaConfig",
+    "GenotypesQcConfig",
+]
 
 
 class GenotypesQcConfig(StepConfig):
@@ -166,7 +181,9 @@ def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> St
         memory_bytes=context.memory_bytes,
     )  # fmt: skip
     if config.components >= len(chosen.samples):
-        raise SchemaError(f"--components: {config.components} were asked of {len(chosen.samples)} people; ask for fewer.")
+        raise SchemaError(
+            f"--components: {config.components} were asked of {len(chosen.samples)} people; ask for fewer."
+        )
     with threadpool_limits(limits=context.threads):
         found = principal_components(
             chosen,
@@ -182,7 +199,9 @@ def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> St
     _write_loadings(chosen, names, found.loadings, out / "loadings.parquet")
     counts["residual"] = found.residual
     text = ", ".join(f"{v:.3f}" for v in found.eigenvalues[:5])
-    return StepResult(counts, summary=(f"{counts['people']} people, {counts['variants']} variants; eigenvalues {text}",))
+    return StepResult(
+        counts, summary=(f"{counts['people']} people, {counts['variants']} variants; eigenvalues {text}",)
+    )
 
 
 def _table(samples: SampleIndex, names: list[str], values: Any) -> PhenotypeTable:

@@ -111,8 +111,9 @@ def _read_shard(path: Path) -> ShardResult:
     with np.load(path, allow_pickle=False) as stored:
         full = None
         if "full.t" in stored:
-            full = FullScan(**{f.name: stored[f"full.{f.name}"] if f"full.{f.name}" in stored else None for f in fields(FullScan)})
-        plain = {f.name: stored[f.name] for f in fields(ShardResult) if f.name != "full"}
+            kept: dict[str, Any] = {f.name: stored.get(f"full.{f.name}") for f in fields(FullScan)}
+            full = FullScan(**kept)
+        plain: dict[str, Any] = {f.name: stored[f.name] for f in fields(ShardResult) if f.name != "full"}
         plain |= {"start": int(plain["start"]), "stop": int(plain["stop"])}
         return ShardResult(**plain, full=full)
 
@@ -123,7 +124,9 @@ def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
     formula = config.formula or None
     if covariates is None and formula is not None:
         covariates = table
-    besides = formula_columns(config.formula) | (set() if covariates is None or covariates is table else set(covariates.names))
+    besides = formula_columns(config.formula) | (
+        set() if covariates is None or covariates is table else set(covariates.names)
+    )
     try:
         return prepare_scan(
             table,
@@ -237,9 +240,7 @@ def _qq_table(result: ScanResult, traits: tuple[str, ...]) -> ResultTable:
     """Return the bins of -log10 p that hold tests: lower edge and count."""
     rows, bins = np.nonzero(result.qq)
     counts: Int[np.ndarray, " bins"] = result.qq[rows, bins]
-    return ResultTable(
-        {"trait": text_array(traits)[rows], "neg_log10_p": bins * QQ_BIN_WIDTH, "n_tests": counts}
-    )
+    return ResultTable({"trait": text_array(traits)[rows], "neg_log10_p": bins * QQ_BIN_WIDTH, "n_tests": counts})
 
 
 def _write(result: ScanResult, plan: ScanPlan, out: Path) -> None:
@@ -299,7 +300,8 @@ def _report(result: ScanResult, plan: ScanPlan, source: GenotypeSource, n_varian
     summary = [
         f"{plan.counts['analysed']:,} people (of {plan.counts['with_genotypes']:,} with genotypes and "
         f"{plan.counts['with_traits']:,} with traits), {len(plan.design.names):,} traits, {n_variants:,} variants",
-        f"{counts['tests']:,} tests, {len(result.hits):,} hits at p <= {plan.settings.hits:g}; median lambda {middle:.3f}",
+        f"{counts['tests']:,} tests, {len(result.hits):,} hits at p <= {plan.settings.hits:g}; "
+        f"median lambda {middle:.3f}",
     ]
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")

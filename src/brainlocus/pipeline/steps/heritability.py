@@ -69,7 +69,9 @@ def heritability_greml(config: HeritabilityGremlConfig, out: Path, context: Cont
             strict=True,
         )
     ]
-    shown = lines if len(lines) <= 10 else [*lines[:5], f"... {len(lines)} traits, mean h2 {np.nanmean(result['h2']):.4f}"]
+    shown = (
+        lines if len(lines) <= 10 else [*lines[:5], f"... {len(lines)} traits, mean h2 {np.nanmean(result['h2']):.4f}"]
+    )
     return StepResult(counts, n_failed=failed, summary=tuple(shown))
 
 
