@@ -59,8 +59,9 @@ MIN_MEAN_CALL_RATE = 0.97
 MIN_RESIDUAL_SHARE = 1e-8
 """Share of a dosage's variance that the covariates must leave (methods: V <= 1e-8 of the centred sum of squares)."""
 _MIN_TRAIT_SHARE = 1e-12
-_UNSTABLE_SHARE = 1e-3
-"""Below this share float32 sums lose three digits, so the row is computed again in float64."""
+_UNSTABLE_SHARE = 0.02
+"""Below this share of the sum of squares float32 differences lose two digits (an almost constant dosage, or one that
+the covariates all but predict), so the row is computed again in float64."""
 _CLOSE_TO_ONE = 1e-12
 
 
