@@ -183,7 +183,7 @@ def mask_values(volume: Volume, mask: Mask, *, path: Path) -> tuple[Float32[np.n
 
 
 def default_mask(images: ImageList, *, threshold: float = 0.1, share: float = 0.95) -> Mask:
-    """Return the voxels whose mean exceeds `threshold` times the largest mean and that are above 0 in `share` of images.
+    """Return the voxels with a mean above `threshold` times the largest that are above 0 in `share` of images.
 
     Parameters
     ----------

@@ -155,7 +155,8 @@ def read_combat(path: Path) -> SavedCombat:
 def write_arrays(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Write arrays and a JSON part as one ``.npz`` archive whose bytes depend on its content only."""
     with atomic_path(path) as partial, partial.open("wb") as stream:
-        np.savez(stream, meta=np.array(json.dumps(meta)), **dict(arrays))
+        named: dict[str, Any] = {"meta": np.array(json.dumps(meta)), **arrays}
+        np.savez(stream, **named)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

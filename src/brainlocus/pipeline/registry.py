@@ -46,6 +46,7 @@ STEPS: dict[str, StepEntry] = {
     "signature train": _entry(
         "signature", "SIGNATURE_TRAIN", "Train a disease signature and judge it on held-out people."
     ),
+    "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""

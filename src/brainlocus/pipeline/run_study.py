@@ -13,6 +13,7 @@ from brainlocus.pipeline.progress import Progress
 from brainlocus.pipeline.registry import load_step
 from brainlocus.pipeline.runner import Outcome, RunOptions, execute, is_current
 from brainlocus.pipeline.step import Estimate, Step
+from brainlocus.pipeline.steps.people import read_people
 from brainlocus.pipeline.study import Study, load_study
 from brainlocus.pipeline.wiring import STUDY_STEPS, StudyStep, Wiring
 
@@ -54,7 +55,9 @@ def plan_study(study: Study, out: Path) -> list[PlannedStep]:
     SchemaError
         A step was asked for without its inputs, or a setting is wrong.
     """
-    wiring = Wiring(study.inputs, study.name, study.description, study.genome_build, study.settings, out)
+    people = study.inputs.get("participants")
+    columns = read_people(people).names if people is not None else ()
+    wiring = Wiring(study.inputs, study.name, study.description, study.genome_build, study.settings, out, columns)
     planned = []
     for entry in STUDY_STEPS:
         if study.enabled[entry.key] is False:

@@ -235,6 +235,7 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
         Bad input: nothing was written.
     """
     options = options.resolved()
+    executor = make_executor(options.executor, threads=options.threads)
     started = time.time()
     inputs = _inputs(config)
     parameters = _parameters(config)
@@ -252,7 +253,6 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
     out.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(quiet=options.quiet, log=options.log)
     target = _prepare_work(work, out, record, resume=options.resume, folder=folder)
-    executor = make_executor(options.executor, threads=options.threads)
     context = Context(executor, options.memory_bytes, options.threads, options.seed, progress, work / "shards")
     try:
         result = step.run(config, target, context)

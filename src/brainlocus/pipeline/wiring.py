@@ -25,6 +25,8 @@ class Wiring:
     genome_build: str
     settings: dict[str, dict[str, Any]]
     root: Path
+    people: tuple[str, ...] = ()
+    """Columns of the participants table."""
     active: set[str] = field(default_factory=set)
     """Steps that run."""
 
@@ -64,6 +66,16 @@ def _given(**paths: Any) -> Wired | None:
     return None if any(value is None for value in paths.values()) else paths
 
 
+def _present(w: Wiring, *names: str) -> list[str]:
+    """Return which of the names are columns of the participants table."""
+    return [name for name in names if name in w.people]
+
+
+def _adjustment(w: Wiring) -> str:
+    """Return the formula of age and sex, as far as the participants table has them."""
+    return " + ".join(_present(w, "age", "sex"))
+
+
 def _atlas(w: Wiring) -> Wired | None:
     if "images" not in w.inputs:
         return None
@@ -71,23 +83,221 @@ def _atlas(w: Wiring) -> Wired | None:
 
 
 def _idp(w: Wiring) -> Wired | None:
-    scales = w.settings["atlas"]["scales"]
-    folder = w.output("atlas")
-    if folder is None:
+    return _given(images=w.inputs.get("images"), atlas=w.output("atlas"))
+
+
+def _traits(w: Wiring) -> Wired | None:
+    given = w.inputs.get("traits")
+    return None if given is None else {"tables": (given,)}
+
+
+def _harmonise(w: Wiring) -> Wired | None:
+    settings = w.settings["harmonise"]
+    if settings["batch"] not in w.people:
         return None
-    return {"images": w.inputs["images"], "atlas": tuple(folder / f"C{n}" / "labels.nii.gz" for n in scales)}
-
-
-def _join(w: Wiring) -> Wired | None:
-    traits = w.output("idp") or w.inputs.get("traits")
-    if traits is None:
+    wired = _given(table=w.first(w.output("idp"), w.output("traits")), participants=w.inputs.get("participants"))
+    if wired is None:
         return None
-    people = w.inputs.get("participants")
-    return {"tables": (traits,) if people is None else (traits, people)}
+    preserve = settings["preserve"] or _adjustment(w)
+    return {**wired, "preserve": preserve, "report": w.root / "reports" / "harmonise"}
 
+
+def _prepare(w: Wiring) -> Wired | None:
+    table = w.first(w.output("harmonise"), w.output("idp"), w.output("traits"))
+    if table is None:
+        return None
+    formula = w.settings["prepare"]["confounds"]
+    if not formula and "age" in w.people:
+        formula = f"{_adjustment(w)} + I(age**2)"
+    report = w.root / "reports" / "prepare"
+    return {"table": table, "participants": w.inputs.get("participants"), "confounds": formula, "report": report}
+
+
+def _measures(w: Wiring) -> Path | None:
+    """Return the traits that association uses."""
+    return w.first(w.output("prepare"), w.output("harmonise"), w.output("idp"), w.output("traits"))
+
+
+def _phenome(w: Wiring) -> Wired | None:
+    wired = _given(traits=_measures(w), phenotypes=w.inputs.get("phenotypes"))
+    if wired is None:
+        return None
+    report = w.root / "reports" / "phenome"
+    people, categories = w.inputs.get("participants"), w.inputs.get("categories")
+    covariates = w.settings["phenome"]["covariates"] or _adjustment(w)
+    return {**wired, "participants": people, "categories": categories, "covariates": covariates, "report": report}
+
+
+def _signature(w: Wiring) -> Wired | None:
+    settings = w.settings["signature"]
+    if settings["diagnosis"] not in w.people:
+        return None
+    wired = _given(features=w.first(w.output("idp"), w.output("traits")), participants=w.inputs.get("participants"))
+    if wired is None:
+        return None
+    batch = settings["batch"] or (w.settings["harmonise"]["batch"] if w.output("harmonise") else None)
+    return {**wired, "covariates": settings["covariates"] or _adjustment(w), "batch": batch}
+
+
+def _genotypes(w: Wiring) -> Wired | None:
+    return _given(genotypes=w.inputs.get("genotypes"))
+
+
+def _with_build(w: Wiring) -> Wired | None:
+    wired = _genotypes(w)
+    return None if wired is None else {**wired, "genome_build": w.genome_build}
+
+
+def _checked(w: Wiring) -> Wired:
+    """Return the lists of people and variants that passed quality control."""
+    people, variants = w.output("qc", "keep.samples"), w.output("qc", "keep.variants")
+    return {"keep": _some(people), "variants": _some(variants)}
+
+
+def _some(*paths: Path | None) -> tuple[Path, ...]:
+    return tuple(path for path in paths if path is not None)
+
+
+def _cohort_genotypes(w: Wiring) -> Wired | None:
+    wired = _genotypes(w)
+    return None if wired is None else {**wired, **_checked(w)}
+
+
+def _split(w: Wiring) -> Wired | None:
+    settings = w.settings["split"]
+    if settings["by"] not in w.people or "genotypes" not in w.inputs:
+        return None
+    return _given(table=w.inputs.get("participants"))
+
+
+def _covariates(w: Wiring) -> Wired:
+    """Return the tables and the formula that association and heritability adjust for: age, sex, ancestry."""
+    components = w.output("pca", "scores.parquet")
+    terms = _present(w, "age", "sex")
+    if components is not None:
+        terms += [f"PC{k + 1}" for k in range(w.settings["pca"]["components"])]
+    people = w.inputs.get("participants") if _present(w, "age", "sex") else None
+    return {"covariates": _some(people, components), "formula": " + ".join(terms)}
+
+
+def _gwas(w: Wiring) -> Wired | None:
+    wired = _given(genotypes=w.inputs.get("genotypes"), traits=_measures(w))
+    if wired is None:
+        return None
+    checked = _checked(w)
+    discovery = w.output("split", f"{DISCOVERY}.txt")
+    return {
+        **wired,
+        **_covariates(w),
+        **checked,
+        "keep": (*checked["keep"], *_some(discovery)),
+        "full": True,
+        "genome_build": w.genome_build,
+    }
+
+
+def _heritability(w: Wiring) -> Wired | None:
+    grm = w.output("grm")
+    wired = _given(grm=grm and grm.with_name(f"{grm.name}.grm.bin"), traits=_measures(w))
+    return None if wired is None else {**wired, **_covariates(w)}
+
+
+def _clump(w: Wiring) -> Wired | None:
+    wired = _given(hits=w.output("gwas", "hits.parquet"), genotypes=w.inputs.get("genotypes"))
+    return None if wired is None else {**wired, "keep": _checked(w)["keep"]}
+
+
+def _replication(w: Wiring) -> Wired | None:
+    leads, people = w.output("clump", "leads.parquet"), w.output("split", f"{REPLICATION}.txt")
+    wired = _given(genotypes=w.inputs.get("genotypes"), traits=_measures(w))
+    if wired is None or leads is None or people is None:
+        return None
+    checked = _checked(w)
+    return {
+        **wired,
+        **_covariates(w),
+        "keep": (*checked["keep"], people),
+        "variants": (leads,),
+        "hits": 1.0,
+        "full": False,
+        "genome_build": w.genome_build,
+    }
+
+
+def _replicate(w: Wiring) -> Wired | None:
+    return _given(leads=w.output("clump", "leads.parquet"), replication=w.output("replication", "hits.parquet"))
+
+
+def _store(w: Wiring) -> Wired | None:
+    gwas = w.output("gwas")
+    if gwas is None:
+        return None
+    return {
+        "gwas": gwas,
+        "atlas": _some(w.output("atlas")) or None,
+        "heritability": w.output("heritability"),
+        "loci": w.output("clump"),
+        "replication": w.output("replicate"),
+        "phenome": w.output("phenome"),
+        "signature": w.output("signature"),
+        "title": w.name,
+        "description": w.description,
+        "genome_build": w.genome_build,
+    }
+
+
+DISCOVERY = "discovery"
+REPLICATION = "replication"
+
+_GENOTYPES = "[inputs] genotypes"
+_PEOPLE_LISTS = frozenset({"keep", "variants"})
+_SCAN = frozenset({"keep", "variants", "full", "covariates", "formula", "genome_build"})
 
 STUDY_STEPS: tuple[StudyStep, ...] = (
     StudyStep("atlas", "atlas fit", "atlas", "[inputs] images", _atlas),
     StudyStep("idp", "idp extract", "idps.parquet", "the atlas step", _idp),
-    StudyStep("join", "cohort join", "cohort.parquet", "images or [inputs] traits", _join),
+    StudyStep("traits", "cohort join", "input_traits.parquet", "[inputs] traits", _traits),
+    StudyStep(
+        "harmonise",
+        "cohort harmonise",
+        "harmonised.parquet",
+        "images or traits, and participants with the batch column",
+        _harmonise,
+    ),
+    StudyStep("prepare", "cohort prepare", "traits.parquet", "images or traits", _prepare),
+    StudyStep("phenome", "associate phenome", "phenome.parquet", "traits and [inputs] phenotypes", _phenome),
+    StudyStep("qc", "genotypes qc", "qc", _GENOTYPES, _with_build, wired=frozenset({"keep", "genome_build"})),
+    StudyStep("pca", "genotypes pca", "pca", _GENOTYPES, _cohort_genotypes, wired=_PEOPLE_LISTS),
+    StudyStep("grm", "genotypes grm", "grm", _GENOTYPES, _cohort_genotypes, wired=_PEOPLE_LISTS),
+    StudyStep("split", "cohort split", "split", "genotypes, and participants with the column", _split),
+    StudyStep("gwas", "gwas run", "gwas", "genotypes and traits", _gwas, wired=_SCAN),
+    StudyStep(
+        "heritability",
+        "heritability greml",
+        "heritability.parquet",
+        "the grm step and traits",
+        _heritability,
+        wired=frozenset({"keep", "covariates", "formula"}),
+    ),
+    StudyStep("clump", "loci clump", "loci", "the gwas step", _clump, wired=frozenset({"keep"})),
+    StudyStep(
+        "replication", "gwas run", "replication", "the clump and split steps", _replication, wired=_SCAN | {"hits"}
+    ),
+    StudyStep("replicate", "gwas replicate", "replicated.parquet", "the replication step", _replicate),
+    StudyStep(
+        "signature",
+        "signature train",
+        "signature",
+        "images or traits, and participants with the diagnosis column",
+        _signature,
+        defaults={"diagnosis": "diagnosis"},
+    ),
+    StudyStep(
+        "store",
+        "store build",
+        "store",
+        "the gwas step",
+        _store,
+        wired=frozenset({"title", "description", "genome_build"}),
+    ),
 )

@@ -141,7 +141,7 @@ def prepare_phenome(
     if np.isinf(raw).any():
         raise ValueError(f"Trait {int(np.isinf(raw).any(axis=0).argmax()) + 1} has an infinite value.")
     design = np.empty((raw.shape[0], 0)) if covariates is None else np.asarray(covariates, dtype=np.float64)
-    complete = np.isfinite(design).all(axis=1)
+    complete = np.asarray(np.isfinite(design).all(axis=1))
     if not complete.any():
         raise ValueError("Nobody has complete covariates; use fewer covariates or impute them first.")
     raw[~complete] = np.nan

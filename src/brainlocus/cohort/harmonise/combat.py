@@ -316,12 +316,14 @@ def _site_sums(
     return np.asarray(one_hot @ values)
 
 
-def _patterns(present: Bool[np.ndarray, "samples features"]) -> list[tuple[Bool[np.ndarray, " samples"], list[int]]]:
+def _patterns(
+    present: Bool[np.ndarray, "samples features"],
+) -> list[tuple[Bool[np.ndarray, " samples"], Int[np.ndarray, " members"]]]:
     """Group features by who has them."""
     groups: dict[bytes, list[int]] = {}
     for feature in range(present.shape[1]):
         groups.setdefault(np.packbits(present[:, feature]).tobytes(), []).append(feature)
-    return [(present[:, members[0]], members) for members in groups.values()]
+    return [(present[:, members[0]], np.array(members, dtype=np.int64)) for members in groups.values()]
 
 
 def _standardisation(

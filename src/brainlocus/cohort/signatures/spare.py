@@ -19,7 +19,7 @@ Nadeau & Bengio (2003), Mach. Learn. 52:239 (variance of repeated hold-out).
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Shaped
@@ -48,6 +48,7 @@ INNER_SOLVER_STEPS = 20_000
 those that win settle within a few thousand steps; fits that give scores have the larger limit and are counted."""
 
 
+@runtime_checkable
 class FittedHarmoniser(Protocol):
     """Site effects that were estimated on training people."""
 
@@ -60,6 +61,7 @@ class FittedHarmoniser(Protocol):
         """Return the features without site effects."""
 
 
+@runtime_checkable
 class Harmoniser(Protocol):
     """Estimates site effects, on training people only."""
 
@@ -278,7 +280,8 @@ def apply_spare(
     if model.harmoniser is not None and batch is None:
         raise ValueError("The model removes site effects; give the site of every person.")
     sites = np.zeros(n_samples, dtype=np.str_) if batch is None else batch.astype(np.str_)
-    data = _Data(values[usable], np.empty(0, dtype=np.int64), design[usable], sites[usable], kept[usable])
+    nobody = np.zeros(int(usable.sum()), dtype=np.int64)  # the diagnosis plays no part in applying
+    data = _Data(values[usable], nobody, design[usable], sites[usable], kept[usable])
     steps = _Steps(model.harmoniser, model.covariate_effects, model.centre, model.spread)
     scores[usable] = _apply_steps(steps, data) @ model.weights + model.intercept
     return scores
@@ -332,7 +335,7 @@ def _test_sizes(
     remainder = (exact - sizes)[open_strata] + 1e-9
     extra = generator.choice(open_strata, size=missing, replace=False, p=remainder / remainder.sum())
     sizes[extra] += 1
-    return np.minimum(sizes, np.maximum(counts - 1, 0))
+    return np.asarray(np.minimum(sizes, np.maximum(counts - 1, 0)))
 
 
 def _checked(

@@ -11,7 +11,7 @@ is a weighted hard clustering of voxels, and the optimum is a weighted spherical
 
 Data flow::
 
-    X --seed and restart on a sample of voxels--> prototypes --passes over all voxels--> AtlasFit
+    X --seed, restart, merge and split on a sample of voxels--> prototypes --passes over all voxels--> AtlasFit
 
 Each pass reads X once, by voxel blocks, so X may be a memory map: one matrix product gives the assignment, and
 the same visit adds ``(x_j . h) x_j`` to the component's next prototype, which is one warm-started step of the
@@ -20,7 +20,8 @@ power iteration for every component at once. Matrix products are float32; losses
 References
 ----------
 Pompili, Gillis, Absil & Glineur (2014), Neurocomputing 141:15, "EM-ONMF"; Arthur & Vassilvitskii (2007),
-SODA, k-means++ (greedy variant: section 5); Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734.
+SODA, k-means++ (greedy variant: section 5); Ueda et al. (2000), Neural Comput. 12:2109, split and merge;
+Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734.
 """
 
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from typing import Literal, no_type_check
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 from numba import njit
+
+from brainlocus.images.atlas.moves import propose_moves
 
 __all__ = ["AtlasFit", "Reason", "fit_em", "fit_em_peak_bytes", "hoyer_sparsity", "orthogonal_loss"]
 
@@ -41,6 +44,8 @@ MIN_SAMPLE = 8_192
 SAMPLE_PER_COMPONENT = 128
 """Voxels that seeding and restarts use: enough that every component of ordinary size is met a hundred times."""
 SAMPLE_PASSES = 40
+SETTLED = 1e-4
+"""On the sample EM ends, and a move counts as better, at this share of the loss."""
 MONOTONE_SLACK = 1e-11
 """Rise of the loss, as a share of ||X||^2, that float64 sums over voxels can cause."""
 
@@ -113,7 +118,7 @@ def fit_em(
     n_components: int,
     *,
     generator: np.random.Generator,
-    restarts: int = 20,
+    restarts: int = 5,
     tolerance: float = 1e-6,
     max_passes: int = 200,
     progress: Callable[[int], None] | None = None,
@@ -130,7 +135,8 @@ def fit_em(
     generator
         Random numbers for the sample of voxels and for seeding; the same generator gives the same fit.
     restarts
-        Seedings tried on a sample of voxels; the one with the lowest loss goes on to all voxels.
+        Seedings tried on a sample of voxels; merge-and-split moves improve the one with the lowest loss, which
+        goes on to all voxels.
     tolerance
         The passes end when the loss falls by less than this share of itself.
     max_passes
@@ -163,8 +169,7 @@ def fit_em(
     losses: list[float] = []
     reason: Reason = "max_iter"
     for _ in range(max_passes):
-        losses.append(_pass(images, norms, state))
-        _assert_monotone(losses, float(norms.sum()))
+        _record(losses, _pass(images, norms, state), float(norms.sum()))
         if progress is not None:
             progress(1)
         if len(losses) > 1 and losses[-2] - losses[-1] <= tolerance * losses[-2]:
@@ -249,7 +254,7 @@ def _checked_norms(images: Float32[np.ndarray, "voxels samples"]) -> Float64[np.
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
-def _squared_norms(block, out):
+def _squared_norms(block: np.ndarray, out: np.ndarray) -> None:
     for j in range(block.shape[0]):
         total = 0.0
         for i in range(block.shape[1]):
@@ -260,7 +265,7 @@ def _squared_norms(block, out):
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
-def _dot(row, prototype):
+def _dot(row: np.ndarray, prototype: np.ndarray) -> float:
     total = 0.0
     for i in range(row.size):
         total += np.float64(row[i]) * prototype[i]
@@ -269,7 +274,15 @@ def _dot(row, prototype):
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
-def _visit(block, norms, best, prototypes, labels, projections, sums):
+def _visit(
+    block: np.ndarray,
+    norms: np.ndarray,
+    best: np.ndarray,
+    prototypes: np.ndarray,
+    labels: np.ndarray,
+    projections: np.ndarray,
+    sums: np.ndarray,
+) -> float:
     """Settle the labels of a block, add ``(x . h) x`` to each component's sum, return the block's loss.
 
     A label changes only where the new product is larger in float64, so that rounding of the float32 products
@@ -347,19 +360,44 @@ def _start(
     chosen = np.sort(generator.choice(present, size=size, replace=False)) if size < present.size else present
     sample = np.ascontiguousarray(images[chosen])
     sample_norms = norms[chosen]
-    best_loss, best = np.inf, np.empty((0, 0))
+    best_loss, best = np.inf, _State(np.empty(0, dtype=np.int64), np.empty(0), np.empty((0, 0)))
     for _ in range(max(restarts, 1)):
         seeds = _seed(sample, sample_norms, n_components, generator)
         prototypes = sample[seeds].astype(np.float64) / np.sqrt(sample_norms[seeds])[:, None]
-        state = _State(np.full(size, -1, dtype=np.int64), np.zeros(size), prototypes)
-        losses: list[float] = []
-        for _ in range(SAMPLE_PASSES):
-            losses.append(_pass(sample, sample_norms, state))
-            if len(losses) > 1 and losses[-2] - losses[-1] <= 1e-4 * losses[-2]:
+        state, loss = _settle(sample, sample_norms, prototypes)
+        if loss < best_loss:
+            best_loss, best = loss, state
+    return _leave_local_optima(sample, sample_norms, best, best_loss)
+
+
+def _settle(
+    sample: Float32[np.ndarray, "voxels samples"],
+    norms: Float64[np.ndarray, " voxels"],
+    prototypes: Float64[np.ndarray, "components samples"],
+) -> tuple[_State, float]:
+    """Return where EM ends from these prototypes, on a sample of voxels, and its loss."""
+    state = _State(np.full(norms.size, -1, dtype=np.int64), np.zeros(norms.size), prototypes)
+    losses: list[float] = []
+    for _ in range(SAMPLE_PASSES):
+        losses.append(_pass(sample, norms, state))
+        if len(losses) > 1 and losses[-2] - losses[-1] <= SETTLED * losses[-2]:
+            break
+    return state, losses[-1]
+
+
+def _leave_local_optima(
+    sample: Float32[np.ndarray, "voxels samples"], norms: Float64[np.ndarray, " voxels"], state: _State, loss: float
+) -> Float64[np.ndarray, "components samples"]:
+    """Return the prototypes after merge-and-split moves, each kept only if the loss is lower once EM has settled."""
+    for _ in range(state.prototypes.shape[0]):
+        for move in propose_moves(sample, state.labels, state.prototypes):
+            moved, moved_loss = _settle(sample, norms, move.apply(state.prototypes))
+            if moved_loss < loss * (1 - SETTLED):
+                state, loss = moved, moved_loss
                 break
-        if losses[-1] < best_loss:
-            best_loss, best = losses[-1], state.prototypes
-    return best
+        else:
+            break
+    return state.prototypes
 
 
 def _seed(
@@ -405,7 +443,7 @@ def _finish(
     reason: Reason,
     n_components: int,
 ) -> AtlasFit:
-    """Number the components by energy and return the fit of the final labels."""
+    """Return the fit of the final labels, components numbered by energy."""
     present = norms > 0
     labels = np.where(present, state.labels, -1)
     own = np.where(present, labels, 0)
@@ -417,8 +455,7 @@ def _finish(
     for rows in _blocks(*images.shape):
         _add_loadings(np.ascontiguousarray(images[rows]), labels[rows], weights[rows], loadings)
     total = float(norms.sum())
-    losses.append(orthogonal_loss(total, loadings, np.diag((lengths > 0).astype(np.float64))))
-    _assert_monotone(losses, total)
+    _record(losses, orthogonal_loss(total, loadings, np.diag((lengths > 0).astype(np.float64))), total)
     order = np.argsort(-np.sqrt((loadings**2).sum(axis=1)), kind="stable")
     number = np.empty(n_components, dtype=np.int64)
     number[order] = np.arange(1, n_components + 1)
@@ -437,7 +474,7 @@ def _finish(
 
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
-def _add_loadings(block, labels, weights, loadings):
+def _add_loadings(block: np.ndarray, labels: np.ndarray, weights: np.ndarray, loadings: np.ndarray) -> None:
     for j in range(block.shape[0]):
         k = labels[j]
         if k >= 0:
@@ -445,7 +482,10 @@ def _add_loadings(block, labels, weights, loadings):
                 loadings[k, i] += weights[j] * block[j, i]
 
 
-def _assert_monotone(losses: list[float], total: float) -> None:
-    if len(losses) > 1:
-        rise = losses[-1] - losses[-2]
+def _record(losses: list[float], loss: float, total: float) -> None:
+    """Append a loss that by the algorithm cannot be above the last; rounding of the sums may make it so by 1e-13."""
+    if losses:
+        rise = loss - losses[-1]
         assert rise <= MONOTONE_SLACK * total, f"EM loss rose by {rise:g} of {total:g}: a defect, please report"  # noqa: S101
+        loss = min(loss, losses[-1])
+    losses.append(loss)

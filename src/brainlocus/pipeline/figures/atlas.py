@@ -34,7 +34,7 @@ def draw_parcellation(parcellation: Parcellation, title: str, path: Path) -> Non
     planes = (("x", 0, "sagittal"), ("y", 1, "coronal"), ("z", 2, "axial"))
     for row, (_, axis_number, name) in enumerate(planes):
         for column, share in enumerate((0.3, 0.5, 0.7)):
-            at = int(round(low[axis_number] + share * (high[axis_number] - low[axis_number])))
+            at = round(float(low[axis_number] + share * (high[axis_number] - low[axis_number])))
             axis = axes[row, column]
             axis.imshow(
                 np.take(shuffled, at, axis=axis_number).T,

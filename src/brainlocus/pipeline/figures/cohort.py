@@ -57,7 +57,7 @@ def draw_sites(before: Float64[np.ndarray, " features"], after: Float64[np.ndarr
 
 
 def draw_phenome(results: ResultTable, path: Path, *, n_labels: int = 8) -> None:
-    """Draw the strongest association of every phenotype and trait, grouped by category: triangles point with the sign."""
+    """Draw every association by category of phenotype; triangles point with the sign."""
     strength = results["neg_log10_p"]
     tested = np.flatnonzero(np.isfinite(strength))
     figure, axes = new_figure(width=10.0, height=4.2)
@@ -74,7 +74,8 @@ def draw_phenome(results: ResultTable, path: Path, *, n_labels: int = 8) -> None
     for value, label, style in lines:
         if np.isfinite(value):
             axis.axhline(value, color=GREY, lw=1, ls=style, label=label)
-    _label_top(axis, place, strength[tested], phenotypes, n_labels)
+    passed = np.flatnonzero(results["q_bh"][tested] <= 0.05)
+    _label_top(axis, place[passed], strength[tested][passed], phenotypes[passed], n_labels)
     middles = [float(np.mean(place[categories == name])) for name in names]
     axis.set_xticks(middles, [name or "phenotypes" for name in names], rotation=30, ha="right")
     axis.set_ylabel("−log₁₀ p")
@@ -141,7 +142,9 @@ def _label_top(
     phenotypes: Shaped[np.ndarray, " tests"],
     count: int,
 ) -> None:
-    """Name the strongest phenotypes, each once, skipping a label that would lie over another."""
+    """Name the strongest phenotypes, each once at its top, leaving out a label that would lie over another."""
+    if not strength.size:
+        return
     low, high = float(np.min(strength)), float(np.max(strength))
     done: set[str] = set()
     taken: list[tuple[float, float]] = []
@@ -151,9 +154,11 @@ def _label_top(
         if len(done) >= count:
             return
         overlaps = any(abs(place[k] - x) < width and abs(strength[k] - y) < height for x, y in taken)
-        if name in done or overlaps:
+        if name in done:
             continue
         done.add(name)
+        if overlaps:
+            continue
         taken.append((float(place[k]), float(strength[k])))
         axis.annotate(  # type: ignore[attr-defined]
             name, (place[k], strength[k]), xytext=(4, 2), textcoords="offset points", fontsize=7

@@ -1,7 +1,7 @@
 """``associate phenome``: every trait against every phenotype."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -49,9 +49,7 @@ def _categories(path: Path | None, phenotypes: list[str]) -> list[str] | None:
     return [str(known.get(name) or "") for name in phenotypes]
 
 
-def _covariates(
-    config: AssociatePhenomeConfig, phenotypes: PhenotypeTable
-) -> tuple[PhenotypeTable, set[str]]:
+def _covariates(config: AssociatePhenomeConfig, phenotypes: PhenotypeTable) -> tuple[PhenotypeTable, set[str]]:
     """Return the table with the covariates, and which phenotype columns are covariates."""
     used = formula_columns(config.covariates)
     if config.participants is None:
@@ -66,7 +64,8 @@ def _block_size(n_samples: int, n_traits: int, memory_bytes: int) -> int:
     needed = scan_phenome_peak_bytes(n_samples, n_traits, size)
     if needed > memory_bytes:
         raise ResourceError(
-            f"One phenotype against {n_traits} traits of {n_samples} people needs {needed / 2**20:.0f} MiB; raise --memory."
+            f"One phenotype against {n_traits} traits of {n_samples} people needs "
+            f"{needed / 2**20:.0f} MiB; raise --memory."
         )
     return size
 
@@ -78,7 +77,7 @@ def associate_phenome(config: AssociatePhenomeConfig, out: Path, context: Contex
     shared = shared_samples(
         traits.samples, phenotypes.samples, people.samples, names=("traits", "phenotypes", "covariates")
     )
-    counts = {
+    counts: dict[str, Any] = {
         "participants_traits": len(traits.samples),
         "participants_phenotypes": len(phenotypes.samples),
         "participants": len(shared),

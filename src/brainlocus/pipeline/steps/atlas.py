@@ -46,7 +46,7 @@ class AtlasFitConfig(StepConfig):
     scales: CommaInts = Field((32,), description="Numbers of components, each fitted on its own")
     solver: str = Field("em", description="Solver: em (exact orthogonal)")
     pattern: str = Field("sub-*/anat/*_label-GM_probseg.nii*", description="Which files of a folder are images")
-    restarts: int = Field(20, ge=1, description="Starts tried on a sample of voxels")
+    restarts: int = Field(5, ge=1, description="Starts tried on a sample of voxels")
     tolerance: float = Field(1e-6, gt=0, description="Stop when the loss falls by less than this share")
     max_passes: int = Field(200, ge=1, description="Most passes over all voxels")
 

@@ -219,7 +219,9 @@ def cohort_harmonise(config: CohortHarmoniseConfig, out: Path, context: Context)
 
 
 def _effects(
-    values: Float64[np.ndarray, "samples features"], batch: np.ndarray, covariates: Float64[np.ndarray, "samples columns"]
+    values: Float64[np.ndarray, "samples features"],
+    batch: np.ndarray,
+    covariates: Float64[np.ndarray, "samples columns"],
 ) -> SiteEffects | None:
     """Return the site effects, None where one site alone is at hand (a model applied to one new site)."""
     return site_effects(values, batch, covariates=covariates) if np.unique(batch).size > 1 else None

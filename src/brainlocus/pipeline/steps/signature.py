@@ -95,8 +95,12 @@ def signature_train(config: SignatureTrainConfig, out: Path, context: Context) -
         usable &= batch != ""
     if not usable.any():
         raise SchemaError("No person has every feature, covariate and a diagnosis; impute or use fewer columns.")
-    repeats = iter(context.progress.track(range(config.repeats), "Training", config.repeats))
+    repeats = context.progress.track(range(config.repeats), "Training", config.repeats)
     next(repeats)
+
+    def advance(_: int) -> None:
+        next(repeats, None)
+
     result = train_spare(
         values[usable],
         diagnosis[usable].astype(np.int64),
@@ -106,7 +110,7 @@ def signature_train(config: SignatureTrainConfig, out: Path, context: Context) -
         harmoniser=ComBatHarmoniser(CombatOptions()) if batch is not None else None,
         preserved=kept.matrix[usable],
         options=_train_options(config),
-        progress=lambda _: next(repeats, None),
+        progress=advance,
     )
     ids = joined.table.samples.ids[usable]
     labels = diagnosis[usable].astype(np.int64)

@@ -1,0 +1,130 @@
+"""NIfTI round trips and what is refused."""
+
+import gzip
+
+import nibabel
+import numpy as np
+import pytest
+
+from brainlocus.core import FormatError, Mask, Parcellation, Volume
+from brainlocus.io import (
+    read_mask,
+    read_parcellation,
+    read_volume,
+    write_mask,
+    write_parcellation,
+    write_volume,
+)
+from tests.real_data import real_data
+
+AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def data():
+    return np.random.default_rng(0).uniform(size=(4, 5, 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", ["map.nii", "map.nii.gz"])
+def test_volume_round_trip(tmp_path, data, name):
+    write_volume(Volume(data, AFFINE, "grey_matter"), tmp_path / name)
+    back = read_volume(tmp_path / name, quantity="grey_matter", unit="fraction")
+    np.testing.assert_array_equal(back.data, data)
+    np.testing.assert_array_equal(back.affine, AFFINE)
+    assert (back.quantity, back.unit) == ("grey_matter", "fraction")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_same_volume_same_bytes(tmp_path, data):
+    for name in ("a", "b"):
+        write_volume(Volume(data, AFFINE, ""), tmp_path / name / "x.nii.gz")
+    assert (tmp_path / "a/x.nii.gz").read_bytes() == (tmp_path / "b/x.nii.gz").read_bytes()
+
+
+def test_scaling_is_applied(tmp_path):
+    image = nibabel.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.eye(4))
+    image.header.set_slope_inter(0.5, 1.0)
+    nibabel.save(image, tmp_path / "s.nii")
+    expected = 0.5 * np.arange(8).reshape(2, 2, 2) + 1.0
+    np.testing.assert_array_equal(read_volume(tmp_path / "s.nii").data, expected)
+
+
+def test_mask_and_parcellation_round_trip(tmp_path, data):
+    mask = Mask(data > 0.5, AFFINE)
+    write_mask(mask, tmp_path / "m.nii.gz")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.nii.gz").data, mask.data)
+    labels = (data * 4).astype(np.int32)
+    parcels = Parcellation(labels, AFFINE, {1: "C3_1", 2: "C3_2", 3: "C3_3", 4: "C3_4"})
+    write_parcellation(parcels, tmp_path / "labels.nii.gz")
+    back = read_parcellation(tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(back.labels, labels)
+    assert back.labels.dtype == np.int8
+    assert back.names == parcels.names
+
+
+def test_float_labels_are_rounded_to_the_smallest_type(tmp_path):
+    values = np.array([0, 1, 2, 1023.9999]).reshape(2, 2, 1)
+    nibabel.save(nibabel.Nifti1Image(values, AFFINE), tmp_path / "f.nii")
+    parcels = read_parcellation(tmp_path / "f.nii")
+    assert parcels.labels.ravel().tolist() == [0, 1, 2, 1024]
+    assert parcels.labels.dtype == np.int16
+
+
+def corrupt(path, kind, data):
+    image = nibabel.Nifti1Image(data, AFFINE)
+    nibabel.save(image, path)
+    if kind == "text":
+        path.write_text("not an image")
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:200])
+    elif kind == "4-D":
+        nibabel.save(nibabel.Nifti1Image(np.stack([data, data], axis=-1), AFFINE), path)
+    elif kind == "nan slope":
+        raw = bytearray(gzip.decompress(path.read_bytes()))
+        raw[112:116] = np.float32(np.nan).tobytes()
+        path.write_bytes(gzip.compress(bytes(raw)))
+    elif kind == "missing":
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "there is no such file"),
+        ("text", "expected a NIfTI image"),
+        ("truncated", "truncated or damaged|header cannot be read"),
+        ("4-D", r"three-dimensional image, found shape \(4, 5, 6, 2\)"),
+        ("nan slope", "scl_slope is nan"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, data, kind, message):
+    path = tmp_path / "bad.nii.gz"
+    corrupt(path, kind, data)
+    for reader in (read_volume, read_mask, read_parcellation):
+        with pytest.raises(FormatError, match=message) as error:
+            reader(path)
+        assert str(path) in str(error.value)
+
+
+def test_truncation_within_the_voxels(tmp_path):
+    path = tmp_path / "big.nii.gz"
+    write_volume(Volume(np.random.default_rng(0).uniform(size=(20, 20, 20)).astype(np.float32), AFFINE, ""), path)
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(FormatError, match="truncated or damaged"):
+        read_volume(path)
+
+
+def test_maps_are_not_labels_and_empty_masks_are_refused(tmp_path, data):
+    write_volume(Volume(data, AFFINE, ""), tmp_path / "map.nii")
+    with pytest.raises(FormatError, match="expected integer labels"):
+        read_parcellation(tmp_path / "map.nii")
+    write_volume(Volume(0 * data, AFFINE, ""), tmp_path / "zero.nii")
+    with pytest.raises(FormatError, match="mask is empty"):
+        read_mask(tmp_path / "zero.nii")
+
+
+def test_published_atlas_is_left_posterior_superior():
+    parcels = read_parcellation(real_data("structural/music_atlas/MuSIC_C1024.nii.gz"))
+    assert parcels.labels.dtype == np.int16
+    assert np.unique(parcels.labels).size - 1 == 1011
+    assert nibabel.aff2axcodes(parcels.affine) == ("L", "P", "S")
