@@ -19,10 +19,10 @@ class TestBed(GenotypeSourceContract):
         with pytest.raises(FormatError, match=r"byte 3 to be 01 .variant-major., found 00 .sample-major."):
             self.open(path)
         path.write_bytes(content[:-1])
-        with pytest.raises(FormatError, match="expected 72 bytes for 23 variants x 11 people, found 71. .* truncated"):
+        with pytest.raises(FormatError, match=r"expected 72 bytes for 23 variants x 11 people, found 71. .* truncated"):
             self.open(path)
         path.write_bytes(content + b"\x00")
-        with pytest.raises(FormatError, match="expected 72 bytes .* found 73. The file is too long"):
+        with pytest.raises(FormatError, match=r"expected 72 bytes .* found 73. The file is too long"):
             self.open(path)
 
     def test_companion_lines_are_named(self, tmp_path):
@@ -94,10 +94,10 @@ class TestPgen(GenotypeSourceContract):
         np.testing.assert_array_equal(open_pgen(path).read(0, 23).dosage, calls)
         several = text.replace("\tG\tA\n", "\tG\tA,T\n", 1)
         pvar.write_text(several)
-        with pytest.raises(FormatError, match="line 2: variant 'rs0' has several ALT alleles .A,T.*multiallelics=-"):
+        with pytest.raises(FormatError, match=r"line 2: variant 'rs0' has several ALT alleles .A,T.*multiallelics=-"):
             open_pgen(path)
         pvar.write_text(text.replace("ALT", "OTHER"))
-        with pytest.raises(FormatError, match="header lacks .'ALT'."):
+        with pytest.raises(FormatError, match=r"header lacks .'ALT'."):
             open_pgen(path)
         pvar.write_text("\n".join(text.splitlines()[:-1]) + "\n")
         with pytest.raises(FormatError, match=r"11 people .* and 22 variants .* Pgenlib cannot open"):

@@ -23,7 +23,7 @@ def naive_hwe(n_one, n_het, n_two, *, mid_p=False):
 
 def naive_grm(dosage, *, scale, missing):
     """Return the GRM one pair at a time."""
-    m, n = dosage.shape
+    n = dosage.shape[1]
     total, count = np.zeros((n, n)), np.zeros((n, n))
     for row in dosage.astype(float):
         called = ~np.isnan(row)

@@ -44,7 +44,8 @@ class PgenSource:
                     reader.read_dosages_range(start, stop, dosage)
                 except RuntimeError as error:
                     raise FormatError(
-                        f"{self.path}: Pgenlib cannot read variants {start + 1} to {stop}: {error}. The file is damaged."
+                        f"{self.path}: Pgenlib cannot read variants {start + 1} to {stop}: {error}. "
+                        "The file is damaged."
                     ) from error
             dosage[dosage == _MISSING] = np.nan
         return GenotypeBlock(start, dosage)

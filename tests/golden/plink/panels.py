@@ -1,4 +1,4 @@
-"""Real panels and the PLINK programs that the tests of this folder compare with; they skip, with the reason, without."""
+"""Real panels and the PLINK programs that the tests of this folder compare with; without, they skip."""
 
 import os
 import shutil

@@ -142,8 +142,10 @@ def test_linear_regression_to_the_printed_digits(tmp_path, missing_traits, missi
         frame.insert(0, "#FID", [families[i] for i in panel.samples.ids])
         frame.to_csv(tmp_path / f"{name}.txt", sep="\t", index=False, na_rep="NA")
     run(
-        "plink2", tmp_path, "--bfile", prefix, "--no-psam-pheno", "--pheno", tmp_path / "pheno.txt", "--covar", tmp_path / "covar.txt",
-        "--glm", "hide-covar", "omit-ref", "cols=+a1freq,+nobs,+beta,+se,+tz", "--mac", "20", "--covar-variance-standardize",
+        "plink2", tmp_path, "--bfile", prefix, "--no-psam-pheno", "--pheno", tmp_path / "pheno.txt",
+        "--covar", tmp_path / "covar.txt",
+        "--glm", "hide-covar", "omit-ref", "cols=+a1freq,+nobs,+beta,+se,+tz", "--mac", "20",
+        "--covar-variance-standardize",
     )  # fmt: skip
     settings = ScanSettings(hits=1.0, missing="exact", min_mac=5.0)
     result = scan(source, traits, covariates=covariates, settings=settings)

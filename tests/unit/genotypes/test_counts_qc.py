@@ -90,7 +90,7 @@ def test_planted_faults_are_found_with_their_reasons():
     assert {k: r for k, r in enumerate(reasons) if r} == {10: "maf", 11: "variant_missing", 12: "hwe"}
     assert len(result.keep_samples) == n - 4
     assert result.keep_variants.size == m - 3
-    assert [row.step for row in result.flow][0] == "start"
+    assert result.flow[0].step == "start"
     assert result.flow[-1].n_samples == n - 4
     # Frequencies are those of the people who stayed.
     kept = [k for k in range(n) if not why[f"p{k}"]]
