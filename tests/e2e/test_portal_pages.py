@@ -185,6 +185,18 @@ def test_variant_page_paints_what_was_planted(watched, study):
     assert "2 of 12 phenotypes pass" in page.inner_text("main")
 
 
+def test_a_lowering_variant_is_blue_and_the_rest_pale(watched, study):
+    """The scale is symmetric about zero even when no value is near its upper end."""
+    row = int(np.argmax(study.scans[5]["neg_log10_p"]))
+    assert study.scans[5]["beta"][row] < 0
+    page = watched.open(f"/variant/{study.variants.variant_id[row]}")
+    wait_for_brain(page)
+    image = pixels(page, "canvas[data-ready=true]")
+    assert share_near(image, (0, 40, 130), 60) > 0.005
+    strong_orange = (image[..., 0] - image[..., 2] > 110) & (image[..., 0] > 120)
+    assert strong_orange.mean() < 0.002
+
+
 def test_locus_page_zooms(watched, study):
     row = study.planted[2]
     chromosome, position = study.variants.chromosome[row], int(study.variants.position[row])
