@@ -46,12 +46,12 @@ def make_variants(rng):
     )
 
 
-def make_scan(rng, variants, frequency, *, causal=None):
+def make_scan(rng, variants, frequency, *, causal=None, sign=1.0):
     z = rng.standard_normal(len(variants))
     if causal is not None:
         near = np.arange(len(variants)) - causal
         same = variants.chromosome == variants.chromosome[causal]
-        z += np.where(same, 9.0 * np.exp(-np.abs(near) / 4.0), 0.0)
+        z += sign * np.where(same, 9.0 * np.exp(-np.abs(near) / 4.0), 0.0)
     error = 1.0 / np.sqrt(2 * N_PEOPLE * frequency * (1 - frequency))
     return ResultTable(
         {
@@ -96,7 +96,7 @@ def write_study(path: Path, *, seed: int = 7, brain: bool = True) -> Study:
     with StoreWriter(path, settings) as store:
         store.write_variants(variants, frequency, n=N_PEOPLE)
         for k in range(N_REGIONS):
-            scan = make_scan(rng, variants, frequency, causal=planted.get(k))
+            scan = make_scan(rng, variants, frequency, causal=planted.get(k), sign=-1.0 if k == 5 else 1.0)
             scans.append(scan)
             info = PhenotypeInfo(
                 f"C12_{k + 1}",

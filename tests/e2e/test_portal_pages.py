@@ -134,7 +134,7 @@ def test_painted_region_has_its_colour_and_the_background_none(watched, study):
     wait_for_brain(page)
     image = pixels(page, "canvas[data-ready=true]")
     assert share_near(image, (240, 140, 30), 60) > 0.01
-    assert share_near(image[:12, :12], (0, 0, 0), 8) == 1.0
+    assert share_near(image[6:20, 6:20], (0, 0, 0), 8) == 1.0
     assert share_near(image, (0, 0, 0), 8) > 0.4, "the background is painted"
     other = watched.open("/region/C12_9")
     wait_for_brain(other)
@@ -183,6 +183,18 @@ def test_variant_page_paints_what_was_planted(watched, study):
     wait_for_brain(page)
     assert share_near(pixels(page, "canvas[data-ready=true]"), (140, 55, 0), 70) > 0.005
     assert "2 of 12 phenotypes pass" in page.inner_text("main")
+
+
+def test_a_lowering_variant_is_blue_and_the_rest_pale(watched, study):
+    """The scale is symmetric about zero even when no value is near its upper end."""
+    row = int(np.argmax(study.scans[5]["neg_log10_p"]))
+    assert study.scans[5]["beta"][row] < 0
+    page = watched.open(f"/variant/{study.variants.variant_id[row]}")
+    wait_for_brain(page)
+    image = pixels(page, "canvas[data-ready=true]")
+    assert share_near(image, (0, 40, 130), 60) > 0.005
+    strong_orange = (image[..., 0] - image[..., 2] > 110) & (image[..., 0] > 120)
+    assert strong_orange.mean() < 0.002
 
 
 def test_locus_page_zooms(watched, study):
@@ -266,11 +278,12 @@ def test_text_has_contrast(browser, address, theme):
     opened = Watched(browser, address, color_scheme=theme)
     page = opened.open("/")
     values = page.evaluate(
-        "() => { const s = getComputedStyle(document.documentElement);"
-        " return Object.fromEntries(['ink','muted','accent','hit','ground','surface','soft']"
-        ".map(n => [n, s.getPropertyValue('--' + n).trim()])); }"
+        "() => { const probe = document.body.appendChild(document.createElement('i'));"
+        " return Object.fromEntries(['ink','muted','accent','hit','ground','surface','soft'].map(n => {"
+        " probe.style.color = `var(--${n})`; return [n, getComputedStyle(probe).color.match(/[0-9]+/g).map(Number)];"
+        " })); }"
     )
-    colours = {n: tuple(int(v[k : k + 2], 16) for k in (1, 3, 5)) for n, v in values.items()}
+    colours = {name: tuple(rgb[:3]) for name, rgb in values.items()}
     for text in ("ink", "muted", "accent", "hit"):
         for surface in ("ground", "surface", "soft"):
             a, b = sorted((luminance(colours[text]), luminance(colours[surface])), reverse=True)

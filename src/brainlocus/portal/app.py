@@ -1,6 +1,8 @@
 """The web application over one store: JSON under ``/api/v1``, pages from the built bundle."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -45,7 +47,14 @@ def create_app(store_path: Path, *, bundle: Path = BUNDLE) -> FastAPI:
         The folder is no store, or of a newer format.
     """
     store = LocalStore(store_path)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        store.close()
+
     app = FastAPI(
+        lifespan=lifespan,
         title=f"brainlocus: {store.meta.get('title', 'study')}",
         version=__version__,
         description="Results of an imaging-genomics study, read-only.",

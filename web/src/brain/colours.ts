@@ -33,8 +33,6 @@ export function identity(label: number): Rgb {
 export interface Painting {
   levels: Map<number, number>;
   table: Rgb[];
-  /** Opacity 0..255 of every level: signed values near zero let the anatomy through. */
-  alpha: number[];
 }
 
 export function painting(kind: Paint, values: Map<number, number>, limit: number): Painting {
@@ -47,6 +45,5 @@ export function painting(kind: Paint, values: Map<number, number>, limit: number
     const level = kind === 'identity' ? 1 + ((label - 1) % 255) : kind === 'select' ? 255 : 1 + Math.round(Math.min(Math.max(t, 0), 1) * 254);
     levels.set(label, level);
   }
-  const alpha = table.map((_, k) => (k === 0 ? 0 : kind === 'diverging' ? Math.round(70 + 185 * Math.min(1, 2.5 * Math.abs((k - 1) / 254 - 0.5))) : 255));
-  return { levels, table, alpha };
+  return { levels, table };
 }

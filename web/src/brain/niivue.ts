@@ -56,7 +56,7 @@ export async function createBrainView(canvas: HTMLCanvasElement): Promise<BrainV
         if (parcel > 0) selected(parcel);
       };
     },
-    paint({ levels, table, alpha }: Painting) {
+    paint({ levels, table }: Painting) {
       const volume = atlas();
       if (!volume?.hdr) return;
       // Regions become levels 1..255 of one colour table, 0 stays clear: no label tables, whose upper
@@ -66,17 +66,19 @@ export async function createBrainView(canvas: HTMLCanvasElement): Promise<BrainV
       volume.hdr.numBitsPerVoxel = 8;
       volume.hdr.scl_slope = 1;
       volume.hdr.scl_inter = 0;
-      volume.cal_min = 0;
-      volume.cal_max = 255;
       const index = Array.from({ length: 256 }, (_, k) => k);
       niivue.addColormap(PAINTED, {
         R: table.map((c) => c[0]),
         G: table.map((c) => c[1]),
         B: table.map((c) => c[2]),
-        A: alpha,
+        A: index.map((k) => (k === 0 ? 0 : 255)),
         I: index,
       });
       volume.colormap = PAINTED;
+      // Only after the colour map, which measures the range of the data anew: levels must keep their colours even
+      // where the highest level is far below 255.
+      volume.cal_min = 0;
+      volume.cal_max = 255;
       niivue.updateGLVolume();
     },
     select(parcel, nearMm) {

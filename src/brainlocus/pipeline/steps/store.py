@@ -11,12 +11,12 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Shaped
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from brainlocus.core import FormatError, Parcellation, ResultTable, SchemaError, VariantTable, Volume
 from brainlocus.core.errors import import_extra
@@ -32,11 +32,19 @@ __all__ = ["STORE_BUILD", "StoreBuildConfig"]
 _SCALE = re.compile(r"^C(\d+)$")
 
 
+def _as_paths(value: object) -> object:
+    if isinstance(value, str | Path):
+        return tuple(Path(part.strip()) for part in str(value).split(",") if part.strip())
+    return value
+
+
 class StoreBuildConfig(StepConfig):
     """Settings of ``store build``."""
 
     gwas: InputPath | None = Field(None, description="Folder of gwas run --full")
-    atlas: InputPaths | None = Field(None, description="Folder of atlas fit, or labels (.nii.gz) of each scale")
+    atlas: Annotated[InputPaths | None, BeforeValidator(_as_paths)] = Field(
+        None, description="Folder of atlas fit, or labels (.nii.gz) of each scale, with commas between"
+    )
     template: InputPath | None = Field(None, description="Anatomical image under the atlas; MNI152 has a default")
     heritability: InputPath | None = Field(None, description="Table of heritability greml")
     loci: InputPath | None = Field(None, description="Folder of loci clump; without it, peaks 250 kb apart are used")
