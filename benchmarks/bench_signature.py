@@ -17,7 +17,6 @@ def run() -> list[Measurement]:
     if not (root / "structural/tabular/abide_impac_freesurfer.csv").is_file():
         return []
     import pandas as pd
-
     from tests.real_data import abide
 
     table, _ = abide()
@@ -60,7 +59,7 @@ def _judge(
             harmoniser=harmoniser,
             preserved=preserved,
             options=SpareOptions(repeats=10),
-        )  # fmt: skip
+        )
     )
     summary = result.performance.summary()
     accuracy = summary["balanced_accuracy"]
