@@ -33,7 +33,7 @@ _HEADER_BYTES = 3
 
 def _decode_table() -> Float32[np.ndarray, "256 4"]:
     codes = (np.arange(256)[:, None] >> (2 * np.arange(4))) & 3
-    return np.array([2.0, np.nan, 1.0, 0.0], dtype=np.float32)[codes]
+    return np.asarray(np.array([2.0, np.nan, 1.0, 0.0], dtype=np.float32)[codes])
 
 
 _DECODE = _decode_table()
@@ -202,7 +202,7 @@ def _pack(codes: UInt8[np.ndarray, "variants samples"]) -> Shaped[np.ndarray, "v
     padded = np.zeros((n_variants, 4 * ((n_samples + 3) // 4)), dtype=np.uint8)
     padded[:, :n_samples] = codes
     quads = padded.reshape(n_variants, -1, 4)
-    return quads[..., 0] | quads[..., 1] << 2 | quads[..., 2] << 4 | quads[..., 3] << 6
+    return np.asarray(quads[..., 0] | quads[..., 1] << 2 | quads[..., 2] << 4 | quads[..., 3] << 6)
 
 
 @njit(cache=True, nogil=True)

@@ -40,7 +40,13 @@ class PgenSource:
         dosage = np.empty((max(stop - start, 0), len(self.samples)), dtype=np.float32)
         if dosage.size:
             with _reader(self.path, len(self.samples), len(self.variants)) as reader:
-                reader.read_dosages_range(start, stop, dosage)
+                try:
+                    reader.read_dosages_range(start, stop, dosage)
+                except RuntimeError as error:
+                    raise FormatError(
+                        f"{self.path}: Pgenlib cannot read variants {start + 1} to {stop}: {error}. "
+                        "The file is damaged."
+                    ) from error
             dosage[dosage == _MISSING] = np.nan
         return GenotypeBlock(start, dosage)
 

@@ -7,8 +7,8 @@ PLINK 1.9 and 2.0 file format reference (Chang et al. 2015, 10.1186/s13742-015-0
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -174,10 +174,10 @@ def format_bim(variants: VariantTable) -> Iterator[str]:
         yield f"{chromosome}\t{name}\t0\t{position}\t{a1}\t{a2}\n"
 
 
-def _open_text(path: Path) -> TextIO:
+def _open_text(path: Path) -> TextIOWrapper:
     if path.suffix == ".zst":
         zstandard = import_extra("zstandard", extra="genotypes")
-        stream: TextIO = zstandard.open(path, "rt", encoding="utf-8")
+        stream: TextIOWrapper = zstandard.open(path, "rt", encoding="utf-8")
         return stream
     return path.open(encoding="utf-8")
 

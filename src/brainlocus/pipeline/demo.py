@@ -257,7 +257,7 @@ def run_demo(out: Path, size: str, options: RunOptions) -> list[Finding]:
     study = out / "study.toml"
     n_regions = settings["regions"]
     study.write_text(
-        STUDY.format(participants=settings["participants"], regions=n_regions, p1=5e-8 / n_regions, repeats=20)
+        STUDY.format(participants=settings["participants"], regions=n_regions, p1=5e-8 / n_regions, repeats=8)
     )
     for _ in run_study(study, out / "results", options):
         pass

@@ -9,7 +9,6 @@ from jaxtyping import Bool
 
 from brainlocus.core import AlignmentError, GenotypeSource, PhenotypeTable, SampleIndex, VariantTable, shared_samples
 from brainlocus.core.errors import FormatError
-from brainlocus.core.text import STRING, text_array
 from brainlocus.io import read_arrow, require_path
 from brainlocus.pipeline.steps.people import read_people
 
@@ -80,8 +79,8 @@ def keep_variants(variants: VariantTable, lists: Iterable[Path]) -> Bool[np.ndar
     for path in lists:
         rows = _row_by_row(variants, path)
         if rows is None:
-            listed = text_array(sorted(set(read_list(path, "variant_id"))))
-            rows = np.isin(variants.variant_id.astype(STRING), listed)
+            listed = set(read_list(path, "variant_id"))
+            rows = np.array([name in listed for name in variants.variant_id.tolist()], dtype=bool)
         kept &= rows
         if not kept.any():
             raise AlignmentError(

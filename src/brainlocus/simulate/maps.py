@@ -26,7 +26,7 @@ MASK_THRESHOLD = 0.25
 SCORE_SCALE = 0.10
 """c: a score of one standard deviation changes a region's grey matter by a tenth."""
 SMOOTH_NOISE = 0.05
-ROUGH_NOISE = 0.5
+ROUGH_NOISE = 0.4
 SMOOTHING_MM = 8.0
 """Standard deviation of the Gaussian that makes the smooth noise."""
 

@@ -45,6 +45,23 @@ def test_equals_a_loop_over_pairs(mode):
             assert found.neg_log10_p[i, j] == pytest.approx(-np.log10(p), rel=1e-9)
 
 
+def test_columns_whose_people_make_covariates_collinear():
+    """Many patterns are solved together; where only one sex has a value, sex must be dropped for that column."""
+    traits, phenotypes, covariates = simulated(n=200)
+    phenotypes[covariates[:, 1] == 0, 6] = np.nan
+    phenotypes[:, 7] = 1e9 + np.random.default_rng(9).standard_normal(200)
+    phenotypes[:, 8] = 1e9 + 0.1 * covariates[:, 0]
+    found = scan(traits, phenotypes, covariates)
+    for i in (5, 6, 7):
+        # The naive regression loses the digits of a large offset; take it away there first.
+        centred = phenotypes[:, i] - np.nanmean(phenotypes[:, i])
+        n, r, t, *_ = naive_pair(traits[:, 0], centred, covariates, exact=False)
+        assert found.n[i, 0] == n
+        assert found.r[i, 0] == pytest.approx(r, abs=1e-7 if i == 7 else 1e-12)
+        assert found.t[i, 0] == pytest.approx(t, abs=1e-6 if i == 7 else 1e-11)
+    assert (found.status[8] == "phenotype has no variance").all()
+
+
 def test_exact_mode_equals_statsmodels_on_abide():
     """272 tests: 16 image quality measures x 17 phenotypes of ABIDE I with their true missingness."""
     import pandas as pd

@@ -53,6 +53,10 @@ MIN_PEOPLE = 40
 MIN_CASES = 10
 """Smaller classes of a binary phenotype are not tested."""
 MAX_R = 1.0 - 1e-15
+MANY_PATTERNS = 4
+"""Above so many patterns of missing people their systems are solved together."""
+POOR_CONDITION = 1e-6
+"""Smallest eigenvalue of a column's system as a share of the largest, below which QR is used."""
 NO_VARIANCE = 1e-20
 """Residual share of a variable's sum of squares below which it is a combination of the covariates."""
 
@@ -68,6 +72,8 @@ class PhenomeDesign:
     covariates: Float64[np.ndarray, "samples covariates"]
     complete: Bool[np.ndarray, " samples"]
     """People with complete covariates; others take no part."""
+    basis: Float64[np.ndarray, "samples rank"]
+    """Orthonormal columns spanning intercept and covariates; 0 for people without covariates."""
     rank: int
     """Columns of the covariate matrix, intercept included."""
     dropped: tuple[str, ...]
@@ -109,8 +115,8 @@ class _Moments:
 
 
 def scan_phenome_peak_bytes(n_samples: int, n_traits: int, block: int) -> int:
-    """Return the most memory a block needs: values, zero-filled copies, masks and squares, and the products."""
-    return 8 * n_samples * (5 * block + 5 * n_traits) + 8 * 16 * block * n_traits
+    """Return the most memory a block needs: values, residuals, copies, masks and squares, and the products."""
+    return 8 * n_samples * (7 * block + 5 * n_traits) + 8 * 16 * block * n_traits + (32 << 20)
 
 
 def prepare_phenome(
@@ -146,11 +152,14 @@ def prepare_phenome(
         raise ValueError("Nobody has complete covariates; use fewer covariates or impute them first.")
     raw[~complete] = np.nan
     basis = covariate_basis(design[complete], covariate_names)
+    q = np.zeros((raw.shape[0], basis.rank))
+    q[complete] = basis.q
     return PhenomeDesign(
-        traits=_residuals(raw, design),
+        traits=_residuals(raw, design, q),
         raw=raw,
         covariates=design,
         complete=complete,
+        basis=q,
         rank=basis.rank,
         dropped=basis.dropped,
         mode=mode,
@@ -186,11 +195,12 @@ def scan_phenome(
     if np.isinf(values).any():
         raise ValueError(f"Phenotype {int(np.isinf(values).any(axis=0).argmax()) + 1} has an infinite value.")
     values[~design.complete] = np.nan
-    is_binary = np.array([_two_valued(column) for column in values.T], dtype=bool) if binary is None else binary
+    is_binary = _two_valued(values) if binary is None else binary
     if design.mode == "exact":
         moments = _exact_moments(design, values)
     else:
-        moments = _masked_moments(_residuals(values, design.covariates), design.traits, design.rank)
+        residuals = _residuals(values, design.covariates, design.basis)
+        moments = _masked_moments(residuals, design.traits, design.rank)
     return _estimates(design, values, is_binary, moments)
 
 
@@ -234,8 +244,10 @@ def phenome_results(
     )
 
 
-def _two_valued(column: Float64[np.ndarray, " samples"]) -> bool:
-    return np.unique(column[~np.isnan(column)]).size == 2
+def _two_valued(values: Float64[np.ndarray, "samples columns"]) -> Bool[np.ndarray, " columns"]:
+    low, high = np.fmin.reduce(values, axis=0), np.fmax.reduce(values, axis=0)
+    between = (values > low) & (values < high)
+    return np.asarray((low < high) & ~between.any(axis=0))
 
 
 def _patterns(
@@ -254,22 +266,79 @@ def _freed(
 ) -> Float64[np.ndarray, "samples columns"]:
     """Return residuals; exactly 0 where nothing but rounding is left."""
     residuals = project_out(q, values)
-    size = ((values - values.mean(axis=0)) ** 2).sum(axis=0) + NO_VARIANCE * (values**2).sum(axis=0)
-    residuals[:, (residuals**2).sum(axis=0) <= NO_VARIANCE * size] = 0.0
+    varying = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
+    # A large offset leaves rounding errors of its own size: eight units in the last place at most.
+    rounding = (8.0 * np.finfo(np.float64).eps) ** 2 * (values**2).sum(axis=0)
+    residuals[:, (residuals**2).sum(axis=0) <= NO_VARIANCE * varying + rounding] = 0.0
     residuals[:, np.ptp(values, axis=0) == 0] = 0.0
     return residuals
 
 
 def _residuals(
-    values: Float64[np.ndarray, "samples columns"], covariates: Float64[np.ndarray, "samples covariates"]
+    values: Float64[np.ndarray, "samples columns"],
+    covariates: Float64[np.ndarray, "samples covariates"],
+    basis: Float64[np.ndarray, "samples rank"],
 ) -> Float64[np.ndarray, "samples columns"]:
-    """Free each column of intercept and covariates on its own people."""
+    """Free each column of intercept and covariates on its own people.
+
+    Columns with few patterns of missing people get one QR a pattern. Many patterns are solved together; columns
+    whose people leave the covariates nearly collinear go to QR again, which drops what is redundant.
+    """
     result = np.full(values.shape, np.nan)
-    for rows, members in _patterns(values):
+    patterns = _patterns(values)
+    if len(patterns) > MANY_PATTERNS:
+        result, left = _solved_together(values, basis)
+        patterns = [(rows, members[left[members]]) for rows, members in patterns if left[members].any()]
+    for rows, members in patterns:
         if rows.any():
             q = covariate_basis(covariates[rows]).q
             result[np.ix_(rows, members)] = _freed(values[np.ix_(rows, members)], q)
     return result
+
+
+def _solved_together(
+    values: Float64[np.ndarray, "samples columns"], basis: Float64[np.ndarray, "samples rank"]
+) -> tuple[Float64[np.ndarray, "samples columns"], Bool[np.ndarray, " columns"]]:
+    """Return residuals by normal equations, one small system a column, and which columns need QR instead.
+
+    With M the mask of a column, ``(Q'MQ) b = Q'Mx``: Q is orthonormal over everyone, so the systems are well
+    conditioned unless a column's people are special. The step is done twice, as in `project_out`.
+    """
+    present = ~np.isnan(values)
+    mask = present.astype(np.float64)
+    gram = _masked_grams(basis, mask)
+    eigenvalues = np.linalg.eigvalsh(gram)
+    poor = eigenvalues[:, 0] <= POOR_CONDITION * np.maximum(eigenvalues[:, -1], np.finfo(float).tiny)
+    gram[poor] = np.eye(basis.shape[1])
+    residuals = np.where(present, values, 0.0)
+    squares = np.einsum("ij,ij->j", residuals, residuals)
+    for _ in range(2):
+        coefficients = np.linalg.solve(gram, (basis.T @ residuals).T[:, :, None])[:, :, 0]
+        fitted = basis @ coefficients.T
+        fitted *= mask
+        residuals -= fitted
+    # Sums of squares cancel for a nearly constant column; QR, which centres first, decides about it.
+    poor |= np.einsum("ij,ij->j", residuals, residuals) <= 1e-9 * squares
+    residuals[~present] = np.nan
+    residuals[:, poor] = np.nan
+    return residuals, poor
+
+
+def _masked_grams(
+    basis: Float64[np.ndarray, "samples rank"], mask: Float64[np.ndarray, "samples columns"]
+) -> Float64[np.ndarray, "columns rank rank"]:
+    """Return ``Q'MQ`` for the mask M of every column, by blocks of people."""
+    rank = basis.shape[1]
+    first, second = np.triu_indices(rank)
+    packed = np.zeros((first.size, mask.shape[1]))
+    step = max(256, (1 << 22) // first.size)
+    for start in range(0, basis.shape[0], step):
+        q = basis[start : start + step]
+        packed += (q[:, first] * q[:, second]).T @ mask[start : start + step]
+    grams = np.empty((mask.shape[1], rank, rank))
+    grams[:, first, second] = packed.T
+    grams[:, second, first] = packed.T
+    return grams
 
 
 def _masked_moments(

@@ -35,7 +35,7 @@ class GenotypeCounts:
     @property
     def n_called(self) -> Int[np.ndarray, " variants"]:
         """People with a call."""
-        return self.variant[:, :3].sum(axis=1)
+        return np.asarray(self.variant[:, :3].sum(axis=1))
 
     @property
     def effect_allele_frequency(self) -> Float[np.ndarray, " variants"]:
@@ -51,7 +51,7 @@ class GenotypeCounts:
     @property
     def minor_allele_count(self) -> Float[np.ndarray, " variants"]:
         """Copies of the rarer allele."""
-        return np.minimum(self.dosage_sum, 2.0 * self.n_called - self.dosage_sum)
+        return np.asarray(np.minimum(self.dosage_sum, 2.0 * self.n_called - self.dosage_sum))
 
 
 def count_genotypes(

@@ -31,12 +31,12 @@ _BLOCK = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Standardised:
-    """A block of centred and scaled dosages; constant variants are left out."""
+    """A block of centred and scaled dosages; variants whose divisor is 0 are left out."""
 
     values: Float32[np.ndarray, "kept samples"]
     """Mean 0; missing calls are 0."""
     kept: Bool[np.ndarray, " variants"]
-    """Whether each variant of the block varies."""
+    """Which variants of the block are used."""
     mean: Float64[np.ndarray, " kept"]
     scale: Float64[np.ndarray, " kept"]
 
@@ -61,8 +61,9 @@ def standardise(
     p = mean / 2.0
     expected = np.sqrt(np.maximum(2.0 * p * (1.0 - p), 0.0))
     spread = np.sqrt(np.einsum("vi,vi->v", values, values, dtype=np.float64) / max(dosage.shape[1], 1))
-    kept = (spread > 1e-6) & (expected > 1e-6)
-    chosen = (expected if scale == "expected" else spread)[kept]
+    divisor = expected if scale == "expected" else spread
+    kept = divisor > 1e-6
+    chosen = divisor[kept]
     return Standardised(values[kept] / chosen[:, None].astype(np.float32), kept, mean[kept], chosen)
 
 

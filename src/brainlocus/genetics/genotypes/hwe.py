@@ -44,7 +44,7 @@ def hwe_neg_log10_p(
     Returns
     -------
     array
-        0 for variants with one allele or no calls.
+        0 for variants with one allele or no calls (log10 2 for one allele with `mid_p`: p is 1/2).
 
     Examples
     --------
@@ -69,8 +69,10 @@ def _exact_test(n_one, h_observed, n_two, mid_p):  # noqa: ANN001, ANN202 - numb
     rare_hom, common_hom = min(n_one, n_two), max(n_one, n_two)
     n = rare_hom + h_observed + common_hom
     rare = 2 * rare_hom + h_observed
-    if n == 0 or rare == 0:
+    if n == 0:
         return 0.0
+    if rare == 0:
+        return _LN2 / _LN10 if mid_p else 0.0
     # Walk both ways from the observed count, whose weight is 1; the mode may be enormous relative to it.
     tail, ties = 1.0, 1.0
     total_mantissa, total_exponent = 1.0, 0

@@ -125,10 +125,10 @@ def _krylov(
     image, _ = _multiply(source, basis, memory_bytes)
     values, vectors, residual = _ritz(basis, image, n_components)
     for _ in range(_MAX_PASSES):
-        if residual < _TOLERANCE or basis.shape[1] + width >= n_samples:
+        if residual < _TOLERANCE or basis.shape[1] >= n_samples:
             break
         # The image of the newest block, orthogonal to all before, extends the Krylov space.
-        new = image[:, -width:]
+        new = image[:, -width:][:, : n_samples - basis.shape[1]]
         for _repeat in range(2):
             new = new - basis @ (basis.T @ new)
         new, _ = np.linalg.qr(new)

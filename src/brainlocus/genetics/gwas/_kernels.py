@@ -41,7 +41,7 @@ def minor_counts(dosage: Float[np.ndarray, "variants samples"]) -> MinorCounts:
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _survey(dosage, sign, n_missing):  # noqa: ANN001, ANN202 - numba
+def _survey(dosage, sign, n_missing):  # noqa: ANN001, ANN202
     """Fill the sign (-1 where the mean dosage is above 1) and the number of missing calls of each row."""
     for j in range(dosage.shape[0]):
         total = 0.0
@@ -57,7 +57,7 @@ def _survey(dosage, sign, n_missing):  # noqa: ANN001, ANN202 - numba
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _recode(dosage, sign, start, people, counts, total, squares):  # noqa: ANN001, ANN202 - numba
+def _recode(dosage, sign, start, people, counts, total, squares):  # noqa: ANN001, ANN202
     """Fill counts, their sums and the missing people of each row."""
     for j in range(dosage.shape[0]):
         at = start[j]
@@ -84,7 +84,7 @@ def _recode(dosage, sign, start, people, counts, total, squares):  # noqa: ANN00
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def sum_missing(rows, start, people, right):  # noqa: ANN001, ANN201 - numba
+def sum_missing(rows, start, people, right):  # noqa: ANN001, ANN202
     """Return, for each listed variant, the sum of the right-hand side over the people without a call."""
     sums = np.zeros((rows.size, right.shape[1]))
     for a in range(rows.size):
@@ -97,7 +97,7 @@ def sum_missing(rows, start, people, right):  # noqa: ANN001, ANN201 - numba
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def take_out_missing(rows, start, people, q, y, observed, b, score, squares):  # noqa: ANN001, ANN201 - numba
+def take_out_missing(rows, start, people, q, y, observed, b, score, squares):  # noqa: ANN001, ANN202
     """Return score, V, W and rank of complete-case regression: sums with the missing people taken out.
 
     With Q orthonormal and y orthogonal to it over everyone (W = 1), leaving out the people M::
@@ -170,7 +170,7 @@ def take_out_missing(rows, start, people, q, y, observed, b, score, squares):  #
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def t_statistics(score, v, df, w, group_of, sign, t):  # noqa: ANN001, ANN201 - numba
+def t_statistics(score, v, df, w, group_of, sign, t):  # noqa: ANN001, ANN202
     """Fill t; NaN where V is NaN or the trait has no variance left. `w` has one row or one per variant."""
     several = w.shape[0] > 1
     for j in range(score.shape[0]):
@@ -188,7 +188,7 @@ def t_statistics(score, v, df, w, group_of, sign, t):  # noqa: ANN001, ANN201 - 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def bin_statistics(t, df, group_of, table, table_step, qq_width, chi2_width, qq, chi2):  # noqa: ANN001, ANN201
+def bin_statistics(t, df, group_of, table, table_step, qq_width, chi2_width, qq, chi2):  # noqa: ANN001, ANN202
     """Add every test to the histograms of -log10 p and of the equivalent chi-square.
 
     t becomes a normal deviate by Wallace (1959), Ann. Math. Stat. 30:1121, eq. 5.1 ::

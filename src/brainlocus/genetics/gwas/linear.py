@@ -59,8 +59,9 @@ MIN_MEAN_CALL_RATE = 0.97
 MIN_RESIDUAL_SHARE = 1e-8
 """Share of a dosage's variance that the covariates must leave (methods: V <= 1e-8 of the centred sum of squares)."""
 _MIN_TRAIT_SHARE = 1e-12
-_UNSTABLE_SHARE = 1e-3
-"""Below this share float32 sums lose three digits, so the row is computed again in float64."""
+_UNSTABLE_SHARE = 0.02
+"""Below this share of the sum of squares float32 differences lose two digits (an almost constant dosage, or one that
+the covariates all but predict), so the row is computed again in float64."""
 _CLOSE_TO_ONE = 1e-12
 
 
@@ -128,13 +129,13 @@ class LinearScan:
     @property
     def beta(self) -> Float[np.ndarray, "variants traits"]:
         """Trait units per copy of the effect allele; NaN where the variant is not estimable."""
-        return self.score / self.residual_variance[:, self.group_of]
+        return np.asarray(self.score / self.residual_variance[:, self.group_of])
 
     @property
     def standard_error(self) -> Float[np.ndarray, "variants traits"]:
         """``sqrt(W (1 - r^2) / (df V))``, which is beta / t wherever t is not 0."""
         df = self.degrees_of_freedom[:, self.group_of]
-        return self.norm / np.sqrt((df + self.t**2) * self.residual_variance[:, self.group_of])
+        return np.asarray(self.norm / np.sqrt((df + self.t**2) * self.residual_variance[:, self.group_of]))
 
     @property
     def neg_log10_p(self) -> Float[np.ndarray, "variants traits"]:
@@ -144,7 +145,7 @@ class LinearScan:
 
 def peak_bytes(design: LinearDesign, block_size: int) -> int:
     """Return an upper estimate of the bytes that `scan_linear` holds for a block, the block itself included."""
-    n, k, q = design.n_samples, design.right.shape[1], len(design.names)
+    n, k, q = design.n_samples, int(design.right.shape[1]), len(design.names)
     squares = 0 if design.complete else 1
     return block_size * (4 * n * (2 + squares) + 8 * k * 2 + 8 * q * 4) + n * k * 12
 
@@ -197,7 +198,9 @@ def prepare_linear(
         if basis is None or too_few:
             skipped += [(labels[k], "too_few_people") for k in members]
             continue
-        good, unit, norm = _reduce(traits[np.ix_(mask, members)], basis.q, [labels[k] for k in members], skipped)
+        good, unit, norm = _reduce(
+            traits[np.ix_(mask, np.asarray(members))], basis.q, [labels[k] for k in members], skipped
+        )
         if not good.any():
             continue
         kept += [k for k, ok in zip(members, good, strict=True) if ok]
@@ -408,7 +411,7 @@ def _statistics(
     flipped = block.sign < 0
     frequency[flipped] = 1.0 - frequency[flipped]
     if double:
-        _explicit_residuals(design, block, dosage, sums, v, df, group_of, t)
+        _explicit_residuals(design, dosage, sums, v, df, group_of, t)
     unstable = (
         (sums.centred < _UNSTABLE_SHARE * np.maximum(sums.total, 0.0)) | (sums.v < _UNSTABLE_SHARE * sums.centred)
     ) & ((status == 0) | (status == STATUS.index("constant")) | (status == STATUS.index("collinear")))
@@ -445,7 +448,6 @@ def _status(
 
 def _explicit_residuals(
     design: LinearDesign,
-    block: "_kernels.MinorCounts",
     dosage: Float[np.ndarray, "variants samples"],
     sums: _Sums,
     v: Float[np.ndarray, "variants groups"],

@@ -1,4 +1,4 @@
-"""Discovery and replication: do the leads hold in other people?"""
+"""Discovery and replication: whether the leads hold in other people."""
 
 from collections.abc import Mapping
 

@@ -47,8 +47,8 @@ __all__ = [
     "ScanResult",
     "ScanSettings",
     "ShardResult",
-    "full_results",
     "expand_full",
+    "full_results",
     "lambda_gc",
     "merge_shards",
     "prepare_scan",
@@ -190,9 +190,10 @@ def prepare_scan(
     counts = {"with_genotypes": len(samples), "with_traits": len(traits.samples)}
     indexes, labels = [samples, traits.samples], ["genotypes", "traits"]
     matrix: Float[np.ndarray, "people covariates"]
+    covariate_names: tuple[str, ...] = ()
     if covariates is None:
         people = shared_samples(*indexes, names=tuple(labels))
-        matrix, covariate_names = np.empty((len(people), 0)), ()
+        matrix = np.empty((len(people), 0))
     else:
         counts["with_covariates"] = len(covariates.samples)
         people = shared_samples(*indexes, covariates.samples, names=(*labels, "covariates"))
@@ -475,7 +476,7 @@ def _scan_block(
             plan.design, dosage[rows], missing=settings.missing, min_mac=settings.min_mac, precision="double"
         )
         result = _with_rows(result, rows, fine)
-    _count(plan, result, qq, chi2)
+    _count(result, qq, chi2)
     hit_variant, hit_trait, values = _hits_of(fine, rows, first, settings.hits)
     n, frequency = _overall(plan, result, dosage)
     ok = (result.status == 0).any(axis=1)
@@ -559,7 +560,6 @@ def _normal_table() -> tuple[Float[np.ndarray, " grid"], float]:
 
 
 def _count(
-    plan: ScanPlan,
     result: LinearScan,
     qq: Int[np.ndarray, "traits bins"],
     chi2: Int[np.ndarray, "traits chi2_bins"],
@@ -581,7 +581,7 @@ def _count(
 def _chi2_from_neg_log10_p(p: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
     """Return the chi-square (one degree of freedom) with the same p, by the inverse of the normal table."""
     table, step = _normal_table()
-    return np.interp(p, table, np.arange(table.size) * step) ** 2
+    return np.asarray(np.interp(p, table, np.arange(table.size) * step) ** 2)
 
 
 def _input_order(plan: ScanPlan) -> Int[np.ndarray, " traits"]:

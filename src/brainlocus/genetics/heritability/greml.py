@@ -231,7 +231,7 @@ def _fit_group(
     boundary = np.zeros(len(members), dtype=bool)
     if observed.sum() > covariates.shape[1] + 3:
         basis = covariate_basis(covariates[observed]).q
-        y = values[np.ix_(observed, members)]
+        y = values[np.ix_(observed, np.asarray(members))]
         centred = y - y.mean(axis=0)
         left = centred - basis @ (basis.T @ centred)
         total = np.maximum((y**2).sum(axis=0), np.finfo(float).tiny)
@@ -311,7 +311,7 @@ def _maximise(
         h = following
         if float(moved.max(initial=0.0)) < _STEP_TOLERANCE:
             break
-    return h
+    return np.asarray(h)
 
 
 def _slope(
@@ -321,7 +321,7 @@ def _slope(
 
     l'  = -1/2 [sum a - nu sum(w a) / sum w]
     l'' =  1/2 [sum a^2 - nu (2 sum(w a^2) / sum w - (sum(w a) / sum w)^2)]
-    """  # noqa: D205, D400, D415 - the formula belongs to the sentence
+    """  # noqa: D400 - the formula belongs to the sentence
     d = h * (s[:, None] - 1.0) + 1.0
     a = (s[:, None] - 1.0) / d
     w = eta2 / d

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int, Shaped
+from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from brainlocus.core.genotypes import GenotypeSource
 from brainlocus.core.results import ResultTable, concat_results
@@ -122,12 +122,10 @@ def clump(
 
 def _rows_in_panel(results: ResultTable, variants: VariantTable) -> Int[np.ndarray, " rows"]:
     """Return the panel row of each result by variant id (the first of equal ids), -1 where absent."""
-    ids, first = np.unique(variants.variant_id, return_index=True)
-    wanted = results["variant_id"].astype(ids.dtype)
-    if not ids.size:
-        return np.full(wanted.size, -1)
-    place = np.minimum(np.searchsorted(ids, wanted), ids.size - 1)
-    return np.where(ids[place] == wanted, first[place], -1)
+    row_of: dict[str, int] = {}
+    for row, name in enumerate(variants.variant_id.tolist()):
+        row_of.setdefault(name, row)
+    return np.array([row_of.get(name, -1) for name in results["variant_id"].tolist()], dtype=np.int64)
 
 
 @dataclass(slots=True, eq=False)

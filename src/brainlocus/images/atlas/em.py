@@ -44,6 +44,8 @@ MIN_SAMPLE = 8_192
 SAMPLE_PER_COMPONENT = 128
 """Voxels that seeding and restarts use: enough that every component of ordinary size is met a hundred times."""
 SAMPLE_PASSES = 40
+SETTLED = 1e-4
+"""On the sample EM ends, and a move counts as better, at this share of the loss."""
 MONOTONE_SLACK = 1e-11
 """Rise of the loss, as a share of ||X||^2, that float64 sums over voxels can cause."""
 
@@ -378,7 +380,7 @@ def _settle(
     losses: list[float] = []
     for _ in range(SAMPLE_PASSES):
         losses.append(_pass(sample, norms, state))
-        if len(losses) > 1 and losses[-2] - losses[-1] <= 1e-4 * losses[-2]:
+        if len(losses) > 1 and losses[-2] - losses[-1] <= SETTLED * losses[-2]:
             break
     return state, losses[-1]
 
@@ -390,7 +392,7 @@ def _leave_local_optima(
     for _ in range(state.prototypes.shape[0]):
         for move in propose_moves(sample, state.labels, state.prototypes):
             moved, moved_loss = _settle(sample, norms, move.apply(state.prototypes))
-            if moved_loss < loss:
+            if moved_loss < loss * (1 - SETTLED):
                 state, loss = moved, moved_loss
                 break
         else:

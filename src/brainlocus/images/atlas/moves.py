@@ -78,7 +78,7 @@ def propose_moves(
 
 def _merges(
     sample: Float32[np.ndarray, "voxels samples"],
-    members: list[Int[np.ndarray, " rows"]],
+    members: list[Int[np.ndarray, " _rows"]],
     prototypes: Float64[np.ndarray, "components samples"],
 ) -> list[tuple[float, int, int, Float64[np.ndarray, " samples"]]]:
     """Return ``(cost, k, l, prototype)`` for similar pairs.

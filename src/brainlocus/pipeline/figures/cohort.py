@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Shaped
@@ -142,24 +143,22 @@ def _label_top(
     phenotypes: Shaped[np.ndarray, " tests"],
     count: int,
 ) -> None:
-    """Name the strongest phenotypes, each once at its top, leaving out a label that would lie over another."""
-    if not strength.size:
-        return
-    low, high = float(np.min(strength)), float(np.max(strength))
+    """Name the strongest phenotypes at their tops, right or left of the point, where no other label is."""
+    drawn: Any = axis
+    left, right = drawn.get_xlim()
+    low, high = drawn.get_ylim()
+    width, height = 0.11 * (right - left), 0.045 * (high - low)
     done: set[str] = set()
-    taken: list[tuple[float, float]] = []
-    width, height = 0.14 * (np.ptp(place) + 1.0), 0.06 * (high - low + 1e-9)
+    boxes: list[tuple[float, float]] = []
     for k in np.argsort(-strength, kind="stable"):
-        name = str(phenotypes[k])
-        if len(done) >= count:
-            return
-        overlaps = any(abs(place[k] - x) < width and abs(strength[k] - y) < height for x, y in taken)
-        if name in done:
+        name, x, y = str(phenotypes[k]), float(place[k]), float(strength[k])
+        if name in done or len(done) >= count:
             continue
         done.add(name)
-        if overlaps:
-            continue
-        taken.append((float(place[k]), float(strength[k])))
-        axis.annotate(  # type: ignore[attr-defined]
-            name, (place[k], strength[k]), xytext=(4, 2), textcoords="offset points", fontsize=7
-        )
+        for start, offset, side in ((x, 4, "left"), (x - width, -4, "right")):
+            if start >= left and not any(abs(start - u) < width and abs(y - v) < height for u, v in boxes):
+                boxes.append((start, y))
+                drawn.annotate(
+                    name, (x, y), xytext=(offset, 2), textcoords="offset points", fontsize=7, ha=side
+                )  # fmt: skip
+                break

@@ -111,10 +111,9 @@ def _read_shard(path: Path) -> ShardResult:
     with np.load(path, allow_pickle=False) as stored:
         full = None
         if "full.t" in stored:
-            full = FullScan(
-                **{f.name: stored[f"full.{f.name}"] if f"full.{f.name}" in stored else None for f in fields(FullScan)}
-            )
-        plain = {f.name: stored[f.name] for f in fields(ShardResult) if f.name != "full"}
+            kept: dict[str, Any] = {f.name: stored.get(f"full.{f.name}") for f in fields(FullScan)}
+            full = FullScan(**kept)
+        plain: dict[str, Any] = {f.name: stored[f.name] for f in fields(ShardResult) if f.name != "full"}
         plain |= {"start": int(plain["start"]), "stop": int(plain["stop"])}
         return ShardResult(**plain, full=full)
 
@@ -301,7 +300,8 @@ def _report(result: ScanResult, plan: ScanPlan, source: GenotypeSource, n_varian
     summary = [
         f"{plan.counts['analysed']:,} people (of {plan.counts['with_genotypes']:,} with genotypes and "
         f"{plan.counts['with_traits']:,} with traits), {len(plan.design.names):,} traits, {n_variants:,} variants",
-        f"{counts['tests']:,} tests, {len(result.hits):,} hits at p <= {plan.settings.hits:g}; median lambda {middle:.3f}",
+        f"{counts['tests']:,} tests, {len(result.hits):,} hits at p <= {plan.settings.hits:g}; "
+        f"median lambda {middle:.3f}",
     ]
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")

@@ -1,0 +1,81 @@
+"""Naive genotype statistics: loops and exact rationals."""
+
+from fractions import Fraction
+from math import comb
+
+import numpy as np
+
+
+def naive_hwe(n_one, n_het, n_two, *, mid_p=False):
+    """Return the exact Hardy-Weinberg p as a fraction: every possible number of heterozygotes, in full."""
+    n, a = n_one + n_het + n_two, 2 * n_one + n_het
+
+    def probability(het):
+        return Fraction(2**het * comb(n, het) * comb(n - het, (a - het) // 2), comb(2 * n, a))
+
+    possible = [h for h in range(a % 2, min(a, 2 * n - a) + 1, 2)]
+    observed = probability(n_het)
+    p = sum((probability(h) for h in possible if probability(h) <= observed), Fraction(0))
+    if mid_p:
+        p -= sum((probability(h) for h in possible if probability(h) == observed), Fraction(0)) / 2
+    return p
+
+
+def naive_grm(dosage, *, scale, missing):
+    """Return the GRM one pair at a time."""
+    n = dosage.shape[1]
+    total, count = np.zeros((n, n)), np.zeros((n, n))
+    for row in dosage.astype(float):
+        called = ~np.isnan(row)
+        mean = row[called].mean()
+        x = np.where(called, row - mean, 0.0)
+        sd = np.sqrt(mean * (1 - mean / 2)) if scale == "expected" else np.sqrt((x**2).sum() / n)
+        if sd < 1e-9:
+            continue
+        for i in range(n):
+            for j in range(n):
+                if missing == "mean" or (called[i] and called[j]):
+                    total[i, j] += x[i] * x[j] / sd**2
+                    count[i, j] += 1
+    return total / count, count
+
+
+def naive_r2(x, y):
+    """Return the squared correlation over pairwise-complete people."""
+    both = ~(np.isnan(x) | np.isnan(y))
+    return np.corrcoef(x[both], y[both])[0, 1] ** 2
+
+
+def naive_haplotype_r2(x, y, *, rounds=20_000):
+    """Return r2 of haplotype frequencies by expectation-maximisation from many starts, keeping the likeliest."""
+    both = ~(np.isnan(x) | np.isnan(y))
+    table = np.zeros((3, 3))
+    for a, b in zip(x[both].astype(int), y[both].astype(int), strict=True):
+        table[a, b] += 1
+    best = (-np.inf, np.nan)
+    n = table.sum()
+    p, q = (table.sum(1) @ [0, 1, 2]) / (2 * n), (table.sum(0) @ [0, 1, 2]) / (2 * n)
+    for start in np.linspace(0.01, 0.99, 7):
+        f11 = max(0.0, p + q - 1) + start * (min(p, q) - max(0.0, p + q - 1))
+        for _ in range(rounds):
+            f12, f21, f22 = p - f11, q - f11, 1 - p - q + f11
+            share = f11 * f22 / (f11 * f22 + f12 * f21) if f11 * f22 + f12 * f21 > 0 else 0.5
+            new = (2 * table[2, 2] + table[2, 1] + table[1, 2] + share * table[1, 1]) / (2 * n)
+            if abs(new - f11) < 1e-15:
+                break
+            f11 = new
+        f = np.array([[1 - p - q + f11, q - f11], [p - f11, f11]])
+        likelihood = 0.0
+        for a in range(3):
+            for b in range(3):
+                chance = sum(
+                    f[a1, b1] * f[a - a1, b - b1]
+                    for a1 in (0, 1)
+                    for b1 in (0, 1)
+                    if 0 <= a - a1 <= 1 and 0 <= b - b1 <= 1
+                )
+                if table[a, b]:
+                    likelihood += table[a, b] * np.log(max(chance, 1e-300))
+        if likelihood > best[0] + 1e-9:
+            best = (likelihood, (f11 - p * q) ** 2 / (p * (1 - p) * q * (1 - q)))
+    return best[1]

@@ -1,0 +1,124 @@
+"""Counts against loops, and quality control against planted faults."""
+
+import numpy as np
+import pytest
+
+from brainlocus.core import AlignmentError, ArrayGenotypes, SampleIndex, VariantTable
+from brainlocus.core.text import text_array
+from brainlocus.genetics.genotypes import PRESETS, QcSettings, count_genotypes, duplicate_variants, quality_control
+
+
+def variants_at(chromosome, position, *, effect=None, other=None, names=None):
+    m = len(position)
+    return VariantTable(
+        np.array(chromosome, dtype=np.str_),
+        np.array(position),
+        text_array(effect or ["A"] * m),
+        text_array(other or ["G"] * m),
+        text_array(names or [f"v{k}" for k in range(m)]),
+        "GRCh37",
+    )
+
+
+def source_of(dosage, chromosome=None, **about):
+    m, n = dosage.shape
+    table = variants_at(chromosome or ["1"] * m, np.arange(1, m + 1), **about)
+    return ArrayGenotypes(SampleIndex.of([f"p{k}" for k in range(n)]), table, dosage)
+
+
+def draw(rng, m, n, frequency=None):
+    p = rng.uniform(0.2, 0.8, m) if frequency is None else frequency
+    return rng.binomial(2, np.broadcast_to(p, m)[:, None], (m, n)).astype(np.float32)
+
+
+def test_counts_are_those_of_a_loop_and_do_not_depend_on_the_block_size():
+    rng = np.random.default_rng(1)
+    dosage = draw(rng, 150, 37)
+    dosage[rng.random(dosage.shape) < 0.1] = np.nan
+    founders = rng.random(37) < 0.5
+    sets = rng.integers(-1, 2, 150)
+    small = count_genotypes(source_of(dosage), sets=sets, founders=founders, memory_bytes=4 * 37 * 3 * 64)
+    large = count_genotypes(source_of(dosage), sets=sets, founders=founders)
+    for j in range(150):
+        row = dosage[j]
+        expected = [(row == 2).sum(), (row == 1).sum(), (row == 0).sum(), np.isnan(row).sum()]
+        assert small.variant[j].tolist() == expected
+        assert small.founder[j, :3].tolist() == [(row[founders] == k).sum() for k in (2, 1, 0)]
+        assert small.effect_allele_frequency[j] == pytest.approx(np.nanmean(row) / 2)
+        assert small.missing_rate[j] == pytest.approx(np.isnan(row).mean())
+    for s in (0, 1):
+        assert small.sample_missing[:, s].tolist() == np.isnan(dosage[sets == s]).sum(axis=0).tolist()
+        assert small.sample_het[:, s].tolist() == (dosage[sets == s] == 1).sum(axis=0).tolist()
+    np.testing.assert_array_equal(small.variant, large.variant)
+    np.testing.assert_allclose(small.sample_expected_het, large.sample_expected_het, rtol=1e-12)
+
+
+def test_duplicates_keep_the_best_called_then_the_first():
+    variants = variants_at(
+        ["1", "1", "1", "1", "2", "1", "1"],
+        [5, 5, 5, 5, 5, 0, 0],
+        effect=["A", "G", "A", "A", "A", "A", "A"],
+        other=["G", "A", "T", "G", "G", "G", "G"],
+    )
+    duplicate = duplicate_variants(variants, np.array([3, 1, 0, 1, 0, 0, 0]))
+    assert duplicate.tolist() == [True, False, False, True, False, False, False]
+
+
+def test_planted_faults_are_found_with_their_reasons():
+    rng = np.random.default_rng(2)
+    n, m = 300, 1300
+    dosage = draw(rng, m, n)
+    chromosome = ["1"] * 300 + ["X"] * 1000
+    sex = np.where(np.arange(n) < 150, 1, 2).astype(np.int8)
+    share = dosage[300:].mean(axis=1) / 2
+    dosage[300:, :150] = 2 * rng.binomial(1, share[:, None], (1000, 150))  # males carry one X, coded 0 or 2
+    sex[7], sex[200] = 2, 1  # wrongly reported
+    sex[8] = 0  # unknown is no mismatch
+    dosage[:300, 20][rng.random(300) < 0.2] = np.nan
+    dosage[:300, 21] = 1  # far too heterozygous
+    dosage[10] = 0
+    dosage[10, :3] = 1  # MAF 0.5 %
+    dosage[11, rng.random(n) < 0.1] = np.nan
+    dosage[12] = 2 * rng.binomial(1, 0.5, n)  # no heterozygotes
+    source = source_of(dosage, chromosome)
+    result = quality_control(source, QcSettings(), sex=sex)
+    why = dict(zip(result.samples["participant_id"].tolist(), result.samples["reason"].tolist(), strict=True))
+    assert {k: v for k, v in why.items() if v} == {
+        "p7": "sex_mismatch", "p200": "sex_mismatch", "p20": "sample_missing", "p21": "heterozygosity",
+    }  # fmt: skip
+    reasons = result.variants["reason"].tolist()
+    assert {k: r for k, r in enumerate(reasons) if r} == {10: "maf", 11: "variant_missing", 12: "hwe"}
+    assert len(result.keep_samples) == n - 4
+    assert result.keep_variants.size == m - 3
+    assert result.flow[0].step == "start"
+    assert result.flow[-1].n_samples == n - 4
+    # Frequencies are those of the people who stayed.
+    kept = [k for k in range(n) if not why[f"p{k}"]]
+    np.testing.assert_allclose(
+        result.variants["effect_allele_frequency"], np.nanmean(dosage[:, kept], axis=1) / 2, rtol=1e-6
+    )
+
+
+def test_presets_hold_the_published_thresholds():
+    first = PRESETS["covariance"]
+    assert (first.max_sample_missing, first.min_maf, first.max_variant_missing, first.min_hwe_p) == (
+        0.03, 0.01, 0.03, 1e-10,
+    )  # fmt: skip
+    assert (PRESETS["susceptibility"].min_maf, PRESETS["susceptibility"].min_hwe_p) == (0.01, 1e-7)
+
+
+def test_keep_list_founders_and_bad_input():
+    rng = np.random.default_rng(3)
+    source = source_of(draw(rng, 60, 50))
+    loose = QcSettings(max_heterozygosity_sd=None)
+    result = quality_control(source, loose, keep=SampleIndex.of(["p3", "p4", "p5", "p9", "p11", "p12", "stranger"]))
+    assert result.keep_samples.ids.tolist() == ["p3", "p4", "p5", "p9", "p11", "p12"]
+    assert (result.samples["reason"] == "not_listed").sum() == 44
+    nobody = quality_control(source, loose, founders=np.zeros(50, dtype=bool))
+    assert nobody.notes == ("No founders: Hardy-Weinberg was tested among everyone.",)
+    with pytest.raises(AlignmentError, match=r"None of the 1 listed participants \(\['x'\]"):
+        quality_control(source, keep=SampleIndex.of(["x"]))
+    with pytest.raises(AlignmentError, match="0 variants"):
+        quality_control(source_of(np.zeros((5, 50), dtype=np.float32)), loose)
+    with pytest.raises(ValueError, match="min_maf lies in"):
+        QcSettings(min_maf=2.0)
