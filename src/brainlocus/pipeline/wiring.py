@@ -199,7 +199,10 @@ def _gwas(w: Wiring) -> Wired | None:
 def _heritability(w: Wiring) -> Wired | None:
     grm = w.output("grm")
     wired = _given(grm=grm and grm.with_name(f"{grm.name}.grm.bin"), traits=_measures(w))
-    return None if wired is None else {**wired, **_covariates(w)}
+    if wired is None:
+        return None
+    own = w.inputs.get("genotypes") if w.settings["heritability"]["per_trait_variants"] else None
+    return {**wired, **_covariates(w), "genotypes": own}
 
 
 def _clump(w: Wiring) -> Wired | None:

@@ -71,7 +71,7 @@ class ClumpResult:
     loci: ResultTable
     """trait, locus, chromosome, start, stop, top_variant_id, neg_log10_p, n_lead, n_independent, n_variants."""
     n_absent: int
-    """Rows with p <= p2 whose variant is not in the LD panel; they take no part."""
+    """Rows with p <= p2 whose variant is not in the LD panel, or has no position there; they take no part."""
 
 
 def clump_peak_bytes(n_samples: int, n_chunks: int = 16) -> int:
@@ -103,7 +103,7 @@ def clump(
     rules = settings or ClumpSettings()
     strong = results.take(results["neg_log10_p"] >= -np.log10(rules.p2) - 1e-12)
     rows = _rows_in_panel(strong, panel.variants)
-    found = rows >= 0
+    found = (rows >= 0) & (panel.variants.position[rows] > 0)
     strong, rows = strong.take(found), rows[found]
     ld = _PanelLd(
         panel, rules.ld, rules.kb * 1000.0, max(int(memory_bytes // (_CHUNK * len(panel.samples) * 4 + 1)), 4)

@@ -1,15 +1,17 @@
 """``heritability greml``."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from brainlocus.core import SchemaError
+from brainlocus.core import Grm, PhenotypeTable, SchemaError, concat_results, select_genotypes, shared_samples
+from brainlocus.genetics.genotypes import count_genotypes, genetic_relationships
 from brainlocus.genetics.heritability import greml, greml_peak_bytes
-from brainlocus.io import grm_files, read_grm, write_results
+from brainlocus.io import grm_files, open_genotypes, read_grm, write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
 from brainlocus.pipeline.genomes import keep_people, read_covariates
 from brainlocus.pipeline.people import choose_traits, formula_columns
@@ -29,6 +31,14 @@ class HeritabilityGremlConfig(StepConfig):
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     unconstrained: bool = Field(False, description="Let h2 be negative: unbiased for averages over traits")
+    genotypes: InputPath | None = Field(None, description="Genotypes, for --per-trait-variants")
+    per_trait_variants: bool = Field(
+        False,
+        description="Judge variants among the people with a trait and make that trait's own matrix, as GEMMA does; "
+        "GRM then only says which people are in it",
+    )
+    min_maf: float = Field(0.01, ge=0, le=0.5, description="With --per-trait-variants: minor allele frequency")
+    max_missing: float = Field(0.05, ge=0, le=1, description="With --per-trait-variants: missing calls of a variant")
 
 
 def heritability_greml(config: HeritabilityGremlConfig, out: Path, context: Context) -> StepResult:
@@ -44,17 +54,20 @@ def heritability_greml(config: HeritabilityGremlConfig, out: Path, context: Cont
     besides = formula_columns(config.formula)
     if covariates is not None and covariates is not table:
         besides |= set(covariates.names)
+    names = choose_traits(table, config.columns, besides=besides)
+    arguments: dict[str, Any] = {
+        "covariates": covariates,
+        "formula": formula,
+        "unconstrained": config.unconstrained,
+        "memory_bytes": context.memory_bytes,
+    }
     try:
         with threadpool_limits(limits=context.threads):
-            result = greml(
-                grm,
-                table,
-                covariates=covariates,
-                formula=formula,
-                names=choose_traits(table, config.columns, besides=besides),
-                unconstrained=config.unconstrained,
-                memory_bytes=context.memory_bytes,
-            )
+            if config.per_trait_variants:
+                matrices = _trait_matrices(config, grm, table, names, context)
+                result = concat_results([greml(own, table, names=[name], **arguments) for name, own in matrices])
+            else:
+                result = greml(grm, table, names=names, **arguments)
     except ValueError as error:
         raise SchemaError(str(error)) from error
     write_results(result, out)
@@ -73,6 +86,29 @@ def heritability_greml(config: HeritabilityGremlConfig, out: Path, context: Cont
         lines if len(lines) <= 10 else [*lines[:5], f"... {len(lines)} traits, mean h2 {np.nanmean(result['h2']):.4f}"]
     )
     return StepResult(counts, n_failed=failed, summary=tuple(shown))
+
+
+def _trait_matrices(
+    config: HeritabilityGremlConfig, grm: Grm, table: PhenotypeTable, names: Sequence[str], context: Context
+) -> Iterator[tuple[str, Grm]]:
+    """Yield each trait with the matrix of all people from the variants that pass among those who have the trait."""
+    if config.genotypes is None:
+        raise SchemaError("--per-trait-variants needs --genotypes.")
+    source = select_genotypes(open_genotypes(config.genotypes), samples=grm.samples)
+    block_bytes = min(context.memory_bytes // 4, 1 << 28)
+    for name in context.progress.track(names, "Relationship matrices", len(names)):
+        observed = table.samples.take(~np.isnan(table.column(name).values))
+        people = shared_samples(grm.samples, observed, names=("the GRM", f"trait {name!r}"))
+        counted = count_genotypes(select_genotypes(source, samples=people), memory_bytes=block_bytes)
+        frequency = np.nan_to_num(counted.effect_allele_frequency, nan=0.0)
+        passes = (np.minimum(frequency, 1.0 - frequency) >= config.min_maf) & (
+            counted.missing_rate <= config.max_missing
+        )
+        chosen = select_genotypes(source, variants=passes)
+        yield (
+            name,
+            genetic_relationships(chosen, scale="observed", missing="mean", memory_bytes=context.memory_bytes),
+        )
 
 
 def _estimate(config: HeritabilityGremlConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001

@@ -82,7 +82,7 @@ def loci_clump(config: LociClumpConfig, out: Path, context: Context) -> StepResu
     }
     line = (
         f"{counts['loci']} loci, {counts['leads']} lead and {counts['independent']} independent variants; "
-        f"{result.n_absent} associations are not in the panel"
+        f"{result.n_absent} associations are not in the panel or have no position there"
     )
     return StepResult(counts, summary=(line, *notes))
 

@@ -122,10 +122,13 @@ def _kept(table: ResultTable) -> Bool[np.ndarray, " rows"]:
     return table["reason"] == "" if "reason" in table.names else np.ones(len(table), dtype=bool)
 
 
-def _write_variants(store: StoreWriter, config: StoreBuildConfig, n: int | None) -> None:
+def _write_variants(store: StoreWriter, config: StoreBuildConfig, n: int | None) -> int:
+    """Write the variants that have a place; return how many have none."""
     assert config.gwas is not None  # noqa: S101 - checked by the caller
     table = read_results(config.gwas / "variants.parquet")
     table = table.take(_kept(table))
+    placed = table["position"] > 0
+    table = table.take(placed)
     variants = VariantTable(
         table["chromosome"].astype(np.str_),
         table["position"].astype(np.int64),
@@ -137,6 +140,7 @@ def _write_variants(store: StoreWriter, config: StoreBuildConfig, n: int | None)
     frequency = table["effect_allele_frequency"].astype(np.float64)
     info = table["info"].astype(np.float64) if "info" in table.names else None
     store.write_variants(variants, frequency, n=n, info=info, duplicates=config.duplicates)
+    return int((~placed).sum())
 
 
 def _phenotype(trait: str, config: StoreBuildConfig, atlases: _Atlases, **known: Any) -> PhenotypeInfo:
@@ -173,7 +177,9 @@ def _add_scans(store: StoreWriter, config: StoreBuildConfig, atlases: _Atlases, 
     traits = read_results(config.gwas / "traits.parquet")
     scanned = _kept(traits)
     n = traits["n"].astype(np.float64)
-    _write_variants(store, config, int(np.nanmax(n[scanned])) if scanned.any() else None)
+    n_unplaced = _write_variants(store, config, int(np.nanmax(n[scanned])) if scanned.any() else None)
+    if n_unplaced:
+        context.progress.say(f"{n_unplaced} variants have no position and are left out of the store")
     rows = range(len(traits))
     for row in context.progress.track(rows, "Storing genome scans", len(traits)):
         name = str(traits["trait"][row])
