@@ -97,7 +97,7 @@ def run() -> list[Measurement]:
             "1 M variants",
             {
                 "Region of 500 kb": ("/phenotypes/P1/region?chrom=3&start={at}&end={end}", 25.0),
-                "Top 100 hits": ("/phenotypes/P1/hits?limit=100", 20.0),
+                "Top 100 hits": ("/phenotypes/P1/hits?limit=100", 10.0),
                 "Search of an rs number": ("/search?q=rs{k}00", 30.0),
                 "Manhattan file": ("/phenotypes/P1/manhattan", 15.0),
             },

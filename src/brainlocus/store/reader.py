@@ -296,7 +296,10 @@ class LocalStore:
         """Return one phenotype's hits, strongest first."""
         where = "WHERE h.pid = ? AND h.nlog10p >= ?"
         base = [self._file("gwas/hits.parquet"), int(pid), float(min_neg_log10_p)]
-        total = self.query(f"SELECT count(*) AS n FROM read_parquet(?) h {where}", base)["n"][0].as_py()
+        if min_neg_log10_p <= self.meta["thresholds"]["hits_min"]:
+            total = self._by_pid[pid]["n_hits"]
+        else:
+            total = self.query(f"SELECT count(*) AS n FROM read_parquet(?) h {where}", base)["n"][0].as_py()
         sql = f"SELECT * FROM read_parquet(?) h {where} ORDER BY h.nlog10p DESC, h.vid LIMIT ? OFFSET ?"
         rows = self.query(sql, [*base, int(limit), int(offset)]).to_pylist()
         return VariantPage([self._public(row) for row in rows], int(total))
