@@ -74,6 +74,7 @@ def contents(root):
             content.pop(part, None)
         for one in content.get("inputs", []):
             one.pop("path")
+            one.pop("size_bytes")  # of folders that hold times
         found[name] = content
     return found
 
