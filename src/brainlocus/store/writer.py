@@ -386,7 +386,8 @@ class StoreWriter:
         vid, beta, error, nlog = vid[rows], beta[rows], error[rows], nlog[rows]
         if (np.diff(vid) == 0).any():
             raise SchemaError(f"Phenotype {info.phenotype_id!r} has two rows for one variant; keep one of them.")
-        lambda_gc = genomic_inflation(beta, error) if info.lambda_gc is None else info.lambda_gc
+        given = info.lambda_gc
+        lambda_gc = genomic_inflation(beta, error) if given is None or np.isnan(given) else given
         columns = {
             "vid": vid,
             "beta": round_mantissa(beta, bits=BETA_BITS if bits else None),
@@ -399,7 +400,7 @@ class StoreWriter:
         return {
             "n_hits": hits,
             "n_variants": int(vid.size),
-            "max_nlog10p": float(nlog.max()) if nlog.size else None,
+            "max_nlog10p": float(columns["nlog10p"].max()) if nlog.size else None,
             "lambda_gc": lambda_gc,
         }
 
