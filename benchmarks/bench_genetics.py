@@ -60,7 +60,8 @@ def _measured(command: list[str]) -> tuple[float, float]:
     """Return CPU and wall seconds of a process that must succeed."""
 
     def once() -> None:
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
     ((_, wall), cpu) = cpu_seconds(lambda: wall_seconds(once))
     return cpu, wall
@@ -68,6 +69,7 @@ def _measured(command: list[str]) -> tuple[float, float]:
 
 def _row(name: str, command: list[str], target: float | None = None) -> Measurement:
     cpu, wall = _measured(command)
+    print(f"{name}: {cpu:.2f} CPU s, {wall:.2f} s wall", file=sys.stderr, flush=True)
     return Measurement(name, cpu, "CPU s", target, f"{wall:.2f} s wall")
 
 
@@ -81,7 +83,7 @@ def run() -> list[Measurement]:
         rows: list[Measurement] = []
 
         def ours(label: str, *arguments: object, target: float | None = None) -> None:
-            out = folder / f"out{len(rows)}"
+            out = folder / (f"out{len(rows)}" + (".parquet" if arguments[0] == "heritability" else ""))
             command = [*COMMAND, *map(str, arguments), "--out", str(out), *common]
             rows.append(_row(f"brainlocus {label}", command, target))
 
@@ -116,9 +118,8 @@ def run() -> list[Measurement]:
         ours("genotypes qc", "genotypes", "qc", bed, target=1.0)
         plink("--freq --missing --hardy", "--bfile", g, "--freq", "--missing", "--hardy")
         ours("genotypes grm", "genotypes", "grm", bed, target=14.0)
-        plink("--make-grm-bin", "--bfile", g, "--make-grm-bin")
         ours("genotypes pca, 40 exact", "genotypes", "pca", bed, "--components", "40", target=22.0)
-        grm = folder / f"out{len(rows) - (3 if shutil.which('plink2') else 2)}.grm.bin"
+        grm = folder / f"out{len(rows) - 2}.grm.bin"
         ours("heritability greml, 32 traits", "heritability", "greml", grm, folder / "t32.tsv")
         return rows
 
