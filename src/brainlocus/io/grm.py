@@ -59,12 +59,11 @@ def read_grm(prefix: Path) -> Grm:
 def write_grm(grm: Grm, prefix: Path) -> list[Path]:
     """Write a GRM as float32 and return its files."""
     files = grm_files(prefix)
-    lower = np.tril_indices(len(grm.samples))
-    counts = grm.n_variants
-    flat_counts = np.full(lower[0].size, counts) if isinstance(counts, float) else counts[lower]
-    for file, values in zip(files[:2], (grm.matrix[lower], flat_counts), strict=True):
-        with atomic_path(file) as partial:
-            values.astype(_FLOAT).tofile(partial)
+    for file, values in zip(files[:2], (grm.matrix, grm.n_variants), strict=True):
+        with atomic_path(file) as partial, partial.open("wb") as stream:
+            for row in range(len(grm.samples)):
+                line = np.full(row + 1, values) if isinstance(values, float) else values[row, : row + 1]
+                stream.write(line.astype(_FLOAT).tobytes())
     with atomic_path(files[2]) as partial:
         partial.write_text("".join(f"{i}\t{i}\n" for i in grm.samples.ids.tolist()), encoding="utf-8")
     return files
@@ -79,7 +78,9 @@ def _triangle(file: Path, n_samples: int) -> Float[np.ndarray, "samples samples"
             "The file is truncated or the .grm.id belongs to another."
         )
     matrix = np.zeros((n_samples, n_samples))
-    rows, columns = np.tril_indices(n_samples)
-    matrix[rows, columns] = np.fromfile(file, dtype=_FLOAT)
-    matrix[columns, rows] = matrix[rows, columns]
+    with file.open("rb") as stream:
+        for row in range(n_samples):
+            line = np.fromfile(stream, dtype=_FLOAT, count=row + 1)
+            matrix[row, : row + 1] = line
+            matrix[: row + 1, row] = line
     return matrix

@@ -68,8 +68,11 @@ def standardise(
 
 
 def grm_peak_bytes(n_samples: int, block_size: int = _BLOCK) -> int:
-    """Return an upper estimate of the bytes held by `genetic_relationships`: three n x n, and the blocks."""
-    return n_samples * n_samples * (8 + 8 + 4) + 4 * n_samples * block_size * 4
+    """Return an upper estimate of the bytes held by `genetic_relationships`.
+
+    Products and counts in float64, one product in float32 with its float64 sum, and five copies of a block.
+    """
+    return n_samples * n_samples * (8 + 8 + 4) + 4 * n_samples * block_size * 5
 
 
 def genetic_relationships(
@@ -112,18 +115,39 @@ def genetic_relationships(
                 _count_both(absent, both_missing)
     if not n_variants:
         raise ValueError("No variant varies among these people; a GRM needs variants.")
-    full = np.tril(lower) + np.tril(lower, -1).T
     if not missing_of.any():
-        return Grm(source.samples, full / n_variants, float(n_variants))
-    both = np.tril(both_missing) + np.tril(both_missing, -1).T
-    counts = n_variants - missing_of[:, None] - missing_of[None, :] + both
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return Grm(source.samples, np.where(counts > 0, full / counts, np.nan), counts)
+        _divide_by_number(lower, float(n_variants))
+        return Grm(source.samples, lower, float(n_variants))
+    _divide_by_counts(lower, both_missing, missing_of, float(n_variants))
+    return Grm(source.samples, lower, both_missing)
 
 
 def _gram(values: Float32[np.ndarray, "variants samples"]) -> Float[np.ndarray, "samples samples"]:
     """Return the lower triangle of X'X: half the work of a full product."""
     return np.asarray(scipy.linalg.blas.ssyrk(1.0, values.T, lower=True))
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _divide_by_number(lower, number):  # noqa: ANN001, ANN202 - numba
+    """Divide the lower triangle and mirror it, in place."""
+    for i in range(lower.shape[0]):
+        for k in range(i + 1):
+            lower[i, k] /= number
+            lower[k, i] = lower[i, k]
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _divide_by_counts(lower, both, missing_of, n_variants):  # noqa: ANN001, ANN202 - numba
+    """Turn counts missing in both into counts called in both, divide by them, and mirror both, in place."""
+    for i in range(lower.shape[0]):
+        for k in range(i + 1):
+            count = n_variants - missing_of[i] - missing_of[k] + both[i, k]
+            both[i, k] = count
+            both[k, i] = count
+            lower[i, k] = lower[i, k] / count if count > 0.0 else np.nan
+            lower[k, i] = lower[i, k]
 
 
 @njit(cache=True, nogil=True)
