@@ -16,6 +16,7 @@ from brainlocus.io import (
     write_table,
     write_volume,
 )
+from tests.real_data import abide
 
 SHAPE, AFFINE = (10, 11, 9), np.diag([4.0, 4, 4, 1])
 N, SITES, PARCELS = 90, 3, 4
@@ -114,6 +115,32 @@ def test_atlas_fit_is_the_same_on_every_executor(study, atlas, capsys):
     for scale in ("C2", "C4"):
         for name in ("labels.nii.gz", "components.npy", "atlas.png"):
             assert (study / "again" / scale / name).read_bytes() == (atlas / scale / name).read_bytes()
+
+
+def test_interrupted_fit_resumes_to_the_same_files(study, atlas, capsys, monkeypatch):
+    from brainlocus.pipeline.steps import atlas as step
+
+    whole = step._fit_scale
+
+    def stop_at_the_second(task, path):
+        if task.scale == 4:
+            raise KeyboardInterrupt
+        whole(task, path)
+
+    arguments = ["atlas", "fit", study / "bids", "--scales", "2,4", "--out", study / "resumed", "--quiet"]
+    monkeypatch.setattr(step, "_fit_scale", stop_at_the_second)
+    code, _ = run(capsys, *arguments)
+    assert code == 130
+    assert not (study / "resumed").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(step, "convert_images", None)  # must not be read again
+    code, _ = run(capsys, *arguments, "--resume")
+    assert code == 0
+    for scale in ("C2", "C4"):
+        for name in ("labels.nii.gz", "components.npy", "loadings.npy", "labels.json", "atlas.png", "loss.png"):
+            assert (study / "resumed" / scale / name).read_bytes() == (atlas / scale / name).read_bytes()
+    here, there = (json.loads((study / f"{name}.json").read_text()) for name in ("resumed", "atlas"))
+    assert here["counts"] == there["counts"]
 
 
 def test_idp_extract_sums_agree_across_scales(idps):
@@ -269,3 +296,28 @@ def test_damaged_image_is_named(study, capsys, tmp_path):
     assert "truncated or damaged" in errors
     assert str(bad) in errors
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bids"]
+
+
+def test_abide_through_the_command_line(capsys, tmp_path):
+    """Issue 2's real input: site eta^2 0.208 before, about 0.011 after; then a signature of sex."""
+    table, names = abide()
+    columns = ["subject_id", "site", "age", "sex", "asd", *names]
+    table[columns].to_csv(tmp_path / "abide.csv", index=False)
+    code, _ = run(
+        capsys, "cohort", "harmonise", tmp_path / "abide.csv", "--batch", "site", "--preserve", "age + sex + asd",
+        "--nuisance", "age + I(age**2) + I(age**3) + sex + asd",
+        "--report", tmp_path / "sites", "--model", tmp_path / "m.npz", "--out", tmp_path / "clean.parquet", "--quiet",
+    )  # fmt: skip
+    assert code == 0
+    counts = json.loads((tmp_path / "clean.parquet.json").read_text())["counts"]
+    assert (counts["participants"], counts["traits"], len(counts["sites"])) == (1031, 201, 34)
+    assert counts["before"]["mean_eta2"] == pytest.approx(0.208, abs=5e-4)
+    assert counts["after"]["mean_eta2"] == pytest.approx(0.0107, abs=5e-5)
+    code, _ = run(
+        capsys, "signature", "train", tmp_path / "abide.csv", "--diagnosis", "sex", "--patient", "M", "--batch", "site",
+        "--preserve", "age", "--traits", "*_thickness", "--repeats", 2, "--inner-folds", 2, "--out", tmp_path / "sex",
+        "--quiet",
+    )  # fmt: skip
+    assert code == 0
+    performance = json.loads((tmp_path / "sex/performance.json").read_text())
+    assert performance["balanced_accuracy"]["mean"] > 0.55

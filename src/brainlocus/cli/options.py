@@ -26,7 +26,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--memory", default="", metavar="SIZE", help="Memory to stay within, such as 8GiB.  "
                          "[default: 3/4 of free]"),
             click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random."),
-            click.option("--executor", default="serial", show_default=True, metavar="SPEC",
+            click.option("--executor", default="threads", show_default=True, metavar="SPEC",
                          help=f"Where tasks run: {', '.join(EXECUTORS)}. The result is the same."),
             click.option("--resume", is_flag=True, help="Take up finished work; refuse if inputs or settings differ."),
             click.option("--quiet", is_flag=True, help="No progress."),

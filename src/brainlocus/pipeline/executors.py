@@ -32,7 +32,7 @@ _RETRIES = 2
 
 @dataclass(frozen=True, slots=True)
 class _Limited(Generic[Item, Result]):
-    """Calls a function with a bounded number of BLAS threads; picklable."""
+    """Calls a function with a given number of BLAS threads; picklable."""
 
     function: Callable[[Item], Result]
     blas_threads: int
@@ -46,13 +46,11 @@ class _Limited(Generic[Item, Result]):
 class SerialExecutor:
     """One task after the other in this process; a debugger works."""
 
-    threads: int = 1
-    """BLAS threads a task may use."""
     workers: int = 1
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield ``function(item)`` for every item, in order."""
-        return map(_Limited(function, self.threads), items)
+        return map(_Limited(function, 1), items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,8 @@ def make_executor(spec: str, *, threads: int) -> Executor:
     spec
         ``serial``, ``threads`` or ``processes``.
     threads
-        CPUs in all: BLAS threads of the one worker, or workers with one BLAS thread each.
+        Workers; each task has one BLAS thread on every executor, because matrix products round differently with
+        another number of threads and the result must not depend on the executor.
 
     Raises
     ------
@@ -139,7 +138,7 @@ def make_executor(spec: str, *, threads: int) -> Executor:
         An unknown name.
     """
     if spec == "serial":
-        return SerialExecutor(threads)
+        return SerialExecutor()
     if spec == "threads":
         return ThreadExecutor(threads)
     if spec == "processes":

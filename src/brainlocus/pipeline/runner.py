@@ -43,7 +43,7 @@ class RunOptions:
     memory_bytes: int = 0
     """0: three quarters of what is free now."""
     seed: int = 0
-    executor: str = "serial"
+    executor: str = "threads"
     resume: bool = False
     quiet: bool = False
     log: Path | None = None
@@ -222,6 +222,12 @@ def is_current(step: Step[Any], config: StepConfig, out: Path, options: RunOptio
     return left.get("key") == key
 
 
+def _exists(out: Path, step: Step[Any]) -> bool:
+    if step.out == "prefix":
+        return any(path != manifest_path(out) for path in out.parent.glob(f"{out.name}.*"))
+    return out.exists()
+
+
 def _work_folder(out: Path) -> Path:
     return out.with_name(f".{out.name}.work")
 
@@ -243,7 +249,7 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
     record = {"key": key, "step": step.name, "version": __version__, "parameters": parameters, "seed": options.seed}
     work = _work_folder(out)
     done = _read_key(manifest_path(out))
-    if options.resume and out.exists() and done:
+    if options.resume and done and _exists(out, step):
         if done.get("key") == key:
             return _skipped(done)
         if not work.exists():

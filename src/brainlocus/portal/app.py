@@ -64,7 +64,7 @@ def create_app(store_path: Path, *, bundle: Path = BUNDLE) -> FastAPI:
     problems.register(app)
     app.include_router(build_router(store))
     _add_pages(app, bundle)
-    app.add_middleware(GZipMiddleware, minimum_size=1_024)
+    app.add_middleware(GZipMiddleware, minimum_size=1_024, compresslevel=1)
     release = sha256((store.root / "store.json").read_bytes()).hexdigest()
     app.add_middleware(Guard, release=f"{__version__}|{release}")
     return app

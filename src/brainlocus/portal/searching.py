@@ -71,7 +71,8 @@ def search(store: LocalStore, text: str, *, limit: int) -> list[dict[str, Any]]:
         ).lower()
         if all(word in blob for word in words):
             key = row["phenotype_id"]
-            found.append({"type": "phenotype", "id": key, "label": row["label"], "path": f"/phenotype/{key}"})
+            label = row["label"] if row["label"] == key else f"{row['label']} · {key}"
+            found.append({"type": "phenotype", "id": key, "label": label, "path": f"/phenotype/{key}"})
         if len(found) >= limit:
             return found[:limit]
     for row in store.regions:

@@ -131,14 +131,16 @@ PHENOTYPES_SCHEMA = _schema(
 )
 GWAS_SCHEMA = _schema(vid=_I32, beta=_F32, se=_F32, nlog10p=_F32)
 BY_VARIANT_SCHEMA = _schema(vid=_I32, pid=_I32, beta=_F32, se=_F32, nlog10p=_F32)
-HITS_SCHEMA = _schema(pid=_I32, vid=_I32, chrom=_U8, pos=_I32, beta=_F32, se=_F32, nlog10p=_F32)
+_PLACE = {"chrom": _U8, "pos": _I32, "ref": _STR, "alt": _STR, "rsid": _I64, "name": _STR, "af": _F32}
+"""What tables of single variants repeat of ``variants.parquet``, so that a page needs no second read."""
+HITS_SCHEMA = _schema(pid=_I32, vid=_I32, **_PLACE, beta=_F32, se=_F32, nlog10p=_F32)
 LOCI_SCHEMA = _schema(
     pid=_I32,
     locus=_I32,
-    chrom=_U8,
     start=_I32,
     stop=_I32,
     vid=_I32,
+    **_PLACE,
     beta=_F32,
     se=_F32,
     nlog10p=_F32,

@@ -68,9 +68,6 @@ class VariantPage:
     total: int
 
 
-_HIT_COLUMNS = """h.pid, h.vid, h.chrom, h.pos AS position, h.beta, h.se AS standard_error, h.nlog10p AS neg_log10_p"""
-
-
 class LocalStore:
     """A sealed store on this machine, open for reading by many threads.
 
@@ -88,6 +85,7 @@ class LocalStore:
         quoted = str(self.root).replace("'", "''")
         for setting in (
             "SET memory_limit='1GB'",
+            "SET parquet_metadata_cache=true",
             "SET threads=1",
             f"SET allowed_directories=['{quoted}']",
             "SET enable_external_access=false",
@@ -298,10 +296,13 @@ class LocalStore:
         """Return one phenotype's hits, strongest first."""
         where = "WHERE h.pid = ? AND h.nlog10p >= ?"
         base = [self._file("gwas/hits.parquet"), int(pid), float(min_neg_log10_p)]
-        total = self.query(f"SELECT count(*) AS n FROM read_parquet(?) h {where}", base)["n"][0].as_py()
-        sql = f"SELECT {_HIT_COLUMNS} FROM read_parquet(?) h {where} ORDER BY h.nlog10p DESC, h.vid LIMIT ? OFFSET ?"
+        if min_neg_log10_p <= self.meta["thresholds"]["hits_min"]:
+            total = self._by_pid[pid]["n_hits"]
+        else:
+            total = self.query(f"SELECT count(*) AS n FROM read_parquet(?) h {where}", base)["n"][0].as_py()
+        sql = f"SELECT * FROM read_parquet(?) h {where} ORDER BY h.nlog10p DESC, h.vid LIMIT ? OFFSET ?"
         rows = self.query(sql, [*base, int(limit), int(offset)]).to_pylist()
-        return VariantPage(self._with_variants(rows), int(total))
+        return VariantPage([self._public(row) for row in rows], int(total))
 
     def loci(
         self,
@@ -321,28 +322,31 @@ class LocalStore:
             chromosome, start, stop = region
             code = layout.chromosome_code(canonical_chromosome(chromosome))
             rows = [r for r in rows if r["chrom"] == code and r["start"] <= stop and r["stop"] >= start]
-        return VariantPage(self._with_variants([dict(row) for row in rows[:limit]]), len(rows))
+        return VariantPage([self._public(row) for row in rows[:limit]], len(rows))
 
     @cached_property
     def _loci(self) -> list[Row]:
         rows = []
         for row in self._small("gwas/loci.parquet"):
             if row["pid"] in self._by_pid:
-                rows.append(_house(row))
-        return sorted(rows, key=lambda r: -(r["neg_log10_p"] or 0.0))
+                rows.append(row)
+        return sorted(rows, key=lambda r: -(r["nlog10p"] or 0.0))
 
-    def _with_variants(self, rows: list[Row]) -> list[Row]:
-        """Add the variant's and the phenotype's public keys."""
-        found = self.variants([row["vid"] for row in rows])
-        for row in rows:
-            variant = found[row["vid"]]
-            row["chromosome"] = layout.chromosome_name(int(row.pop("chrom")))
-            row["position"] = variant.position
-            row["key"], row["variant_id"] = variant.key, variant.variant_id
-            row["effect_allele"], row["other_allele"] = variant.effect_allele, variant.other_allele
-            row["effect_allele_frequency"] = variant.effect_allele_frequency
-            row["phenotype_id"] = self._by_pid[row["pid"]]["phenotype_id"]
-        return rows
+    def _public(self, row: Row) -> Row:
+        """Return a row of hits or loci under public names, with the public keys of variant and phenotype."""
+        variant = _variant(row)
+        hidden = {"chrom", "pos", "ref", "alt", "rsid", "name", "af"}
+        return {
+            **_house({name: value for name, value in row.items() if name not in hidden}),
+            "chromosome": variant.chromosome,
+            "position": variant.position,
+            "key": variant.key,
+            "variant_id": variant.variant_id,
+            "effect_allele": variant.effect_allele,
+            "other_allele": variant.other_allele,
+            "effect_allele_frequency": variant.effect_allele_frequency,
+            "phenotype_id": self._by_pid[row["pid"]]["phenotype_id"],
+        }
 
     def associations(self, pid: int, *, limit: int) -> VariantPage:
         """Return one phenotype's associations with cognition, diagnoses and other traits, strongest first."""

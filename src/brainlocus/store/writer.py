@@ -115,20 +115,31 @@ class _Genome:
     keys: VariantKeys
     vid: Int[np.ndarray, " sorted"]
     """vid of every sorted input variant, -1 where it is withheld."""
-    chrom: Int[np.ndarray, " kept"]
-    pos: Int[np.ndarray, " kept"]
+    columns: dict[str, Any]
+    """What hits and loci repeat of each variant, in the order of vid (`layout.HITS_SCHEMA`)."""
     coordinate: Int[np.ndarray, " kept"]
     length: int
     build: str
+    variant_id: Shaped[np.ndarray, " kept"]
     names: dict[str, int] | None = None
-    variant_id: Shaped[np.ndarray, " kept"] | None = None
 
     def vid_of(self, variant_id: str) -> int:
         """Return the vid of a variant name, -1 when it is not in the store."""
         if self.names is None:
-            assert self.variant_id is not None  # noqa: S101 - set together with the rest
             self.names = {name: k for k, name in enumerate(self.variant_id.tolist())}
         return self.names.get(variant_id, -1)
+
+    def place(self, vid: Int[np.ndarray, " rows"]) -> dict[str, Any]:
+        """Return the columns of some variants."""
+        return {
+            name: None if column is None else pa.array(column, from_pandas=True).take(pa.array(vid))
+            for name, column in self.columns.items()
+        }
+
+    @property
+    def n_variants(self) -> int:
+        """Variants that are in the store."""
+        return int(self.coordinate.size)
 
 
 def peak_bytes(*, n_variants: int, n_phenotypes: int) -> int:
@@ -256,32 +267,26 @@ class StoreWriter:
         place = (code[order] << 32) | variants.position[order].astype(np.int64)
         chrom, pos = code[kept], variants.position[kept].astype(np.int64)
         offset, length = self._lay_out_chromosomes(chrom, pos)
+        floor = self.settings.rules.maf_floor
+        columns = {
+            "chrom": chrom,
+            "pos": pos,
+            "ref": pa.array(ref[kept].tolist(), pa.string()),
+            "alt": pa.array(alt[kept].tolist(), pa.string()),
+            **_names(variants.variant_id[kept]),
+            "af": None if frequency is None else floor_frequency(frequency[kept], maf_floor=floor),
+        }
         self._genome = _Genome(
             VariantKeys(place, ref[order], alt[order]),
             vid,
-            chrom,
-            pos,
+            columns,
             offset[chrom] + pos,
             length,
             variants.genome_build,
-            variant_id=variants.variant_id[kept],
+            variants.variant_id[kept],
         )
-        floor = self.settings.rules.maf_floor
-        self._write(
-            "variants.parquet",
-            layout.VARIANTS_SCHEMA,
-            {
-                "vid": np.arange(kept.size),
-                "chrom": chrom,
-                "pos": pos,
-                "ref": ref[kept].tolist(),
-                "alt": alt[kept].tolist(),
-                **_names(variants.variant_id[kept]),
-                "af": None if frequency is None else floor_frequency(frequency[kept], maf_floor=floor),
-                "info": None if info is None else info[kept],
-            },
-            row_group=layout.ROW_GROUP,
-        )
+        whole = {"vid": np.arange(kept.size), **columns, "info": None if info is None else info[kept]}
+        self._write("variants.parquet", layout.VARIANTS_SCHEMA, whole, row_group=layout.ROW_GROUP)
 
     def _lay_out_chromosomes(
         self, chrom: Int[np.ndarray, " kept"], pos: Int[np.ndarray, " kept"]
@@ -381,7 +386,8 @@ class StoreWriter:
         vid, beta, error, nlog = vid[rows], beta[rows], error[rows], nlog[rows]
         if (np.diff(vid) == 0).any():
             raise SchemaError(f"Phenotype {info.phenotype_id!r} has two rows for one variant; keep one of them.")
-        lambda_gc = genomic_inflation(beta, error) if info.lambda_gc is None else info.lambda_gc
+        given = info.lambda_gc
+        lambda_gc = genomic_inflation(beta, error) if given is None or np.isnan(given) else given
         columns = {
             "vid": vid,
             "beta": round_mantissa(beta, bits=BETA_BITS if bits else None),
@@ -394,7 +400,7 @@ class StoreWriter:
         return {
             "n_hits": hits,
             "n_variants": int(vid.size),
-            "max_nlog10p": float(nlog.max()) if nlog.size else None,
+            "max_nlog10p": float(columns["nlog10p"].max()) if nlog.size else None,
             "lambda_gc": lambda_gc,
         }
 
@@ -427,9 +433,8 @@ class StoreWriter:
         assert self._genome is not None  # noqa: S101 - checked by the caller
         rows = np.flatnonzero(columns["nlog10p"] >= self.settings.hits_min)
         rows = rows[np.argsort(-columns["nlog10p"][rows], kind="stable")]
-        vid = columns["vid"][rows]
-        hit = {name: column[rows] for name, column in columns.items()}
-        hit |= {"pid": np.full(rows.size, pid), "chrom": self._genome.chrom[vid], "pos": self._genome.pos[vid]}
+        hit: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
+        hit |= {"pid": np.full(rows.size, pid), **self._genome.place(columns["vid"][rows])}
         self._hits.append(_table(layout.HITS_SCHEMA, hit))
         return int(rows.size)
 
@@ -517,10 +522,10 @@ class StoreWriter:
         columns = {
             "pid": pid,
             "locus": table["locus"],
-            "chrom": chromosome_codes(table["chromosome"]),
             "start": table["start"],
             "stop": table["stop"],
             "vid": vid,
+            **self._genome.place(vid),
             "beta": [e[0] for e in estimates],
             "se": [e[1] for e in estimates],
             "nlog10p": [e[2] for e in estimates],
@@ -662,7 +667,7 @@ class StoreWriter:
         """
         self._write_hits_and_loci()
         if self._genome is not None:
-            for block in range(-(-self._genome.pos.size // layout.VARIANTS_PER_FILE)):
+            for block in range(-(-self._genome.n_variants // layout.VARIANTS_PER_FILE)):
                 self._write_variant_block(block)
         for name, schema, path in (
             ("associations", layout.ASSOC_SCHEMA, "assoc.parquet"),
@@ -745,7 +750,7 @@ class StoreWriter:
             "counts": {
                 "phenotypes": sum(not row["masked"] for row in self._phenotypes),
                 "phenotypes_masked": sum(bool(row["masked"]) for row in self._phenotypes),
-                "variants": int(self._genome.pos.size) if self._genome else 0,
+                "variants": self._genome.n_variants if self._genome else 0,
                 "hits": sum(t.num_rows for t in self._hits),
                 "loci": sum(row.get("n_loci") or 0 for row in self._phenotypes),
                 **{k: v for k, v in sorted(self._counts.items())},
@@ -803,13 +808,13 @@ def _table(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _names(variant_id: Shaped[np.ndarray, " variants"]) -> dict[str, list[Any]]:
+def _names(variant_id: Shaped[np.ndarray, " variants"]) -> dict[str, pa.Array]:
     """Return the number of rs names and, for every other name, the name itself."""
     names = variant_id.tolist()
     is_rs = [n[:2] == "rs" and n[2:].isdecimal() and len(n) < 19 for n in names]
     return {
-        "rsid": [int(n[2:]) if rs else None for n, rs in zip(names, is_rs, strict=True)],
-        "name": [None if rs else n for n, rs in zip(names, is_rs, strict=True)],
+        "rsid": pa.array([int(n[2:]) if rs else None for n, rs in zip(names, is_rs, strict=True)], pa.int64()),
+        "name": pa.array([None if rs else n for n, rs in zip(names, is_rs, strict=True)], pa.string()),
     }
 
 
@@ -862,6 +867,5 @@ def _distance_loci(hits: pa.Table, *, significant: float) -> pa.Table:
         peaks.append(hit["pos"])
         number[hit["pid"]] += 1
         window = {"start": max(hit["pos"] - PEAK_WINDOW_BP, 1), "stop": hit["pos"] + PEAK_WINDOW_BP}
-        keys = ("pid", "chrom", "vid", "beta", "se", "nlog10p")
-        rows.append({k: hit[k] for k in keys} | window | {"locus": number[hit["pid"]], "method": "distance"})
+        rows.append(hit | window | {"locus": number[hit["pid"]], "method": "distance"})
     return pa.Table.from_pylist(rows, layout.LOCI_SCHEMA)

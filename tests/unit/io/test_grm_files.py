@@ -34,5 +34,5 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(FormatError, match="line 2: expected family and individual id, found 1"):
         read_grm(matrix)
     ids.unlink()
-    with pytest.raises(FormatError, match="Expected a GRM file at .*g.grm.id"):
+    with pytest.raises(FormatError, match=r"Expected a GRM file at .*g\.grm\.id"):
         read_grm(matrix)

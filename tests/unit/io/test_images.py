@@ -5,6 +5,7 @@ import pytest
 
 from brainlocus.core import AlignmentError, FormatError, Mask, ResourceError, SchemaError, Volume
 from brainlocus.io import convert_images, default_mask, find_images, write_volume
+from brainlocus.io.images import convert_images_peak_bytes
 
 AFFINE = np.diag([4.0, 4, 4, 1])
 SHAPE = (5, 6, 7)
@@ -127,3 +128,22 @@ def test_default_mask(cohort):
     mask = default_mask(find_images(root))
     assert not mask.data[:2].any()
     assert mask.data[2:].all()
+
+
+def test_peak_memory_stays_within_the_declared_bound(tmp_path):
+    """tracemalloc sees the buffers; the matrix itself is a memory map."""
+    import tracemalloc
+
+    shape, people = (60, 70, 60), 6
+    for k in range(people):
+        data = np.random.default_rng(k).uniform(size=shape).astype(np.float32)
+        write(tmp_path / "big", f"sub-{k}", data)
+    mask = Mask(np.ones(shape, dtype=bool), AFFINE)
+    images = find_images(tmp_path / "big")
+    declared = convert_images_peak_bytes(mask.data.size, mask.data.size, 2)
+    convert_images(images, mask, out=tmp_path / "warm.npy")
+    tracemalloc.start()
+    convert_images(images, mask, out=tmp_path / "x.npy", memory_bytes=declared)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= declared

@@ -132,9 +132,9 @@ def fit_combat(
     --------
     >>> generator = np.random.default_rng(0)
     >>> site = np.repeat(["a", "b"], 50)
-    >>> y = generator.standard_normal((100, 3)) + 2.0 * (site == "b")[:, None]
+    >>> y = generator.standard_normal((100, 20)) + 2.0 * (site == "b")[:, None]
     >>> clean = apply_combat(fit_combat(y, site), y, site).values
-    >>> bool(np.abs(clean[:50].mean(axis=0) - clean[50:].mean(axis=0)).max() < 0.05)
+    >>> bool(abs(clean[:50].mean() - clean[50:].mean()) < 0.01)
     True
     """
     chosen = options if options is not None else CombatOptions()

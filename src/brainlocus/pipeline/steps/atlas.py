@@ -17,6 +17,7 @@ from brainlocus.core import Mask, ResourceError, SchemaError
 from brainlocus.core.errors import nearest
 from brainlocus.images.atlas import AtlasFit, atlas_parcellation, fit_em, fit_em_peak_bytes, hoyer_sparsity
 from brainlocus.io import (
+    ImageList,
     atomic_path,
     convert_images,
     default_mask,
@@ -148,6 +149,22 @@ def _write_scale(fit: AtlasFit, seconds: float, mask: Mask, ids: list[str], fold
     return report
 
 
+def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int]:
+    """Return the voxel-major matrix and its clipped voxels, from an interrupted run where that had finished it."""
+    matrix, note = context.shards / "images.npy", context.shards / "images.json"
+    if not note.exists():
+        converted = convert_images(
+            images,
+            mask,
+            out=matrix,
+            memory_bytes=context.memory_bytes // 2,
+            track=lambda paths: context.progress.track(paths, "Reading images", len(paths)),
+        )
+        with atomic_path(note) as partial:
+            partial.write_text(json.dumps({"n_clipped": converted.n_clipped}))
+    return matrix, int(json.loads(note.read_text())["n_clipped"])
+
+
 def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult:
     """Fit an atlas at every scale."""
     _check(config)
@@ -162,17 +179,7 @@ def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult
         )
     if max(config.scales) > n_voxels:
         raise SchemaError(f"--scales: {max(config.scales)} components need as many voxels, the mask has {n_voxels}.")
-    matrix = context.shards / "images.npy"
-    n_clipped = 0
-    if not matrix.exists():
-        converted = convert_images(
-            images,
-            mask,
-            out=matrix,
-            memory_bytes=context.memory_bytes // 2,
-            track=lambda paths: context.progress.track(paths, "Reading images", len(paths)),
-        )
-        n_clipped = converted.n_clipped
+    matrix, n_clipped = _convert(images, mask, context)
     tasks = {
         f"C{scale}.npz": _FitTask(
             matrix, scale, config.restarts, config.tolerance, config.max_passes, context.seed

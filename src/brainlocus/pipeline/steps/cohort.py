@@ -48,6 +48,9 @@ class CohortHarmoniseConfig(StepConfig):
     mean_only: bool = Field(False, description="Correct means only, not spreads")
     model: OutputPath | None = Field(None, description="Write the fitted model (.npz) here")
     apply: InputPath | None = Field(None, description="Apply this model instead of fitting one")
+    nuisance: str = Field(
+        "", description="Formula taken out before site effects are reported; that of --preserve if empty"
+    )
     unknown: Literal["error", "estimate", "nan"] = Field("error", description="People of sites the model has not")
     report: OutputPath | None = Field(None, description="Folder for figures and before/after statistics")
 
@@ -194,7 +197,10 @@ def cohort_harmonise(config: CohortHarmoniseConfig, out: Path, context: Context)
         saved.model, values, batch, covariates=design.matrix, covariate_names=design.names, unknown=config.unknown
     )
     write_table(joined.table.replace_values(names, harmonised.values), out)
-    before, after = _effects(values, batch, design.matrix), _effects(harmonised.values, batch, design.matrix)
+    nuisance = design_from_formula(config.nuisance, joined.people) if config.nuisance else design
+    _check_complete(joined.people, nuisance.complete, config.nuisance)
+    before = _effects(values, batch, nuisance.matrix)
+    after = _effects(harmonised.values, batch, nuisance.matrix)
     for note in saved.model.notes if config.apply is None else ():
         context.progress.say(f"Note: {note}")
     counts: dict[str, Any] = {
