@@ -59,7 +59,7 @@ class GwasRunConfig(StepConfig):
         "auto", description="Missing calls: left out (exact), or imputed (mean); auto is mean from a call rate of 97 %"
     )
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p of a hit; 1 keeps every test")
-    min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele")
+    min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele among a trait's people")
     full: bool = Field(False, description="Keep every test, in full/")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
@@ -316,7 +316,8 @@ def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> 
     tested = int((joined["status"] == "ok").sum())
     agree = int((np.sign(joined["beta"]) == np.sign(joined["replication_beta"])).sum())
     counts = {"leads": len(joined), "tested": tested, "same_sign": agree, "replicated": n_replicated}
-    line = f"{len(joined)} leads, {tested} tested, {agree} of the same sign, {n_replicated} replicated"
+    line = f"{len(joined)} leads, {tested} tested, {agree} of the same sign, {n_replicated} replicated at p below "
+    line += f"{config.alpha / max(len(joined), 1):.2g}"
     return StepResult(counts, summary=(line,))
 
 

@@ -30,15 +30,17 @@ class HeritabilityGremlConfig(StepConfig):
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    unconstrained: bool = Field(False, description="Let h2 be negative: unbiased for averages over traits")
+    unconstrained: bool = Field(False, description="Let h2 be negative, so that averages over traits are unbiased")
     genotypes: InputPath | None = Field(None, description="Genotypes, for --per-trait-variants")
     per_trait_variants: bool = Field(
         False,
         description="Judge variants among the people with a trait and make that trait's own matrix, as GEMMA does; "
         "GRM then only says which people are in it",
     )
-    min_maf: float = Field(0.01, ge=0, le=0.5, description="With --per-trait-variants: minor allele frequency")
-    max_missing: float = Field(0.05, ge=0, le=1, description="With --per-trait-variants: missing calls of a variant")
+    min_maf: float = Field(0.01, ge=0, le=0.5, description="With --per-trait-variants: smallest minor allele frequency")
+    max_missing: float = Field(
+        0.05, ge=0, le=1, description="With --per-trait-variants: largest share of missing calls of a variant"
+    )
 
 
 def heritability_greml(config: HeritabilityGremlConfig, out: Path, context: Context) -> StepResult:
