@@ -7,26 +7,12 @@ import numpy as np
 from pydantic import Field
 
 from brainlocus.core import PhenotypeTable, SchemaError, shared_samples
-from brainlocus.io import atomic_path, read_table, write_table
+from brainlocus.io import atomic_path, write_table
 from brainlocus.pipeline.config import CommaList, InputPath, InputPaths, Positional, StepConfig
+from brainlocus.pipeline.people import read_people
 from brainlocus.pipeline.step import Context, Step, StepResult
 
-__all__ = ["JOIN", "SPLIT", "JoinConfig", "SplitConfig", "read_people"]
-
-
-def read_people(path: Path) -> PhenotypeTable:
-    """Read a table of people; of a PLINK .fam file, sex and the phenotype columns (from the sixth on).
-
-    Raises
-    ------
-    FormatError, SchemaError
-        As `brainlocus.io.read_table`.
-    """
-    if path.suffix == ".fam":
-        from brainlocus.io import read_fam
-
-        return read_fam(path).phenotypes
-    return read_table(path)
+__all__ = ["JOIN", "SPLIT", "JoinConfig", "SplitConfig"]
 
 
 class JoinConfig(StepConfig):
