@@ -1,6 +1,7 @@
 """Kernels that more than one stage uses. Arrays in, arrays out."""
 
-from brainlocus.numerics.design import Design, design_from_formula, formula_variables
+from brainlocus.numerics.design import Design, additive_formula, design_from_formula, formula_variables
+from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
 from brainlocus.numerics.projection import Basis, covariate_basis, project_out
 from brainlocus.numerics.tails import (
@@ -14,6 +15,7 @@ from brainlocus.numerics.transforms import rank_normal
 __all__ = [
     "Basis",
     "Design",
+    "additive_formula",
     "benjamini_hochberg_q",
     "bonferroni_p",
     "covariate_basis",
@@ -25,4 +27,6 @@ __all__ = [
     "p_from_neg_log10",
     "project_out",
     "rank_normal",
+    "refuse_infinite",
+    "same_people",
 ]

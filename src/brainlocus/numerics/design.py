@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from brainlocus.core.errors import SchemaError, nearest
 from brainlocus.core.phenotypes import PhenotypeTable
 
-__all__ = ["Design", "design_from_formula", "formula_variables"]
+__all__ = ["Design", "additive_formula", "design_from_formula", "formula_variables"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +38,17 @@ def formula_variables(formula: str) -> tuple[str, ...]:
         The formula cannot be read.
     """
     return tuple(sorted(str(v) for v in _parse(formula).required_variables))
+
+
+def additive_formula(names: Sequence[str]) -> str:
+    """Return the formula that takes every column as it is, whatever its name.
+
+    Examples
+    --------
+    >>> additive_formula(["age", "head size"])
+    '`age` + `head size`'
+    """
+    return " + ".join(f"`{name}`" for name in names)
 
 
 def design_from_formula(

@@ -37,7 +37,7 @@ from brainlocus.genetics.gwas.linear import (
     prepare_linear,
     scan_linear,
 )
-from brainlocus.numerics.design import Design, design_from_formula
+from brainlocus.numerics.design import Design, additive_formula, design_from_formula
 from brainlocus.numerics.tails import neg_log10_p_from_t, neg_log10_p_from_z
 
 __all__ = [
@@ -562,13 +562,24 @@ def _count(
     qq: Int[np.ndarray, "traits bins"],
     chi2: Int[np.ndarray, "traits chi2_bins"],
 ) -> None:
-    """Add a block to the histograms."""
-    df = result.degrees_of_freedom
-    if float(np.min(df, initial=np.inf)) >= _EXACT_BELOW_DF:
-        table, step = _normal_table()
-        _kernels.bin_statistics(result.t, df, result.group_of, table, step, QQ_BIN_WIDTH, _CHI2_BIN_WIDTH, qq, chi2)
-        return
-    p = result.neg_log10_p
+    """Add a block to the histograms; each variant's own degrees of freedom choose the way, so blocks change nothing."""
+    df, t = result.degrees_of_freedom, result.t
+    few = np.where(np.isnan(result.residual_variance), np.inf, df).min(axis=1) < _EXACT_BELOW_DF
+    if few.any():
+        _count_exactly(t[few].astype(np.float64), df[few][:, result.group_of], qq, chi2)
+        t, df = t[~few], df[~few]
+    table, step = _normal_table()
+    _kernels.bin_statistics(t, df, result.group_of, table, step, QQ_BIN_WIDTH, _CHI2_BIN_WIDTH, qq, chi2)
+
+
+def _count_exactly(
+    t: Float[np.ndarray, "variants traits"],
+    df: Float[np.ndarray, "variants traits"],
+    qq: Int[np.ndarray, "traits bins"],
+    chi2: Int[np.ndarray, "traits chi2_bins"],
+) -> None:
+    """Add tests with few degrees of freedom by their exact p-values."""
+    p = neg_log10_p_from_t(t, df)
     tested = ~np.isnan(p)
     traits = np.broadcast_to(np.arange(qq.shape[0]), p.shape)[tested]
     np.add.at(qq, (traits, np.minimum(p[tested] / QQ_BIN_WIDTH, _QQ_BINS - 1).astype(np.int64)), 1)
@@ -664,5 +675,4 @@ def _covariate_design(covariates: PhenotypeTable, formula: str | None) -> Design
     if formula is None and all(column.kind != "categorical" for column in covariates.columns):
         matrix = covariates.matrix()
         return Design(matrix, covariates.names, ~np.isnan(matrix).any(axis=1))
-    everything = " + ".join(f"`{name}`" for name in covariates.names)
-    return design_from_formula(formula if formula is not None else everything, covariates)
+    return design_from_formula(formula if formula is not None else additive_formula(covariates.names), covariates)
