@@ -16,9 +16,10 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
-from brainlocus.io.tables import read_arrow, read_results, read_table, write_results, write_table
+from brainlocus.io.tables import TABLE_ENDINGS, read_arrow, read_results, read_table, write_results, write_table
 
 __all__ = [
+    "TABLE_ENDINGS",
     "BedSource",
     "BedWriter",
     "ImageList",

@@ -24,9 +24,12 @@ from brainlocus.core.results import ResultTable
 from brainlocus.core.samples import SampleIndex
 from brainlocus.io.atomic import atomic_path
 
-__all__ = ["MISSING_TEXT", "read_arrow", "read_results", "read_table", "write_results", "write_table"]
+__all__ = ["MISSING_TEXT", "TABLE_ENDINGS", "read_arrow", "read_results", "read_table", "write_results", "write_table"]
 
 MISSING_TEXT = ("", "NA", "N/A", "n/a", "NaN", "nan", "NAN", ".", "None", "NULL", "null", "<NA>")
+
+TABLE_ENDINGS = (".parquet", ".tsv", ".csv", ".txt", ".tsv.gz", ".csv.gz", ".txt.gz")
+"""How the name of a table may end."""
 
 _ID_COLUMNS = ("participant_id", "IID", "#IID", "eid", "subject_id", "sub_id", "ID")
 _DELIMITERS = {".tsv": "\t", ".csv": ",", ".txt": "\t"}

@@ -21,7 +21,7 @@ import psutil
 
 from brainlocus._version import __version__
 from brainlocus.core import BrainlocusError, InputFile, Manifest, SchemaError
-from brainlocus.io import digest_files, digest_input, replace_path, require_path
+from brainlocus.io import TABLE_ENDINGS, digest_files, digest_input, replace_path, require_path
 from brainlocus.pipeline.config import StepConfig, input_fields, output_fields, parameter_fields
 from brainlocus.pipeline.executors import make_executor
 from brainlocus.pipeline.progress import Progress
@@ -50,7 +50,7 @@ class RunOptions:
 
     def resolved(self) -> "RunOptions":
         """Return the options with the defaults of this machine filled in."""
-        threads = self.threads or len(os.sched_getaffinity(0))
+        threads = self.threads or _usable_cpus()
         memory = self.memory_bytes or int(0.75 * psutil.virtual_memory().available)
         return RunOptions(threads, memory, self.seed, self.executor, self.resume, self.quiet, self.log)
 
@@ -68,6 +68,11 @@ class Outcome:
     def exit_code(self) -> int:
         """0 when everything has a result, 3 when some items have only a status."""
         return 3 if self.result.n_failed else 0
+
+
+def _usable_cpus() -> int:
+    """Return the CPUs this process may use; macOS and Windows only tell how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_memory(text: str) -> int:
@@ -151,7 +156,7 @@ def _environment() -> dict[str, str]:
 def _peak_bytes() -> int:
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return 1024 * max(own, children)
+    return (1 if platform.system() == "Darwin" else 1024) * max(own, children)
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:
@@ -204,8 +209,11 @@ def _prepare_work(work: Path, out: Path, record: dict[str, Any], *, resume: bool
     return target
 
 
-def _check_replaceable(out: Path, work: Path, *, folder: bool) -> None:
-    """Refuse to replace what brainlocus did not write."""
+def _check_out(step: Step[Any], out: Path, work: Path) -> None:
+    """Refuse a table of unknown format, and to replace what brainlocus did not write."""
+    if step.out == "table" and not out.name.lower().endswith(TABLE_ENDINGS):
+        raise SchemaError(f"--out {out}: expected a table, a name ending in {', '.join(TABLE_ENDINGS)}.")
+    folder = step.out == "folder"
     if not out.exists() or manifest_path(out).exists() or work.exists():
         return
     if folder and (not out.is_dir() or any(out.iterdir())):
@@ -254,11 +262,10 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
             return _skipped(done)
         if not work.exists():
             _refuse_other(done, record, out)
-    folder = step.out == "folder"
-    _check_replaceable(out, work, folder=folder)
+    _check_out(step, out, work)
     out.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(quiet=options.quiet, log=options.log)
-    target = _prepare_work(work, out, record, resume=options.resume, folder=folder)
+    target = _prepare_work(work, out, record, resume=options.resume, folder=step.out == "folder")
     context = Context(executor, options.memory_bytes, options.threads, options.seed, progress, work / "shards")
     try:
         result = step.run(config, target, context)

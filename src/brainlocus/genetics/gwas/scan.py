@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int8, Shaped
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from brainlocus.core.errors import ResourceError, SchemaError, nearest
 from brainlocus.core.genotypes import GenotypeSource, block_size_for, select_genotypes
@@ -37,7 +37,7 @@ from brainlocus.genetics.gwas.linear import (
     prepare_linear,
     scan_linear,
 )
-from brainlocus.numerics.design import additive_formula, design_from_formula
+from brainlocus.numerics.design import covariate_design
 from brainlocus.numerics.tails import neg_log10_p_from_t, neg_log10_p_from_z
 
 __all__ = [
@@ -197,9 +197,7 @@ def prepare_scan(
     else:
         counts["with_covariates"] = len(covariates.samples)
         people = shared_samples(*indexes, covariates.samples, names=(*labels, "covariates"))
-        design = design_from_formula(
-            formula if formula is not None else additive_formula(covariates.names), covariates.take(people)
-        )
+        design = covariate_design(covariates.take(people), formula)
         counts["complete_covariates"] = int(design.complete.sum())
         people, matrix, covariate_names = people.take(design.complete), design.matrix[design.complete], design.names
         if not len(people):
@@ -487,7 +485,7 @@ def _scan_block(
 def _critical_t(p: float, plan: ScanPlan) -> float:
     """Return the smallest |t| that can have two-sided p at most `p`: that of the largest degrees of freedom."""
     largest = max(g.n - g.rank - 1 for g in plan.design.groups)
-    return 0.0 if p >= 1.0 else float(student_t.isf(p / 2.0, largest))
+    return 0.0 if p >= 1.0 else -float(stdtrit(largest, p / 2.0))
 
 
 def _with_rows(result: LinearScan, rows: Int[np.ndarray, " kept"], fine: LinearScan) -> LinearScan:

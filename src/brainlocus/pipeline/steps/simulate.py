@@ -169,7 +169,7 @@ def _stream_genotypes(
                 dosage = source.read(start, min(start + block_size, len(source.variants))).dosage.copy()
                 rows = slice(row, row + dosage.shape[0])
                 standardised = (dosage - 2 * frequency[rows, None]) / spread[rows, None]
-                genetic += standardised.T @ plan.effects[rows]
+                genetic += (plan.effects[rows].T @ standardised).T
                 lost = np.where(bad_variants[rows, None], _BAD_VARIANT_MISSING, rate)
                 dosage[rng.random(dosage.shape) < lost] = np.nan
                 bed.append(dosage)
@@ -308,10 +308,9 @@ def simulate_cohort(config: SimulateCohortConfig, out: Path, context: Context) -
 def _estimate(config: SimulateCohortConfig, memory_bytes: int) -> Estimate:
     voxels = 21_800 * (4 / config.voxel_mm) ** 3
     tree_bytes = 600 * config.participants + 2_500 * config.chromosome_mb * np.log(config.participants) * 40
-    effects = 8 * config.variants * config.regions
     block = min(memory_bytes // 4, 4096 * 4 * 4 * config.participants)
     seconds = 2e-7 * config.participants * voxels + 1.5e-8 * config.participants * config.variants + 3.0
-    return Estimate(int(tree_bytes + effects + block + 40 * voxels + 3e8), seconds)
+    return Estimate(int(tree_bytes + 16 * config.variants + block + 40 * voxels + 3e8), seconds)
 
 
 SIMULATE_COHORT = Step(
