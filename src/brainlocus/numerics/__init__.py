@@ -1,6 +1,6 @@
 """Kernels that more than one stage uses. Arrays in, arrays out."""
 
-from brainlocus.numerics.design import Design, additive_formula, design_from_formula, formula_variables
+from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
 from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
 from brainlocus.numerics.projection import Basis, covariate_basis, project_out
@@ -15,10 +15,10 @@ from brainlocus.numerics.transforms import rank_normal
 __all__ = [
     "Basis",
     "Design",
-    "additive_formula",
     "benjamini_hochberg_q",
     "bonferroni_p",
     "covariate_basis",
+    "covariate_design",
     "design_from_formula",
     "formula_variables",
     "neg_log10_p_from_chi2",

@@ -37,7 +37,7 @@ from brainlocus.genetics.gwas.linear import (
     prepare_linear,
     scan_linear,
 )
-from brainlocus.numerics.design import Design, additive_formula, design_from_formula
+from brainlocus.numerics.design import covariate_design
 from brainlocus.numerics.tails import neg_log10_p_from_t, neg_log10_p_from_z
 
 __all__ = [
@@ -197,7 +197,7 @@ def prepare_scan(
     else:
         counts["with_covariates"] = len(covariates.samples)
         people = shared_samples(*indexes, covariates.samples, names=(*labels, "covariates"))
-        design = _covariate_design(covariates.take(people), formula)
+        design = covariate_design(covariates.take(people), formula)
         counts["complete_covariates"] = int(design.complete.sum())
         people, matrix, covariate_names = people.take(design.complete), design.matrix[design.complete], design.names
         if not len(people):
@@ -668,11 +668,3 @@ def _variant_table(
         _place_columns(variants)
         | {"effect_allele_frequency": frequency, "n": n, "reason": reasons[status.astype(np.int64)]}
     )
-
-
-def _covariate_design(covariates: PhenotypeTable, formula: str | None) -> Design:
-    """Return the design of a formula, or of every column as it is (numbers need no formula, and no pandas)."""
-    if formula is None and all(column.kind != "categorical" for column in covariates.columns):
-        matrix = covariates.matrix()
-        return Design(matrix, covariates.names, ~np.isnan(matrix).any(axis=1))
-    return design_from_formula(formula if formula is not None else additive_formula(covariates.names), covariates)

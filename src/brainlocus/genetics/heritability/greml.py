@@ -30,7 +30,7 @@ from brainlocus.core.phenotypes import PhenotypeTable
 from brainlocus.core.results import ResultTable, concat_results
 from brainlocus.core.samples import shared_samples
 from brainlocus.core.text import text_array
-from brainlocus.numerics.design import additive_formula, design_from_formula
+from brainlocus.numerics.design import covariate_design
 from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.projection import covariate_basis
 from brainlocus.numerics.tails import neg_log10_p_from_chi2
@@ -181,8 +181,7 @@ def greml(
         matrix = np.empty((len(people), 0))
     else:
         people = shared_samples(grm.samples, traits.samples, covariates.samples, names=("grm", "traits", "covariates"))
-        text = formula if formula is not None else additive_formula(covariates.names)
-        design = design_from_formula(text, covariates.take(people))
+        design = covariate_design(covariates.take(people), formula)
         people, matrix = people.take(design.complete), design.matrix[design.complete]
     needed = greml_peak_bytes(len(people))
     if memory_bytes is not None and needed > memory_bytes:

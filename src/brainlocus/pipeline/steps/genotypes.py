@@ -133,6 +133,10 @@ def _reasons(table: ResultTable) -> dict[str, int]:
     return {str(n): int(c) for n, c in zip(names, counts, strict=True) if n}
 
 
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
+
+
 def _flow_lines(result: QcResult) -> list[str]:
     """Return what is left of what there was, then one line per step that took something away."""
     first, last = result.flow[0], result.flow[-1]
@@ -143,7 +147,8 @@ def _flow_lines(result: QcResult) -> list[str]:
     for before, after in pairwise(result.flow):
         people, variants = before.n_samples - after.n_samples, before.n_variants - after.n_variants
         if people or variants:
-            what = [f"{count:,} {name}" for count, name in ((people, "people"), (variants, "variants")) if count]
+            what = [_counted(people, "person", "people")] * (people > 0)
+            what += [_counted(variants, "variant", "variants")] * (variants > 0)
             lines.append(f"  {after.step}: {' and '.join(what)} left out")
     return lines
 
@@ -227,7 +232,7 @@ def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> St
     counts["residual"] = found.residual
     text = ", ".join(f"{v:.3f}" for v in found.eigenvalues[:5])
     return StepResult(
-        counts, summary=(f"{counts['people']} people, {counts['variants']} variants; eigenvalues {text}",)
+        counts, summary=(f"{counts['people']:,} people, {counts['variants']:,} variants; eigenvalues {text}",)
     )
 
 
@@ -267,7 +272,7 @@ def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> St
     counts["mean_diagonal"] = float(diagonal.mean())
     return StepResult(
         counts,
-        summary=(f"{counts['people']} people, {counts['variants']} variants; mean diagonal {diagonal.mean():.4f}",),
+        summary=(f"{counts['people']:,} people, {counts['variants']:,} variants; mean diagonal {diagonal.mean():.4f}",),
     )
 
 
