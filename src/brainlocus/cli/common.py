@@ -19,7 +19,7 @@ def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--threads", type=click.IntRange(0), default=0, help="CPUs to use.  [default: all]"),
             click.option("--memory", default="", metavar="SIZE",
                          help="Memory to stay within, such as 8GiB.  [default: 3/4 of free]"),
-            click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random."),
+            click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all draws."),
             click.option("--executor", default="threads", show_default=True, metavar="SPEC",
                          help="Where tasks run: serial, threads, processes. The result is the same."),
             click.option("--resume", is_flag=True, help="Take up finished work; refuse if inputs or settings differ."),

@@ -17,8 +17,6 @@ from brainlocus.cli.studies import demo, run
 
 __all__ = ["cli", "main"]
 
-_PACKAGE = Path(__file__).parent.parent
-
 _GROUPS = {
     "simulate": "Cohorts with planted truth.",
     "datasets": "Public data by checksum, cached.",
@@ -93,22 +91,6 @@ def serve(store: Path, host: str, port: int) -> None:
     serve_portal(store, host=host, port=port)
 
 
-def is_input_error(error: Exception) -> bool:
-    """Return whether an error is about the input (exit code 2) rather than a bug.
-
-    A `ValueError` counts as one only where brainlocus itself raised it: one that a library raised under us is a bug.
-    """
-    from brainlocus.core.errors import BrainlocusError
-
-    if isinstance(error, BrainlocusError):
-        return True
-    innermost = error.__traceback__
-    while innermost is not None and innermost.tb_next is not None:
-        innermost = innermost.tb_next
-    ours = innermost is not None and Path(innermost.tb_frame.f_code.co_filename).is_relative_to(_PACKAGE)
-    return isinstance(error, ValueError) and ours
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     try:
@@ -122,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("Interrupted. Run again with --resume to go on.", err=True)
         sys.exit(130)
     except Exception as error:
+        from brainlocus.pipeline.outputs import is_input_error
+
         if not is_input_error(error):
             click.echo("This is a bug in brainlocus; please report it with the lines below.", err=True)
             raise

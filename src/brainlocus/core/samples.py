@@ -106,6 +106,8 @@ def shared_samples(*indexes: SampleIndex, names: tuple[str, ...]) -> SampleIndex
     if not len(shared):
         examples = "; ".join(
             f"{name} has {len(index)} ({', '.join(repr(str(i)) for i in index.ids[:3])}, ...)"
+            if len(index)
+            else f"{name} is empty"
             for name, index in zip(names, indexes, strict=True)
         )
         raise AlignmentError(

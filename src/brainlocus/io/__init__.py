@@ -16,10 +16,10 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
-from brainlocus.io.tables import TABLE_ENDINGS, read_arrow, read_results, read_table, write_results, write_table
+from brainlocus.io.tables import check_table_name, read_arrow, read_results, read_table, write_results, write_table
+from brainlocus.io.text import read_lines
 
 __all__ = [
-    "TABLE_ENDINGS",
     "BedSource",
     "BedWriter",
     "ImageList",
@@ -28,6 +28,7 @@ __all__ = [
     "PgenSource",
     "PgenWriter",
     "atomic_path",
+    "check_table_name",
     "convert_images",
     "default_mask",
     "digest_files",
@@ -42,6 +43,7 @@ __all__ = [
     "read_arrow",
     "read_fam",
     "read_grm",
+    "read_lines",
     "read_mask",
     "read_parcellation",
     "read_psam",

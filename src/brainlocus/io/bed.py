@@ -22,7 +22,7 @@ from brainlocus.core.genotypes import GenotypeBlock
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import VariantTable
 from brainlocus.io.atomic import partial_name
-from brainlocus.io.plinktext import Pedigree, format_bim, format_fam, read_bim, read_fam
+from brainlocus.io.plinktext import Pedigree, check_plain_ids, format_bim, format_fam, read_bim, read_fam
 
 __all__ = ["BedSource", "BedWriter", "check_block", "open_bed"]
 
@@ -124,6 +124,7 @@ class BedWriter:
         self._stream: IO[bytes] | None = None
 
     def __enter__(self) -> "BedWriter":
+        check_plain_ids(self.samples)
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
         self._stream = partial_name(self.path).open("wb")
         self._stream.write(_MAGIC + _VARIANT_MAJOR)

@@ -63,6 +63,11 @@ def digest_files(path: Path, files: list[Path]) -> InputFile:
         Everything it consists of. A single file has its own SHA-256; several have the SHA-256 over the sorted
         lines "name, size, SHA-256", so that renaming or changing one changes the digest.
     """
+    for file in files:
+        if not file.is_file():
+            raise FormatError(
+                f"Expected a file at {file}, which goes together with {path.name}; found nothing. Copy it there too."
+            )
     sizes = {file: file.stat() for file in files}
     digests = {file: _digest_file(file, s.st_size, s.st_mtime_ns) for file, s in sizes.items()}
     total = sum(s.st_size for s in sizes.values())

@@ -16,6 +16,8 @@ from brainlocus.core.errors import FormatError
 from brainlocus.core.grm import Grm
 from brainlocus.core.samples import SampleIndex
 from brainlocus.io.atomic import atomic_path
+from brainlocus.io.plinktext import check_plain_ids
+from brainlocus.io.text import read_lines
 
 __all__ = ["grm_files", "read_grm", "write_grm"]
 
@@ -41,7 +43,7 @@ def read_grm(prefix: Path) -> Grm:
         if not file.is_file():
             raise FormatError(f"Expected a GRM file at {file}, found none. A GRM is .grm.bin, .grm.N.bin and .grm.id.")
     ids: list[str] = []
-    for number, line in enumerate(id_file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(id_file, what="the people of a GRM"), start=1):
         fields = line.split()
         if len(fields) != 2:
             raise FormatError(
@@ -58,6 +60,7 @@ def read_grm(prefix: Path) -> Grm:
 
 def write_grm(grm: Grm, prefix: Path) -> list[Path]:
     """Write a GRM as float32 and return its files."""
+    check_plain_ids(grm.samples)
     files = grm_files(prefix)
     for file, values in zip(files[:2], (grm.matrix, grm.n_variants), strict=True):
         with atomic_path(file) as partial, partial.open("wb") as stream:

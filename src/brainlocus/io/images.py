@@ -5,7 +5,6 @@ line. The matrix has one row a mask voxel and one column a person, float32, in a
 memory-mapped afterwards; images are read once, as many at a time as the memory budget allows.
 """
 
-import csv
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from jaxtyping import Bool, Float32
 from brainlocus.core import FormatError, Mask, ResourceError, SampleIndex, SchemaError, Volume, check_same_grid
 from brainlocus.io.atomic import atomic_path
 from brainlocus.io.nifti import is_nifti, read_volume
+from brainlocus.io.tables import read_arrow
+from brainlocus.io.text import read_lines
 
 __all__ = [
     "ImageList",
@@ -230,19 +231,17 @@ def _participant(path: Path) -> str:
 
 
 def _read_list(source: Path) -> tuple[list[str], list[Path]]:
-    lines = source.read_text(encoding="utf-8").splitlines()
-    separator = {".tsv": "\t", ".csv": ","}.get(source.suffix)
-    if separator is None:
+    if source.suffix in (".tsv", ".csv", ".parquet", ".gz"):
+        table = read_arrow(source)
+        for needed in ("participant_id", "path"):
+            if needed not in table.column_names:
+                raise SchemaError(f"{source}: column {needed!r} is missing; found {table.column_names}.")
+        ids = [str(name or "") for name in table.column("participant_id").to_pylist()]
+        paths = [source.parent / str(path or "") for path in table.column("path").to_pylist()]
+    else:
+        lines = read_lines(source, what="a list of images, a table or an image")
         paths = [source.parent / line.strip() for line in lines if line.strip()]
         ids = [_participant(path) for path in paths]
-    else:
-        rows: Sequence[dict[str, str]] = list(csv.DictReader(lines, delimiter=separator))
-        header = lines[0].split(separator) if lines else []
-        for needed in ("participant_id", "path"):
-            if needed not in header:
-                raise SchemaError(f"{source}: column {needed!r} is missing; found {header}.")
-        ids = [row["participant_id"] for row in rows]
-        paths = [source.parent / row["path"] for row in rows]
     if not paths:
         raise FormatError(f"{source}: the list is empty, expected one image a line.")
     return ids, paths

@@ -17,7 +17,7 @@ from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import VariantTable
 from brainlocus.io.atomic import partial_name
 from brainlocus.io.bed import check_block
-from brainlocus.io.plinktext import Pedigree, read_psam, read_pvar
+from brainlocus.io.plinktext import Pedigree, check_plain_ids, read_psam, read_pvar
 
 __all__ = ["PgenSource", "PgenWriter", "open_pgen"]
 
@@ -106,6 +106,7 @@ class PgenWriter:
 
     def __enter__(self) -> "PgenWriter":
         pgenlib = import_extra("pgenlib", extra="genotypes")
+        check_plain_ids(self.samples)
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
         self._writer = pgenlib.PgenWriter(
             str(partial_name(self.path)).encode(),

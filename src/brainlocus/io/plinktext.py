@@ -6,6 +6,7 @@ PLINK 1.9 and 2.0 file format reference (Chang et al. 2015, 10.1186/s13742-015-0
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -21,7 +22,7 @@ from brainlocus.core.samples import SampleIndex
 from brainlocus.core.text import text_array
 from brainlocus.core.variants import VariantTable, canonical_chromosome
 
-__all__ = ["Pedigree", "format_bim", "format_fam", "read_bim", "read_fam", "read_psam", "read_pvar"]
+__all__ = ["Pedigree", "check_plain_ids", "format_bim", "format_fam", "read_bim", "read_fam", "read_psam", "read_pvar"]
 
 _MISSING_PHENOTYPE = frozenset({"NA", "na", "nan", "NaN", "-9", ""})
 _SEX = {"1": 1, "2": 2, "M": 1, "F": 2, "m": 1, "f": 2}
@@ -124,7 +125,7 @@ def read_pvar(path: Path, *, genome_build: str) -> VariantTable:
     header: list[str] = []
     lines: list[int] = []
     rows: list[list[str]] = []
-    with _open_text(path) as stream:
+    with _explained(path), _open_text(path) as stream:
         for number, text in enumerate(stream, start=1):
             if text.startswith("##"):
                 continue
@@ -155,6 +156,22 @@ def read_pvar(path: Path, *, genome_build: str) -> VariantTable:
     return _variants(path, lines, columns["CHROM"], columns["POS"], alt, columns["REF"], columns["ID"], genome_build)
 
 
+def check_plain_ids(samples: SampleIndex) -> None:
+    """Refuse ids that PLINK's and GCTA's files, whose fields are separated by blanks, cannot hold.
+
+    Raises
+    ------
+    FormatError
+        An id has a space or a tab in it.
+    """
+    bad = [name for name in samples.ids.tolist() if len(name.split()) != 1]
+    if bad:
+        raise FormatError(
+            f"{len(bad)} participant ids have blanks, which PLINK and GCTA files cannot hold: "
+            f"{', '.join(map(repr, bad[:3]))}. Replace the blanks."
+        )
+
+
 def format_fam(samples: SampleIndex, sex: Int8[np.ndarray, " samples"] | None) -> Iterator[str]:
     """Yield the lines of a .fam file: each person a family, no parents, no phenotype."""
     for k, participant in enumerate(samples.ids.tolist()):
@@ -174,6 +191,21 @@ def format_bim(variants: VariantTable) -> Iterator[str]:
         yield f"{chromosome}\t{name}\t0\t{position}\t{a1}\t{a2}\n"
 
 
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what is no text, and a broken .zst, into a message that names the file."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: expected text in UTF-8, but byte {error.start + 1} is no text.") from None
+    except (OSError, EOFError) as error:
+        raise FormatError(f"{path}: cannot be read to its end, it may be truncated: {error}") from error
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":
+            raise
+        raise FormatError(f"{path}: expected a whole .zst file, found one that cannot be read: {error}") from error
+
+
 def _open_text(path: Path) -> TextIOWrapper:
     if path.suffix == ".zst":
         zstandard = import_extra("zstandard", extra="genotypes")
@@ -185,7 +217,7 @@ def _open_text(path: Path) -> TextIOWrapper:
 def _read_fields(path: Path, *, smallest: int, what: str, exact: int | None = None) -> list[tuple[int, list[str]]]:
     """Return line numbers and whitespace-separated fields, every line of the same length."""
     rows: list[tuple[int, list[str]]] = []
-    with _open_text(path) as stream:
+    with _explained(path), _open_text(path) as stream:
         for number, text in enumerate(stream, start=1):
             fields = text.split()
             if not fields or text.startswith("##"):

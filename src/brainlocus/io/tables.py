@@ -6,6 +6,7 @@ which columns are categories.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,20 @@ from brainlocus.core.results import ResultTable
 from brainlocus.core.samples import SampleIndex
 from brainlocus.io.atomic import atomic_path
 
-__all__ = ["MISSING_TEXT", "TABLE_ENDINGS", "read_arrow", "read_results", "read_table", "write_results", "write_table"]
+__all__ = [
+    "MISSING_TEXT",
+    "check_table_name",
+    "read_arrow",
+    "read_results",
+    "read_table",
+    "write_results",
+    "write_table",
+]
 
 MISSING_TEXT = ("", "NA", "N/A", "n/a", "NaN", "nan", "NAN", ".", "None", "NULL", "null", "<NA>")
 
-TABLE_ENDINGS = (".parquet", ".tsv", ".csv", ".txt", ".tsv.gz", ".csv.gz", ".txt.gz")
-"""How the name of a table may end."""
-
 _ID_COLUMNS = ("participant_id", "IID", "#IID", "eid", "subject_id", "sub_id", "ID")
+_WITH_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _DELIMITERS = {".tsv": "\t", ".csv": ",", ".txt": "\t"}
 
 
@@ -66,10 +73,13 @@ def read_arrow(path: Path) -> pa.Table:
             data = stream.read()
     except (pa.ArrowException, OSError, EOFError) as error:
         raise FormatError(f"{path}: expected a whole {suffix} file, found one that cannot be read: {error}") from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FormatError(f"{path}: expected text in UTF-8, found UTF-16. Save it as UTF-8.")
     header = data.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").rstrip("\r")
     if not header.strip():
         raise FormatError(f"{path}: expected a header line, found an empty file.")
     names = header.split(_DELIMITERS[suffix])
+    _check_delimiter(names, suffix, path)
     _check_header([n.strip().strip('"') for n in names], path)
     try:
         return pacsv.read_csv(
@@ -80,7 +90,19 @@ def read_arrow(path: Path) -> pa.Table:
             ),
         )
     except pa.ArrowInvalid as error:
+        if "UTF8" in str(error):
+            raise FormatError(f"{path}: expected text in UTF-8: {error}. Save it as UTF-8.") from error
         raise FormatError(f"{path}: expected {len(names)} columns in every row: {error}") from error
+
+
+def _check_delimiter(names: list[str], suffix: str, path: Path) -> None:
+    wanted = {"\t": "tabs", ",": "commas", ";": "semicolons", " ": "spaces"}
+    other = max((d for d in wanted if d != _DELIMITERS[suffix]), key=names[0].count)
+    if len(names) == 1 and names[0].strip().count(other):
+        raise FormatError(
+            f"{path}: expected columns separated by {wanted[_DELIMITERS[suffix]]} in a {suffix} file, found a header "
+            f"with {wanted[other]}: {names[0].strip()[:60]!r}. Convert the file, or correct its extension."
+        )
 
 
 def _check_header(names: list[str], path: Path) -> None:
@@ -123,6 +145,11 @@ def _numbers(
     try:
         values[present] = text[present].astype(np.float64)
     except ValueError:
+        if all(_WITH_COMMA.fullmatch(str(text[row])) or _is_number(str(text[row])) for row in present):
+            raise FormatError(
+                f"numbers with commas such as {next(str(t) for t in text[present] if ',' in str(t))!r}; write a "
+                "decimal point and no thousands separator, or say in the sidecar (Levels) that they are categories"
+            ) from None
         bad = [row for row in present if not _is_number(str(text[row]))]
         # A column of numbers with one typo is an error to report; a column of words is a category.
         if len(bad) * 10 > present.size:
@@ -141,6 +168,8 @@ def _is_number(text: str) -> bool:
 
 def _column(name: str, array: pa.ChunkedArray, note: dict[str, Any], path: Path, na_values: frozenset[str]) -> Column:
     unit = str(note.get("Units", ""))
+    if pa.types.is_nested(array.type):
+        raise FormatError(f"{path}: column {name!r} holds {array.type}; expected one number or text in every row.")
     if pa.types.is_boolean(array.type):
         return Column(name, array.cast(pa.float64()).to_numpy(zero_copy_only=False), "binary", unit)
     if pa.types.is_floating(array.type) or pa.types.is_integer(array.type):
@@ -149,7 +178,10 @@ def _column(name: str, array: pa.ChunkedArray, note: dict[str, Any], path: Path,
         text = np.asarray(pc.fill_null(array.cast(pa.string()), "").to_pylist(), dtype=np.str_)
         text = np.char.strip(text)
         missing = np.isin(text, list(na_values))
-        numbers, bad_row = (None, -1) if "Levels" in note else _numbers(text, missing)
+        try:
+            numbers, bad_row = (None, -1) if "Levels" in note else _numbers(text, missing)
+        except FormatError as error:
+            raise FormatError(f"{path}: column {name!r} holds {error}.") from None
         if bad_row >= 0:
             raise FormatError(
                 f"{path}: column {name!r} holds numbers, but line {bad_row + 2} has {str(text[bad_row])!r}. "
@@ -196,6 +228,11 @@ def read_table(
     names = list(table.column_names)
     _check_header(names, path)
     id_name = _id_column(names, id_column, path)
+    if pa.types.is_floating(table.column(id_name).type):
+        raise FormatError(
+            f"{path}: column {id_name!r} holds floating-point numbers; ids are text and compared exactly. Store them "
+            "as text or whole numbers."
+        )
     ids = [str(i) if i is not None else "" for i in table.column(id_name).to_pylist()]
     try:
         samples = SampleIndex.of(ids)
@@ -231,26 +268,57 @@ def read_results(path: Path) -> ResultTable:
             filled = pc.if_else(pc.is_in(array, value_set=pa.array(MISSING_TEXT)), "nan", array)
             if dtype == "bool":
                 filled = pc.if_else(pc.equal(filled, "true"), "1", "0")
-            columns[name] = filled.to_numpy(zero_copy_only=False).astype(np.float64)
-            if dtype in ("int", "bool"):
-                columns[name] = columns[name].astype(np.int64 if dtype == "int" else np.bool_)
+            columns[name] = _result_numbers(filled, name, dtype, path)
         else:
             columns[name] = array.to_numpy(zero_copy_only=False)
     return ResultTable(columns)
 
 
-def _write_arrow(table: pa.Table, path: Path) -> None:
+def _result_numbers(text: pa.ChunkedArray, name: str, dtype: str, path: Path) -> Shaped[np.ndarray, " rows"]:
+    """Return a text column as the numbers it is registered to hold."""
+    cells = text.to_numpy(zero_copy_only=False)
+    try:
+        values = cells.astype(np.float64)
+    except ValueError:
+        row = next(k for k, cell in enumerate(cells) if not _is_number(str(cell)))
+        raise FormatError(
+            f"{path}: column {name!r} holds numbers, but line {row + 2} has {str(cells[row])!r}. Correct it, or leave "
+            "the cell empty if it is missing."
+        ) from None
+    if dtype == "float":
+        return np.asarray(values)
+    lacking = np.flatnonzero(np.isnan(values))
+    if lacking.size:
+        raise FormatError(f"{path}: column {name!r} is empty in line {lacking[0] + 2}; expected a value in every row.")
+    return np.asarray(values.astype(np.int64 if dtype == "int" else np.bool_))
+
+
+def check_table_name(path: Path) -> str:
+    """Return the format of a table to be written, its extension without ``.gz``.
+
+    Raises
+    ------
+    FormatError
+        Another extension.
+    """
     suffix = _suffix(path)
+    if suffix != ".parquet" and suffix not in _DELIMITERS:
+        raise FormatError(
+            f"{path}: expected a name ending in .parquet, .tsv or .csv (text may end in .gz), found {suffix!r}."
+        )
+    return suffix
+
+
+def _write_arrow(table: pa.Table, path: Path) -> None:
+    suffix = check_table_name(path)
     with atomic_path(path) as partial:
         if suffix == ".parquet":
             pq.write_table(table, partial, compression="zstd")
-        elif suffix in _DELIMITERS:
+        else:
             compression = "gzip" if path.suffix.lower() == ".gz" else None
             options = pacsv.WriteOptions(delimiter=_DELIMITERS[suffix], quoting_style="needed")
             with pa.output_stream(str(partial), compression=compression) as stream:
                 pacsv.write_csv(_without_nan(table), stream, options)
-        else:
-            raise FormatError(f"{path}: expected a name ending in .parquet, .tsv, .csv (or .gz of these).")
 
 
 def _without_nan(table: pa.Table) -> pa.Table:

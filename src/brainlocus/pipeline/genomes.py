@@ -10,7 +10,7 @@ from jaxtyping import Bool
 
 from brainlocus.core import AlignmentError, GenotypeSource, PhenotypeTable, SampleIndex, VariantTable, shared_samples
 from brainlocus.core.errors import FormatError
-from brainlocus.io import read_arrow, require_path
+from brainlocus.io import read_arrow, read_lines, require_path
 from brainlocus.pipeline.people import choose_traits, formula_columns, read_people
 
 __all__ = [
@@ -45,7 +45,7 @@ def read_list(path: Path, column: str) -> list[str]:
             names = names[[r in (None, "") for r in reasons]]
         found = [str(name) for name in names]
     else:
-        found = [line.split()[-1] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        found = [line.split()[-1] for line in read_lines(path, what=f"a list of {column}") if line.strip()]
     if not found:
         raise FormatError(f"{path}: expected names, one per line, found none.")
     return found
@@ -82,10 +82,13 @@ def keep_variants(variants: VariantTable, lists: Iterable[Path]) -> Bool[np.ndar
     Raises
     ------
     AlignmentError
-        A list shares no variant with those before it.
+        A list shares no variant with those before it. A table without rows (the leads of a study that found none)
+        is no mistake: it keeps nothing.
     """
     kept = np.ones(len(variants), dtype=bool)
     for path in lists:
+        if _is_empty_table(path):
+            return np.zeros(len(variants), dtype=bool)
         rows = _row_by_row(variants, path)
         if rows is None:
             listed = set(read_list(path, "variant_id"))
@@ -97,6 +100,13 @@ def keep_variants(variants: VariantTable, lists: Iterable[Path]) -> Bool[np.ndar
                 f"({', '.join(variants.variant_id[:3].tolist())}, ...). Variants are matched by id."
             )
     return kept
+
+
+def _is_empty_table(path: Path) -> bool:
+    if path.suffix not in _TABLES:
+        return False
+    table = read_arrow(path)
+    return "variant_id" in table.column_names and not table.num_rows
 
 
 def _row_by_row(variants: VariantTable, path: Path) -> Bool[np.ndarray, " variants"] | None:

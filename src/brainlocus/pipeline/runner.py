@@ -20,10 +20,11 @@ from typing import Any
 import psutil
 
 from brainlocus._version import __version__
-from brainlocus.core import BrainlocusError, InputFile, Manifest, SchemaError
-from brainlocus.io import TABLE_ENDINGS, digest_files, digest_input, replace_path, require_path
-from brainlocus.pipeline.config import StepConfig, input_fields, output_fields, parameter_fields
+from brainlocus.core import InputFile, Manifest, SchemaError
+from brainlocus.io import digest_files, digest_input, grm_files, replace_path, require_path
+from brainlocus.pipeline.config import StepConfig, input_fields, parameter_fields
 from brainlocus.pipeline.executors import make_executor
+from brainlocus.pipeline.outputs import check_outputs, further_outputs, is_input_error, make_parents
 from brainlocus.pipeline.progress import Progress
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -122,8 +123,8 @@ def _digest(path: Path) -> InputFile:
 
         return digest_files(path, genotype_files(path))
     if path.name.endswith(".grm.bin"):
-        stem = path.with_suffix("")
-        return digest_files(path, [stem.with_suffix(f".grm{end}") for end in (".N.bin", ".bin", ".id")])
+        matrix, counts, ids = grm_files(path)
+        return digest_files(path, sorted([matrix, ids, *([counts] if counts.is_file() else [])]))
     return digest_input(path)
 
 
@@ -209,11 +210,8 @@ def _prepare_work(work: Path, out: Path, record: dict[str, Any], *, resume: bool
     return target
 
 
-def _check_out(step: Step[Any], out: Path, work: Path) -> None:
-    """Refuse a table of unknown format, and to replace what brainlocus did not write."""
-    if step.out == "table" and not out.name.lower().endswith(TABLE_ENDINGS):
-        raise SchemaError(f"--out {out}: expected a table, a name ending in {', '.join(TABLE_ENDINGS)}.")
-    folder = step.out == "folder"
+def _check_replaceable(out: Path, work: Path, *, folder: bool) -> None:
+    """Refuse to replace what brainlocus did not write."""
     if not out.exists() or manifest_path(out).exists() or work.exists():
         return
     if folder and (not out.is_dir() or any(out.iterdir())):
@@ -262,21 +260,23 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
             return _skipped(done)
         if not work.exists():
             _refuse_other(done, record, out)
-    _check_out(step, out, work)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = step.out == "folder"
+    _check_replaceable(out, work, folder=folder)
+    check_outputs(step.out, config, out, earlier=done, interrupted=work.exists())
+    new_folders = make_parents(out)
     progress = Progress(quiet=options.quiet, log=options.log)
-    target = _prepare_work(work, out, record, resume=options.resume, folder=step.out == "folder")
+    target = _prepare_work(work, out, record, resume=options.resume, folder=folder)
     context = Context(executor, options.memory_bytes, options.threads, options.seed, progress, work / "shards")
     try:
         result = step.run(config, target, context)
-    except BrainlocusError:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
-    except BaseException:
-        if not any((work / "shards").iterdir()):
+    except BaseException as error:
+        # A full disk and an interruption leave the finished parts for --resume; bad input leaves nothing.
+        of_input = is_input_error(error) and not isinstance(error, OSError)
+        if of_input or not any((work / "shards").iterdir()):
             shutil.rmtree(work, ignore_errors=True)
+            _remove_empty(new_folders)
         raise
-    outputs = (str(out), *(str(p) for p in (getattr(config, n) for n in output_fields(type(config))) if p is not None))
+    outputs = (str(out), *map(str, further_outputs(config).values()))
     manifest = Manifest(
         step=step.name,
         version=__version__,
@@ -292,6 +292,12 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
     )
     _finish(work, target, out, manifest, result)
     return Outcome(manifest, result, skipped=False)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _finish(work: Path, target: Path, out: Path, manifest: Manifest, result: StepResult) -> None:

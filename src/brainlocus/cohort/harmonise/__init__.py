@@ -7,7 +7,7 @@ from brainlocus.cohort.harmonise.combat import (
     apply_combat,
     fit_combat,
 )
-from brainlocus.cohort.harmonise.sites import SiteEffects, site_effects
+from brainlocus.cohort.harmonise.sites import SiteEffects, mean_of_known, site_effects
 
 __all__ = [
     "CombatModel",
@@ -16,5 +16,6 @@ __all__ = [
     "SiteEffects",
     "apply_combat",
     "fit_combat",
+    "mean_of_known",
     "site_effects",
 ]

@@ -18,7 +18,7 @@ from scipy.special import fdtrc
 
 from brainlocus.numerics import covariate_basis, project_out
 
-__all__ = ["SiteEffects", "site_effects"]
+__all__ = ["SiteEffects", "mean_of_known", "site_effects"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +34,14 @@ class SiteEffects:
 
     @property
     def mean_eta2(self) -> float:
-        """Mean over features that vary."""
-        return float(np.nanmean(self.eta2))
+        """Mean over features that vary; NaN when none does."""
+        return mean_of_known(self.eta2)
+
+
+def mean_of_known(values: Float[np.ndarray, " features"]) -> float:
+    """Return the mean without NaN; NaN when nothing else is there."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def site_effects(

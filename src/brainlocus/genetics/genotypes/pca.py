@@ -28,6 +28,8 @@ EXACT_LIMIT = 5_000
 _OVERSAMPLING = 20
 _MAX_PASSES = 20
 _TOLERANCE = 1e-5
+_RANK_TOLERANCE = 1e-6
+"""Eigenvalues below this share of the largest are the rounding of float32 products."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +76,7 @@ def principal_components(
     Raises
     ------
     ValueError
-        More components than people allow, or no variant varies.
+        More components than people or variants allow, or no variant varies.
     """
     n_samples = len(source.samples)
     if not 0 < n_components < n_samples:
@@ -87,6 +89,12 @@ def principal_components(
         values, vectors = values[::-1], vectors[:, ::-1]
     else:
         values, vectors, residual = _krylov(source, n_components, rng or np.random.default_rng(0), memory_bytes)
+    spanned = int((values > _RANK_TOLERANCE * max(float(values.max()), 1.0)).sum())
+    if spanned < n_components:
+        raise ValueError(
+            f"{n_components} components were asked, but the {len(source.variants)} variants of {n_samples} people "
+            f"span only {spanned}; ask for fewer, or use more variants."
+        )
     loadings, n_used = _loadings(source, vectors, memory_bytes)
     loadings /= np.sqrt(np.maximum(values, np.finfo(float).tiny) * n_used)
     largest = np.nanargmax(np.abs(loadings), axis=0)

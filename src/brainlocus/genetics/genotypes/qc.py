@@ -144,7 +144,11 @@ def quality_control(
     _check_variants(counts, hwe, variant_reason, rules, flow, people.n_left)
     kept = np.flatnonzero(variant_reason == "")
     if not people.n_left or not kept.size:
-        raise AlignmentError(f"Quality control left {people.n_left} people and {kept.size} variants: {flow}.")
+        steps = "; ".join(f"{row.step}: {row.n_samples} people, {row.n_variants} variants" for row in flow)
+        raise AlignmentError(
+            f"Quality control left {people.n_left} people and {kept.size} variants ({steps}). Relax the thresholds of "
+            "the step that took the rest."
+        )
     return QcResult(
         variants=_variant_result(source.variants, counts, hwe, variant_reason),
         samples=ResultTable({"participant_id": source.samples.ids} | columns | {"reason": text_array(people.reason)}),

@@ -204,6 +204,8 @@ def prepare_scan(
             raise ValueError("Nobody has complete covariates; leave out the covariate that is missing, or impute it.")
     values = traits.take(people).matrix(wanted)
     observed = ~np.isnan(values).all(axis=1)
+    if not observed.any():
+        raise ValueError(f"None of the {len(people)} people has a value of any trait ({', '.join(wanted[:5])}).")
     people, matrix, values = people.take(observed), matrix[observed], values[observed]
     linear = prepare_linear(values, matrix, names=wanted, covariate_names=covariate_names)
     counts["analysed"] = len(people)

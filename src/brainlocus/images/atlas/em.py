@@ -168,11 +168,12 @@ def fit_em(
     state = _State(np.full(norms.size, -1, dtype=np.int64), np.zeros(norms.size), prototypes)
     losses: list[float] = []
     reason: Reason = "max_iter"
+    rounding = float(norms.sum()) * np.finfo(np.float64).eps * images.shape[1]
     for _ in range(max_passes):
         _record(losses, _pass(images, norms, state), float(norms.sum()))
         if progress is not None:
             progress(1)
-        if len(losses) > 1 and losses[-2] - losses[-1] <= tolerance * losses[-2]:
+        if len(losses) > 1 and losses[-2] - losses[-1] <= max(tolerance * losses[-2], rounding):
             reason = "tol"
             break
     # The loss of each pass belongs to the prototypes before it; the labels' own optimum is W W'X with W from
@@ -210,6 +211,8 @@ def hoyer_sparsity(
     ----------
     Hoyer (2004), J. Mach. Learn. Res. 5:1457, section 3.1.
     """
+    if labels.size * components == 1:
+        return 1.0  # one entry, and it is not 0
     root = np.sqrt(float(labels.size) * components)
     norm = float(np.sqrt((weights**2).sum()))
     return float((root - np.abs(weights).sum() / norm) / (root - 1.0))

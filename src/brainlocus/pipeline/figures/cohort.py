@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int, Shaped
 
+from brainlocus.cohort.harmonise import mean_of_known
 from brainlocus.core import ResultTable
 from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, PALETTE, new_figure, save_figure
 
@@ -41,12 +42,13 @@ def draw_sites(before: Float64[np.ndarray, " features"], after: Float64[np.ndarr
     """Draw the sites' eta^2 of every feature before and after harmonising."""
     figure, axes = new_figure(2, width=4.2)
     left, right = axes[0]
-    top = float(np.nanmax([before, after]))
+    known = np.concatenate([before, after])
+    top = float(known[np.isfinite(known)].max(initial=0.0))
     bins = np.linspace(0.0, max(top, 1e-3), 40)
     left.hist(
-        before[np.isfinite(before)], bins=bins, color=ORANGE, alpha=0.8, label=f"before, {np.nanmean(before):.3f}"
+        before[np.isfinite(before)], bins=bins, color=ORANGE, alpha=0.8, label=f"before, {mean_of_known(before):.3f}"
     )
-    left.hist(after[np.isfinite(after)], bins=bins, color=BLUE, alpha=0.8, label=f"after, {np.nanmean(after):.3f}")
+    left.hist(after[np.isfinite(after)], bins=bins, color=BLUE, alpha=0.8, label=f"after, {mean_of_known(after):.3f}")
     left.legend(title="mean", frameon=False)
     left.set_xlabel("partial η² of the sites")
     left.set_ylabel("features")
@@ -80,7 +82,8 @@ def draw_phenome(results: ResultTable, path: Path, *, n_labels: int = 8) -> None
     middles = [float(np.mean(place[categories == name])) for name in names]
     axis.set_xticks(middles, [name or "phenotypes" for name in names], rotation=30, ha="right")
     axis.set_ylabel("−log₁₀ p")
-    axis.legend(frameon=False, loc="upper right")
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, loc="upper right")
     save_figure(figure, path)
 
 
@@ -103,7 +106,8 @@ def draw_scores(
     axis.set_xlabel("mean held-out decision value")
     axis.set_ylabel("density")
     axis.set_title(title, fontsize=10)
-    axis.legend(frameon=False)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False)
     save_figure(figure, path)
 
 

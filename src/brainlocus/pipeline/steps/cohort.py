@@ -8,7 +8,14 @@ import numpy as np
 from jaxtyping import Float64
 from pydantic import Field
 
-from brainlocus.cohort.harmonise import CombatOptions, SiteEffects, apply_combat, fit_combat, site_effects
+from brainlocus.cohort.harmonise import (
+    CombatOptions,
+    SiteEffects,
+    apply_combat,
+    fit_combat,
+    mean_of_known,
+    site_effects,
+)
 from brainlocus.cohort.prepare import PrepareOptions, PrepareReport, prepare_table
 from brainlocus.core import PhenotypeTable, SchemaError
 from brainlocus.io import write_table
@@ -168,11 +175,15 @@ def _check_complete(people: PhenotypeTable, complete: np.ndarray, formula: str) 
         )
 
 
+def _share_below(p: Float64[np.ndarray, " features"], level: float) -> float:
+    return mean_of_known(np.where(np.isnan(p), np.nan, (p < level).astype(np.float64)))
+
+
 def _summary(effects: SiteEffects) -> dict[str, float]:
     return {
         "mean_eta2": effects.mean_eta2,
-        "share_location_p_below_0.05": float(np.nanmean(effects.p_location < 0.05)),
-        "share_spread_p_below_0.05": float(np.nanmean(effects.p_spread < 0.05)),
+        "share_location_p_below_0.05": _share_below(effects.p_location, 0.05),
+        "share_spread_p_below_0.05": _share_below(effects.p_spread, 0.05),
     }
 
 

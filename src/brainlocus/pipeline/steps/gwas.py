@@ -150,6 +150,7 @@ def _write_full_part(full: FullScan, plan: ScanPlan, path: Path) -> None:
     pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
 
 
+_FULL_TYPES = {"t": np.float32, "n": np.int64}
 _GROUP_COLUMNS = ("residual_variance", "degrees_of_freedom", "n", "effect_allele_frequency")
 
 
@@ -205,10 +206,12 @@ def read_full(folder: Path, trait: str) -> ResultTable:
     about = index["traits"][trait]
     group = about["group"]
     parts = sorted(folder.glob("part-*.parquet"))
-    has_beta = f"beta:{trait}" in pq.read_schema(parts[0]).names
+    has_beta = bool(parts) and f"beta:{trait}" in pq.read_schema(parts[0]).names
     wanted = [f"t:{trait}", *([f"beta:{trait}"] if has_beta else []), *(f"{n}:{group}" for n in _GROUP_COLUMNS)]
-    table = pa.concat_tables([pq.read_table(part, columns=wanted) for part in parts])
-    values = {name: table.column(name).to_numpy() for name in wanted}
+    tables = [pq.read_table(part, columns=wanted) for part in parts]
+    values = {name: np.concatenate([t.column(name).to_numpy() for t in tables]) for name in wanted if tables}
+    if not tables:  # a scan of no variant
+        values = {name: np.empty(0, _FULL_TYPES.get(name.split(":")[0], np.float64)) for name in wanted}
     place = read_results(folder / "variants.parquet")
     variants = VariantTable(
         place["chromosome"],

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from brainlocus.core import Grm, PhenotypeTable, SchemaError, concat_results, select_genotypes, shared_samples
+from brainlocus.core import Grm, PhenotypeTable, SchemaError, concat_results, intersect, select_genotypes
 from brainlocus.genetics.genotypes import count_genotypes, genetic_relationships
 from brainlocus.genetics.heritability import greml, greml_peak_bytes
 from brainlocus.io import grm_files, open_genotypes, read_grm, write_results
@@ -91,12 +91,20 @@ def _trait_matrices(
     block_bytes = min(context.memory_bytes // 4, 1 << 28)
     for name in context.progress.track(names, "Relationship matrices", len(names)):
         observed = table.samples.take(~np.isnan(table.column(name).values))
-        people = shared_samples(grm.samples, observed, names=("the GRM", f"trait {name!r}"))
+        people = intersect(grm.samples, observed)
+        if not len(people):  # nothing to judge variants by: greml says that there are too few people
+            yield name, grm
+            continue
         counted = count_genotypes(select_genotypes(source, samples=people), memory_bytes=block_bytes)
         frequency = np.nan_to_num(counted.effect_allele_frequency, nan=0.0)
         passes = (np.minimum(frequency, 1.0 - frequency) >= config.min_maf) & (
             counted.missing_rate <= config.max_missing
         )
+        if not passes.any():
+            raise SchemaError(
+                f"No variant passes --min-maf {config.min_maf:g} and --max-missing {config.max_missing:g} among the "
+                f"{len(people)} people with {name!r}. Relax them, or leave the trait out."
+            )
         chosen = select_genotypes(source, variants=passes)
         yield (
             name,

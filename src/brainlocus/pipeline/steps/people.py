@@ -47,9 +47,16 @@ def split_people(config: SplitConfig, out: Path, context: Context) -> StepResult
     """Write one list of participant ids per level of a column: ``<level>.txt``."""
     table = read_people(config.table)
     column = table.column(config.by)
+    if column.kind != "categorical" and not np.isfinite(column.values).any():
+        raise SchemaError(f"{config.table}: column {config.by!r} has no values; expected names of parts.")
     if column.kind != "categorical":
         raise SchemaError(f"{config.table}: column {config.by!r} holds numbers, expected names of parts.")
     counts = {}
+    odd = sorted({str(v) for v in column.values if "/" in v or v in (".", "..") or "\0" in v})
+    if odd:
+        raise SchemaError(
+            f"{config.table}: {odd[0]!r} in column {config.by!r} cannot be the name of a file; rename it."
+        )
     for level in np.unique(column.values[column.values != ""]):
         ids = table.samples.ids[column.values == level]
         with atomic_path(out / f"{level}.txt") as partial:
