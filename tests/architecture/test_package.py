@@ -86,6 +86,24 @@ def test_every_command_is_documented(name):
     assert f"brainlocus {name}" in pages
 
 
+def test_help_of_executor_names_every_executor():
+    from brainlocus.pipeline.executors import EXECUTORS
+
+    option = next(p for p in cli.commands["demo"].params if p.name == "executor")
+    assert isinstance(option, click.Option)
+    assert f"{', '.join(EXECUTORS)}." in (option.help or "")
+
+
+def test_help_needs_nothing_heavy():
+    """`brainlocus --help` loads click alone: no numpy, no pydantic (time: benchmarks/bench_start.py)."""
+    code = (
+        "import sys, brainlocus.cli.main\n"
+        "print(sorted({'numpy', 'scipy', 'pydantic', 'pyarrow', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_error_is_ours():
     from brainlocus.core import errors
 

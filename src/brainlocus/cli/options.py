@@ -1,7 +1,6 @@
 """From a step's configuration to a click command."""
 
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -9,46 +8,13 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from brainlocus.cli.common import common_options, run_options
 from brainlocus.core.errors import SchemaError
 from brainlocus.pipeline.config import explain, is_positional
-from brainlocus.pipeline.executors import EXECUTORS
-from brainlocus.pipeline.runner import Outcome, RunOptions, execute, parse_memory
+from brainlocus.pipeline.runner import Outcome, execute
 from brainlocus.pipeline.step import Step
 
-__all__ = ["command_from_step", "common_options", "run_options"]
-
-
-def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that every command has."""
-    for option in reversed(
-        (
-            click.option("--threads", type=click.IntRange(0), default=0, help="CPUs to use.  [default: all]"),
-            click.option("--memory", default="", metavar="SIZE", help="Memory to stay within, such as 8GiB.  "
-                         "[default: 3/4 of free]"),
-            click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random."),
-            click.option("--executor", default="threads", show_default=True, metavar="SPEC",
-                         help=f"Where tasks run: {', '.join(EXECUTORS)}. The result is the same."),
-            click.option("--resume", is_flag=True, help="Take up finished work; refuse if inputs or settings differ."),
-            click.option("--quiet", is_flag=True, help="No progress."),
-            click.option("--log", type=click.Path(path_type=Path), default=None, help="Append messages to a file."),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
-
-
-def run_options(values: dict[str, Any]) -> RunOptions:
-    """Take the common options out of a command's values."""
-    memory = values.pop("memory")
-    return RunOptions(
-        threads=values.pop("threads"),
-        memory_bytes=parse_memory(memory) if memory else 0,
-        seed=values.pop("seed"),
-        executor=values.pop("executor"),
-        resume=values.pop("resume"),
-        quiet=values.pop("quiet"),
-        log=values.pop("log"),
-    )
+__all__ = ["command_from_step"]
 
 
 def _is_tuple(annotation: Any) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from brainlocus.cli.options import common_options, run_options
+from brainlocus.cli.common import common_options, run_options
 
 __all__ = ["demo", "run"]
 
