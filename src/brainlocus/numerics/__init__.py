@@ -8,7 +8,6 @@ from brainlocus.numerics.tails import (
     neg_log10_p_from_chi2,
     neg_log10_p_from_t,
     neg_log10_p_from_z,
-    p_from_neg_log10,
 )
 from brainlocus.numerics.transforms import rank_normal
 
@@ -24,7 +23,6 @@ __all__ = [
     "neg_log10_p_from_chi2",
     "neg_log10_p_from_t",
     "neg_log10_p_from_z",
-    "p_from_neg_log10",
     "project_out",
     "rank_normal",
     "refuse_infinite",
