@@ -61,7 +61,7 @@ def digest_files(path: Path, files: list[Path]) -> InputFile:
         The name of the input as the user gave it.
     files
         Everything it consists of. A single file has its own SHA-256; several have the SHA-256 over the sorted
-        lines "name, size, SHA-256", so that renaming or changing one changes the digest.
+        lines "name, SHA-256", so that renaming or changing one changes the digest.
     """
     for file in files:
         if not file.is_file():
@@ -74,7 +74,8 @@ def digest_files(path: Path, files: list[Path]) -> InputFile:
     if files == [path]:
         return InputFile(str(path), total, digests[path])
     root = path if path.is_dir() else path.parent
-    lines = sorted(f"{file.relative_to(root).as_posix()}\t{sizes[file].st_size}\t{digests[file]}" for file in files)
+    # Without sizes: the digits of a time in a JSON file would change the digest of its folder.
+    lines = sorted(f"{file.relative_to(root).as_posix()}\t{digests[file]}" for file in files)
     return InputFile(str(path), total, hashlib.sha256("\n".join(lines).encode()).hexdigest())
 
 
