@@ -1,5 +1,6 @@
 """``idp extract``: maps and a parcellation to one number a parcel and person."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -68,9 +69,9 @@ def _atlases(path: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _peak_bytes(image: Path, n_images: int, n_parcels: int, workers: int) -> int:
+def _peak_bytes(grid: tuple[int, int, int], n_images: int, n_parcels: int, workers: int) -> int:
     """Return what the images at hand take, as read and as numbers with a copy, and the table with its copies."""
-    return 32 * read_volume(image).data.size * workers + 8 * 4 * n_images * n_parcels + (8 << 20)
+    return 32 * math.prod(grid) * workers + 8 * 4 * n_images * n_parcels + (8 << 20)
 
 
 def idp_extract(config: IdpExtractConfig, out: Path, context: Context) -> StepResult:
@@ -80,7 +81,7 @@ def idp_extract(config: IdpExtractConfig, out: Path, context: Context) -> StepRe
     images = find_images(config.images, pattern=config.pattern)
     indexes = [_index(path) for path in atlases]
     names = [name for index in indexes for name in index.names]
-    needed = _peak_bytes(images.paths[0], len(images), len(names), context.executor.workers)
+    needed = _peak_bytes(indexes[0].grid.shape, len(images), len(names), context.executor.workers)
     require_memory(needed, context.memory_bytes, f"Extracting {len(names)} parcels of {len(images)} images")
     tasks = [
         _Task(images.paths[k : k + _IMAGES_PER_TASK], atlases, config.statistic, config.scale)
