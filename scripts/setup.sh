@@ -10,7 +10,7 @@ if sys.version_info < (3, 11):
     sys.exit(f"brainlocus needs Python >= 3.11, found {sys.version.split()[0]}. Name another: make PYTHON=python3.12 ...")
 PY
 
-if ! "$python" -m venv "$venv" 2>/dev/null; then
+if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
     # Debian and Ubuntu split venv from Python; fetch that half.
     rm -rf "$venv"
     version=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')

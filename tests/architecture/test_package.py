@@ -15,6 +15,7 @@ import brainlocus
 from brainlocus.cli.main import cli
 from brainlocus.core.errors import BrainlocusError
 from brainlocus.pipeline.registry import STEPS, load_step
+from brainlocus.pipeline.wiring import STUDY_STEPS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "brainlocus"
@@ -85,6 +86,24 @@ def test_every_command_is_documented(name):
     assert f"brainlocus {name}" in pages
 
 
+def test_help_of_executor_names_every_executor():
+    from brainlocus.pipeline.executors import EXECUTORS
+
+    option = next(p for p in cli.commands["demo"].params if p.name == "executor")
+    assert isinstance(option, click.Option)
+    assert f"{', '.join(EXECUTORS)}." in (option.help or "")
+
+
+def test_help_needs_nothing_heavy():
+    """`brainlocus --help` loads click alone: no numpy, no pydantic (time: benchmarks/bench_start.py)."""
+    code = (
+        "import sys, brainlocus.cli.main\n"
+        "print(sorted({'numpy', 'scipy', 'pydantic', 'pyarrow', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_error_is_ours():
     from brainlocus.core import errors
 
@@ -99,6 +118,17 @@ def test_the_study_schema_is_current():
 
     committed = json.loads((ROOT / "docs" / "study.schema.json").read_text())
     assert committed == study_schema(), "run: brainlocus run --schema > docs/study.schema.json"
+
+
+def test_the_steps_of_a_study_are_documented():
+    """The table of docs/study.md has exactly the steps of a study, in order, with their command and output."""
+    page = (ROOT / "docs" / "study.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `[")]
+    documented = [(table.strip("`[]"), command.strip("`")) for table, command, *_ in rows]
+    assert documented == [(step.key, step.step) for step in STUDY_STEPS]
+    for row, step in zip(rows, STUDY_STEPS, strict=True):
+        assert len(row) == 5
+        assert row[4].startswith(f"`{step.out}"), f"{step.key} writes {step.out}"
 
 
 def test_nothing_names_a_machine():

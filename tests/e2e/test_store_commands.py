@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -108,8 +109,13 @@ def test_store_is_sound_and_has_a_manifest(store):
     assert manifest["counts"]["phenotypes"] == 4
 
 
-def test_scans_come_back(store, gwas):
-    opened = LocalStore(store)
+@pytest.fixture
+def opened(store):
+    with closing(LocalStore(store)) as reader:
+        yield reader
+
+
+def test_scans_come_back(opened, gwas):
     full = read_full(gwas / "full", "C2_1")
     assert opened.phenotype("only_h2")["has_gwas"] is False
     pid = opened.phenotype("C2_1")["pid"]
@@ -124,8 +130,7 @@ def test_scans_come_back(store, gwas):
     assert opened.loci(pid=pid).rows[0]["variant_id"] == f"rs{CAUSAL}"
 
 
-def test_regions_meet_their_phenotypes(store):
-    opened = LocalStore(store)
+def test_regions_meet_their_phenotypes(opened):
     row = opened.phenotype("C2_2")
     assert (row["scale"], row["parcel_index"], row["map_id"]) == (2, 2, "C-2")
     assert opened.phenotype("height")["map_id"] is None
@@ -138,9 +143,10 @@ def test_portal_answers_over_it(store):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fastapi.testclient import TestClient
-    client = TestClient(create_app(store))
-    assert client.get("/api/v1/meta").json()["title"] == "Small"
-    values = client.get(f"/api/v1/variants/rs{CAUSAL}/map").json()["values"]
+    # As a context: leaving it shuts the application down, which closes the store.
+    with TestClient(create_app(store)) as client:
+        assert client.get("/api/v1/meta").json()["title"] == "Small"
+        values = client.get(f"/api/v1/variants/rs{CAUSAL}/map").json()["values"]
     assert [v["parcel_index"] for v in values] == [1, 2]
 
 

@@ -1,7 +1,6 @@
 """From a step's configuration to a click command."""
 
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -9,46 +8,13 @@ import click
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from brainlocus.cli.common import common_options, run_options
 from brainlocus.core.errors import SchemaError
 from brainlocus.pipeline.config import explain, is_positional
-from brainlocus.pipeline.executors import EXECUTORS
-from brainlocus.pipeline.runner import Outcome, RunOptions, execute, parse_memory
+from brainlocus.pipeline.runner import Outcome, execute
 from brainlocus.pipeline.step import Step
 
-__all__ = ["command_from_step", "common_options", "run_options"]
-
-
-def common_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that every command has."""
-    for option in reversed(
-        (
-            click.option("--threads", type=click.IntRange(0), default=0, help="CPUs to use.  [default: all]"),
-            click.option("--memory", default="", metavar="SIZE", help="Memory to stay within, such as 8GiB.  "
-                         "[default: 3/4 of free]"),
-            click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all draws."),
-            click.option("--executor", default="threads", show_default=True, metavar="SPEC",
-                         help=f"Where tasks run: {', '.join(EXECUTORS)}. The result is the same."),
-            click.option("--resume", is_flag=True, help="Take up finished work; refuse if inputs or settings differ."),
-            click.option("--quiet", is_flag=True, help="No progress."),
-            click.option("--log", type=click.Path(path_type=Path), default=None, help="Append messages to a file."),
-        )
-    ):  # fmt: skip
-        function = option(function)
-    return function
-
-
-def run_options(values: dict[str, Any]) -> RunOptions:
-    """Take the common options out of a command's values."""
-    memory = values.pop("memory")
-    return RunOptions(
-        threads=values.pop("threads"),
-        memory_bytes=parse_memory(memory) if memory else 0,
-        seed=values.pop("seed"),
-        executor=values.pop("executor"),
-        resume=values.pop("resume"),
-        quiet=values.pop("quiet"),
-        log=values.pop("log"),
-    )
+__all__ = ["command_from_step"]
 
 
 def _is_tuple(annotation: Any) -> bool:
@@ -66,10 +32,11 @@ def _metavar(field: FieldInfo) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
     text = str(annotation)
-    for token, name in (("Path", "PATH"), ("float", "NUMBER"), ("int", "N"), ("tuple", "A,B,...")):
-        if token in text:
-            return name
-    return "TEXT"
+    kinds = (("Path", "PATH"), ("float", "NUMBER"), ("int", "N"))
+    name = next((name for token, name in kinds if token in text), "TEXT")
+    if _is_tuple(annotation):
+        return "A,B,..." if name == "TEXT" else f"{name},..."
+    return name
 
 
 def _parameter(name: str, field: FieldInfo) -> click.Parameter:
@@ -77,15 +44,37 @@ def _parameter(name: str, field: FieldInfo) -> click.Parameter:
     required = field.is_required()
     if is_positional(field):
         many = _is_tuple(field.annotation)
-        return click.Argument([name], nargs=-1 if many else 1, required=required, metavar=name.upper())
+        metavar = f"{name.upper()}{'...' if many else ''}"
+        return click.Argument([name], nargs=-1 if many else 1, required=required, metavar=metavar)
     text = (field.description or "").rstrip(".") + "."
     if _is_bool(field.annotation):
-        return click.Option([f"{option}/--no-{option[2:]}"], default=None, help=f"{text}  [default: {field.default}]")
+        return click.Option([f"{option}/--no-{option[2:]}"], default=None, help=f"{text}  [default: {_switch(field)}]")
     shown = ""
     if not required and field.default not in (None, (), ""):
         default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
         shown = f"  [default: {default}]"
     return click.Option([option, name], required=required, default=None, metavar=_metavar(field), help=text + shown)
+
+
+def _switch(field: FieldInfo) -> str:
+    return "on" if field.default else "off"
+
+
+_OUT_HELP = {
+    "folder": "Folder to write.",
+    "table": "Table to write (.parquet, .tsv, .tsv.gz).",
+    "prefix": "Beginning of the names of the files to write, without an extension.",
+}
+
+
+def _help(step: Step[Any]) -> str:
+    """Return what the command does, and what its positional arguments are."""
+    rows = [(n.upper(), f.description or "") for n, f in step.config.model_fields.items() if is_positional(f)]
+    if step.out_positional:
+        rows.append(("OUT", _OUT_HELP[step.out]))
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [f"{name:{width}}  {text.rstrip('.')}." for name, text in rows]
+    return "\n".join([step.help, "", "\b", *lines]) if lines else step.help
 
 
 def _report(outcome: Outcome, out: Path) -> None:
@@ -117,11 +106,9 @@ def command_from_step(step: Step[Any]) -> click.Command:
     if step.out_positional:
         parameters.insert(sum(isinstance(p, click.Argument) for p in parameters), click.Argument(["out"]))
     else:
-        what = {"folder": "Folder to write", "table": "Table to write (.parquet, .tsv, .tsv.gz)"}.get(
-            step.out, "Output"
-        )
-        parameters.append(click.Option(["--out"], required=True, metavar="PATH", help=f"{what}."))
-    command = click.Command(step.name.split()[-1], callback=run, params=parameters, help=step.help)
+        what = _OUT_HELP.get(step.out, "File to write.")
+        parameters.append(click.Option(["--out"], required=True, metavar="PATH", help=what))
+    command = click.Command(step.name.split()[-1], callback=run, params=parameters, help=_help(step))
     return _with_common(command)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from brainlocus.cli.options import common_options, run_options
+from brainlocus.cli.common import common_options, run_options
 
 __all__ = ["demo", "run"]
 
@@ -38,9 +38,9 @@ def run(study: Path | None, out: Path | None, **values: Any) -> None:
     for item, outcome in run_study(study, out, options, only=only):
         state = "unchanged" if outcome.skipped else f"{outcome.manifest.seconds:.1f} s"
         first, *others = outcome.result.summary or ("",)
-        click.echo(f"{item.step.name:22} {state:>10}  {first}")
+        click.echo(f"{item.key:12} {state:>10}  {first}")
         for line in others:
-            click.echo(f"{'':22} {'':>10}  {line}")
+            click.echo(f"{'':12} {'':>10}  {line}")
         failed += outcome.result.n_failed
     _print_portal(out / "store")
     if failed:

@@ -32,7 +32,6 @@ COLUMNS: dict[str, ColumnSpec] = {
     "diagnosis": _spec("int", "1 patient, 0 control"),
     "repeat": _spec("int", "Repeat of the outer cross-validation, from 0"),
     "score": _spec("float", "Out-of-sample decision value; positive is patient-like"),
-    "n_scores": _spec("int", "Held-out decision values averaged"),
     # what is tested
     "trait": _spec("str", "Trait (imaging-derived phenotype or other outcome)"),
     "phenotype": _spec("str", "Phenotype tested against the trait"),

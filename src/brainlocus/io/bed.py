@@ -8,23 +8,23 @@ References
 PLINK 1.9 file format reference, section .bed.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import IO, no_type_check
 
 import numpy as np
-from jaxtyping import Float32, Int8, Shaped, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 from numba import njit
 
-from brainlocus.core.errors import AlignmentError, FormatError
+from brainlocus.core.errors import FormatError
 from brainlocus.core.genotypes import GenotypeBlock
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import VariantTable
-from brainlocus.io.atomic import partial_name
-from brainlocus.io.plinktext import Pedigree, check_plain_ids, format_bim, format_fam, read_bim, read_fam
+from brainlocus.io.blockwriter import BlockWriter
+from brainlocus.io.plinktext import Pedigree, format_bim, format_fam, read_bim, read_fam
 
-__all__ = ["BedSource", "BedWriter", "check_block", "open_bed"]
+__all__ = ["BedSource", "BedWriter", "open_bed"]
 
 _MAGIC = b"\x6c\x1b"
 _VARIANT_MAJOR = b"\x01"
@@ -103,44 +103,22 @@ def open_bed(path: Path, *, genome_build: str = "unknown") -> BedSource:
     return BedSource(path, pedigree.samples, variants, pedigree)
 
 
-class BedWriter:
-    """Writes .bed, .bim and .fam block by block; the files get their names when all variants have come.
+class BedWriter(BlockWriter):
+    """Writes .bed, .bim and .fam: hard calls only.
 
     Examples
     --------
     ``with BedWriter(prefix, samples, variants) as writer: writer.append(block)``
     """
 
-    def __init__(
-        self,
-        prefix: Path,
-        samples: SampleIndex,
-        variants: VariantTable,
-        sex: Int8[np.ndarray, " samples"] | None = None,
-    ) -> None:
-        self.prefix, self.samples, self.variants, self.sex = prefix, samples, variants, sex
-        self.path = prefix.with_name(prefix.name + ".bed")
-        self._written = 0
-        self._stream: IO[bytes] | None = None
+    suffix = ".bed"
+    _stream: IO[bytes]
 
-    def __enter__(self) -> "BedWriter":
-        check_plain_ids(self.samples)
-        self.prefix.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = partial_name(self.path).open("wb")
+    def _open(self, partial: Path) -> None:
+        self._stream = partial.open("wb")
         self._stream.write(_MAGIC + _VARIANT_MAJOR)
-        return self
 
-    def append(self, dosage: Float32[np.ndarray, "variants samples"]) -> None:
-        """Write the next variants.
-
-        Raises
-        ------
-        AlignmentError
-            Other people or more variants than announced.
-        FormatError
-            A dosage that is not 0, 1, 2 or NaN: hard calls only (use PGEN for dosages).
-        """
-        check_block(dosage, self._written, self.samples, self.variants)
+    def _write(self, dosage: Float32[np.ndarray, "variants samples"]) -> None:
         calls = np.where(np.isnan(dosage), np.float32(3), dosage)
         codes = calls.astype(np.uint8)
         if not np.array_equal(codes, calls):
@@ -148,54 +126,13 @@ class BedWriter:
             raise FormatError(
                 f"{self.path}: .bed holds 0, 1, 2 or missing, found a dosage of {bad}. Write PGEN instead."
             )
-        if self._stream is None:
-            raise ValueError("BedWriter is a context manager: use it in a with statement.")
         self._stream.write(_pack(_ENCODE[codes]).tobytes())
-        self._written += dosage.shape[0]
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        partial = partial_name(self.path)
-        if kind is not None or self._written != len(self.variants):
-            partial.unlink(missing_ok=True)
-            if kind is None:
-                raise AlignmentError(
-                    f"{self.path}: expected {len(self.variants)} variants, {self._written} were written."
-                )
-            return
-        for suffix, lines in ((".bim", format_bim(self.variants)), (".fam", format_fam(self.samples, self.sex))):
-            companion = self.path.with_suffix(suffix)
-            with partial_name(companion).open("w", encoding="utf-8") as stream:
-                stream.writelines(lines)
-            partial_name(companion).replace(companion)
-        partial.replace(self.path)
+    def _close(self, *, whole: bool) -> None:  # noqa: ARG002
+        self._stream.close()
 
-
-def check_block(
-    dosage: Float32[np.ndarray, "variants samples"], written: int, samples: SampleIndex, variants: VariantTable
-) -> None:
-    """Check that a block to be written fits the announced people and variants, and dosages lie in [0, 2].
-
-    Raises
-    ------
-    AlignmentError
-        Wrong number of people, or more variants than announced.
-    FormatError
-        A dosage outside [0, 2].
-    """
-    if dosage.shape[1] != len(samples) or written + dosage.shape[0] > len(variants):
-        raise AlignmentError(
-            f"A block of {dosage.shape} (variants, people) does not fit: {len(samples)} people and "
-            f"{len(variants) - written} more variants were expected."
-        )
-    outside = ~(np.isnan(dosage) | ((dosage >= 0) & (dosage <= 2)))
-    if outside.any():
-        row, column = np.argwhere(outside)[0]
-        name = variants.variant_id[written + row]
-        raise FormatError(f"Variant {name!r}: dosages lie in [0, 2], found {float(dosage[row, column])}.")
+    def _companions(self) -> dict[str, Iterator[str]]:
+        return {".bim": format_bim(self.variants), ".fam": format_fam(self.samples, self.sex)}
 
 
 def _pack(codes: UInt8[np.ndarray, "variants samples"]) -> Shaped[np.ndarray, "variants bytes"]:

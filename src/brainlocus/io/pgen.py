@@ -3,21 +3,20 @@
 The effect allele is ALT. Phase is ignored; variants with several ALT alleles are refused.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int8
 
-from brainlocus.core.errors import AlignmentError, FormatError, import_extra
+from brainlocus.core.errors import FormatError, import_extra
 from brainlocus.core.genotypes import GenotypeBlock
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import VariantTable
-from brainlocus.io.atomic import partial_name
-from brainlocus.io.bed import check_block
-from brainlocus.io.plinktext import Pedigree, check_plain_ids, read_psam, read_pvar
+from brainlocus.io.blockwriter import BlockWriter
+from brainlocus.io.plinktext import Pedigree, read_psam, read_pvar
 
 __all__ = ["PgenSource", "PgenWriter", "open_pgen"]
 
@@ -84,11 +83,17 @@ def pvar_of(path: Path) -> Path:
     return compressed if compressed.is_file() and not path.with_suffix(".pvar").is_file() else path.with_suffix(".pvar")
 
 
-class PgenWriter:
-    """Writes .pgen, .pvar and .psam block by block; the files get their names when all variants have come.
+class PgenWriter(BlockWriter):
+    """Writes .pgen, .pvar and .psam: hard calls, or dosages to 1/16384.
 
-    Dosages are stored to 1/16384; whole numbers and missing calls exactly.
+    Parameters
+    ----------
+    dosages
+        Whether dosages that are no whole numbers will come; whole numbers and missing calls are kept exactly.
     """
+
+    suffix = ".pgen"
+    _writer: Any
 
     def __init__(
         self,
@@ -99,68 +104,43 @@ class PgenWriter:
         *,
         dosages: bool = False,
     ) -> None:
-        self.prefix, self.samples, self.variants, self.sex, self.dosages = prefix, samples, variants, sex, dosages
-        self.path = prefix.with_name(prefix.name + ".pgen")
-        self._written = 0
-        self._writer: Any = None
+        super().__init__(prefix, samples, variants, sex)
+        self.dosages = dosages
 
-    def __enter__(self) -> "PgenWriter":
+    def _open(self, partial: Path) -> None:
         pgenlib = import_extra("pgenlib", extra="genotypes")
-        check_plain_ids(self.samples)
-        self.prefix.parent.mkdir(parents=True, exist_ok=True)
         self._writer = pgenlib.PgenWriter(
-            str(partial_name(self.path)).encode(),
+            str(partial).encode(),
             len(self.samples),
             variant_ct=len(self.variants),
             nonref_flags=True,
             dosage_present=self.dosages,
         )
-        return self
 
-    def append(self, dosage: Float32[np.ndarray, "variants samples"]) -> None:
-        """Write the next variants.
-
-        Raises
-        ------
-        AlignmentError
-            Other people or more variants than announced.
-        FormatError
-            A dosage outside [0, 2], or one that is not whole in a writer opened without ``dosages=True``.
-        """
-        check_block(dosage, self._written, self.samples, self.variants)
-        if self._writer is None:
-            raise ValueError("PgenWriter is a context manager: use it in a with statement.")
+    def _write(self, dosage: Float32[np.ndarray, "variants samples"]) -> None:
         known = np.where(np.isnan(dosage), _MISSING, dosage)
         if self.dosages:
             for row in known:
                 self._writer.append_dosages(np.ascontiguousarray(row))
-        else:
-            calls = known.astype(np.int8)
-            if not np.array_equal(calls, known):
-                bad = float(dosage[calls != known].flat[0])
-                raise FormatError(f"{self.path}: hard calls were announced, found a dosage of {bad}. Use dosages=True.")
-            self._writer.append_biallelic_batch(np.ascontiguousarray(calls))
-        self._written += dosage.shape[0]
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        partial = partial_name(self.path)
-        if kind is not None or self._written != len(self.variants):
-            self._writer = None
-            partial.unlink(missing_ok=True)
-            if kind is None:
-                raise AlignmentError(
-                    f"{self.path}: expected {len(self.variants)} variants, {self._written} were written."
-                )
             return
-        self._writer.close()
-        self._write_companions()
-        partial.replace(self.path)
+        calls = known.astype(np.int8)
+        if not np.array_equal(calls, known):
+            bad = float(dosage[calls != known].flat[0])
+            raise FormatError(f"{self.path}: hard calls were announced, found a dosage of {bad}. Use dosages=True.")
+        self._writer.append_biallelic_batch(np.ascontiguousarray(calls))
 
-    def _write_companions(self) -> None:
-        pvar, psam = self.path.with_suffix(".pvar"), self.path.with_suffix(".psam")
+    def _close(self, *, whole: bool) -> None:
+        # Pgenlib can close only a file that has all its variants; another one is dropped as it is.
+        if whole:
+            self._writer.close()
+        self._writer = None
+
+    def _companions(self) -> dict[str, Iterator[str]]:
+        return {".pvar": self._pvar_lines(), ".psam": self._psam_lines()}
+
+    def _pvar_lines(self) -> Iterator[str]:
         table = self.variants
+        yield "#CHROM\tPOS\tID\tREF\tALT\n"
         rows = zip(
             table.chromosome.tolist(),
             table.position.tolist(),
@@ -169,19 +149,15 @@ class PgenWriter:
             table.effect_allele.tolist(),
             strict=True,
         )
-        with partial_name(pvar).open("w", encoding="utf-8") as stream:
-            stream.write("#CHROM\tPOS\tID\tREF\tALT\n")
-            stream.writelines("\t".join(map(str, row)) + "\n" for row in rows)
+        for row in rows:
+            yield "\t".join(map(str, row)) + "\n"
+
+    def _psam_lines(self) -> Iterator[str]:
         sex = np.zeros(len(self.samples), dtype=np.int8) if self.sex is None else self.sex
         codes = {0: "NA", 1: "1", 2: "2"}
-        with partial_name(psam).open("w", encoding="utf-8") as stream:
-            stream.write("#IID\tSEX\n")
-            stream.writelines(
-                f"{participant}\t{codes[int(s)]}\n"
-                for participant, s in zip(self.samples.ids.tolist(), sex, strict=True)
-            )
-        partial_name(pvar).replace(pvar)
-        partial_name(psam).replace(psam)
+        yield "#IID\tSEX\n"
+        for participant, code in zip(self.samples.ids.tolist(), sex.tolist(), strict=True):
+            yield f"{participant}\t{codes[code]}\n"
 
 
 def _reader(path: Path, n_samples: int, n_variants: int) -> Any:

@@ -1,13 +1,13 @@
 """Kernels that more than one stage uses. Arrays in, arrays out."""
 
-from brainlocus.numerics.design import Design, design_from_formula, formula_variables
+from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
+from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
 from brainlocus.numerics.projection import Basis, covariate_basis, project_out
 from brainlocus.numerics.tails import (
     neg_log10_p_from_chi2,
     neg_log10_p_from_t,
     neg_log10_p_from_z,
-    p_from_neg_log10,
 )
 from brainlocus.numerics.transforms import rank_normal
 
@@ -17,12 +17,14 @@ __all__ = [
     "benjamini_hochberg_q",
     "bonferroni_p",
     "covariate_basis",
+    "covariate_design",
     "design_from_formula",
     "formula_variables",
     "neg_log10_p_from_chi2",
     "neg_log10_p_from_t",
     "neg_log10_p_from_z",
-    "p_from_neg_log10",
     "project_out",
     "rank_normal",
+    "refuse_infinite",
+    "same_people",
 ]

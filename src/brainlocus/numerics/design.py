@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from brainlocus.core.errors import SchemaError, nearest
 from brainlocus.core.phenotypes import PhenotypeTable
 
-__all__ = ["Design", "design_from_formula", "formula_variables"]
+__all__ = ["Design", "covariate_design", "design_from_formula", "formula_variables"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +38,29 @@ def formula_variables(formula: str) -> tuple[str, ...]:
         The formula cannot be read.
     """
     return tuple(sorted(str(v) for v in _parse(formula).required_variables))
+
+
+def covariate_design(covariates: PhenotypeTable, formula: str | None) -> Design:
+    """Return the design of a formula, or of all columns as they are, text columns as dummies.
+
+    Raises
+    ------
+    SchemaError
+        See `design_from_formula`.
+
+    Examples
+    --------
+    >>> from brainlocus.core import SampleIndex, quantitative_table
+    >>> table = quantitative_table(SampleIndex.of(["a", "b"]), ["head size", "age"], np.eye(2))
+    >>> covariate_design(table, None).names
+    ('head size', 'age')
+    """
+    if formula is None and all(column.kind != "categorical" for column in covariates.columns):
+        # Numbers need no formula, and so no pandas, which takes half a second to import.
+        matrix = covariates.matrix()
+        return Design(matrix, covariates.names, ~np.isnan(matrix).any(axis=1))
+    everything = " + ".join(f"`{name}`" for name in covariates.names)
+    return design_from_formula(formula if formula is not None else everything, covariates)
 
 
 def design_from_formula(

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from numba import njit, vectorize
 from scipy.special import betainc, gammaincc, log_ndtr
 
-__all__ = ["neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z", "p_from_neg_log10"]
+__all__ = ["neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"]
 
 _TINY = 1e-300
 _TOLERANCE = 1e-15
@@ -167,8 +167,3 @@ def neg_log10_p_from_chi2(
     with np.errstate(divide="ignore"):
         general = -np.log10(gammaincc(np.asarray(df) / 2.0, np.maximum(x, 0.0) / 2.0))
     return np.where(one, neg_log10_p_from_z(np.sqrt(np.maximum(x, 0.0))), general)
-
-
-def p_from_neg_log10(neg_log10_p: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Return p itself, for display; 0 where it underflows."""
-    return np.power(10.0, -np.asarray(neg_log10_p, dtype=np.float64))

@@ -8,7 +8,6 @@ Blom (1958), Statistical Estimates and Transformed Beta-Variables; McCaw et al. 
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 __all__ = ["rank_normal"]
 
@@ -23,6 +22,8 @@ def rank_normal(values: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " sa
     >>> rank_normal(np.array([3.0, np.nan, 1.0, 2.0])).round(3).tolist()
     [0.869, nan, -0.869, 0.0]
     """
+    from scipy.stats import rankdata  # half a second of imports that most commands do not need
+
     result = np.full(values.shape, np.nan)
     present = ~np.isnan(values)
     n_present = int(present.sum())

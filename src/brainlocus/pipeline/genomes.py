@@ -1,6 +1,7 @@
 """What the genetic steps share: which people and variants of a genotype file, lists, covariates."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ from jaxtyping import Bool
 from brainlocus.core import AlignmentError, GenotypeSource, PhenotypeTable, SampleIndex, VariantTable, shared_samples
 from brainlocus.core.errors import FormatError, ResourceError
 from brainlocus.io import read_arrow, read_lines, require_path
-from brainlocus.pipeline.steps.people import read_people
+from brainlocus.pipeline.people import choose_traits, formula_columns, read_people
 
 __all__ = [
+    "TraitInputs",
     "keep_people",
     "keep_variants",
     "read_covariates",
     "read_list",
+    "read_traits",
     "require_memory",
     "source_counts",
     "table_bytes",
@@ -155,6 +158,34 @@ def require_memory(needed: int, memory_bytes: int, what: str) -> None:
         raise ResourceError(
             f"{what} needs {needed / 2**20:.0f} MiB, {memory_bytes / 2**20:.0f} MiB are given. Raise --memory."
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TraitInputs:
+    """What a genetic analysis of traits starts from, besides genotypes."""
+
+    table: PhenotypeTable
+    names: list[str]
+    """Traits to analyse."""
+    covariates: PhenotypeTable | None
+    """None: intercept only."""
+    formula: str | None
+    """Model over the covariates; None: the sum of all their columns."""
+
+
+def read_traits(path: Path, columns: Sequence[str], covariates: tuple[Path, ...], formula: str) -> TraitInputs:
+    """Return traits and covariates; a formula without tables of covariates reads the table of traits.
+
+    Raises
+    ------
+    AlignmentError, FormatError, SchemaError
+        See `read_people`, `read_covariates` and `choose_traits`.
+    """
+    table, given = read_people(path), read_covariates(covariates)
+    besides = formula_columns(formula) | (set() if given is None else set(given.names))
+    if given is None and formula:
+        given = table
+    return TraitInputs(table, choose_traits(table, columns, besides=besides), given, formula or None)
 
 
 def source_counts(source: GenotypeSource) -> dict[str, Any]:

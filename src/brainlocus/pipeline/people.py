@@ -12,7 +12,7 @@ import numpy as np
 
 from brainlocus.core import PhenotypeTable, SchemaError, shared_samples
 from brainlocus.core.errors import nearest
-from brainlocus.io import partial_name, read_table, replace_path
+from brainlocus.io import partial_name, read_fam, read_table, replace_path
 from brainlocus.numerics import formula_variables
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "choose_traits",
     "formula_columns",
     "join_participants",
+    "read_people",
     "report_folder",
     "two_classes",
 ]
@@ -37,6 +38,17 @@ class Joined:
     """People in each table and in both."""
 
 
+def read_people(path: Path) -> PhenotypeTable:
+    """Read a table of people; of a PLINK .fam file, its phenotype columns (from the sixth on).
+
+    Raises
+    ------
+    FormatError, SchemaError
+        As `brainlocus.io.read_table` and `brainlocus.io.read_fam`.
+    """
+    return read_fam(path).phenotypes if path.suffix == ".fam" else read_table(path)
+
+
 def join_participants(table: PhenotypeTable, participants: Path | None) -> Joined:
     """Return the rows of people in both tables, in the table's order.
 
@@ -47,7 +59,7 @@ def join_participants(table: PhenotypeTable, participants: Path | None) -> Joine
     """
     if participants is None:
         return Joined(table, table, {"participants": len(table.samples)})
-    other = read_table(participants)
+    other = read_people(participants)
     shared = shared_samples(table.samples, other.samples, names=("the table", "the participants table"))
     first, second = table.take(shared), other.take(shared)
     # A column of both tables is taken from the first: that is what the user works on.

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from brainlocus.core.errors import SchemaError, nearest
 from brainlocus.pipeline.config import StepConfig, explain, input_fields
+from brainlocus.pipeline.people import read_people
 from brainlocus.pipeline.progress import Progress
 from brainlocus.pipeline.registry import load_step
 from brainlocus.pipeline.runner import Outcome, RunOptions, execute, is_current
 from brainlocus.pipeline.step import Estimate, Step
-from brainlocus.pipeline.steps.people import read_people
 from brainlocus.pipeline.study import Study, load_study
 from brainlocus.pipeline.wiring import STUDY_STEPS, StudyStep, Wiring
 

@@ -51,7 +51,7 @@ class RunOptions:
 
     def resolved(self) -> "RunOptions":
         """Return the options with the defaults of this machine filled in."""
-        threads = self.threads or len(os.sched_getaffinity(0))
+        threads = self.threads or _usable_cpus()
         memory = self.memory_bytes or int(0.75 * psutil.virtual_memory().available)
         return RunOptions(threads, memory, self.seed, self.executor, self.resume, self.quiet, self.log)
 
@@ -69,6 +69,11 @@ class Outcome:
     def exit_code(self) -> int:
         """0 when everything has a result, 3 when some items have only a status."""
         return 3 if self.result.n_failed else 0
+
+
+def _usable_cpus() -> int:
+    """Return the CPUs this process may use; macOS and Windows only tell how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_memory(text: str) -> int:
@@ -152,7 +157,7 @@ def _environment() -> dict[str, str]:
 def _peak_bytes() -> int:
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return 1024 * max(own, children)
+    return (1 if platform.system() == "Darwin" else 1024) * max(own, children)
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import sparse
 from scipy.special import ndtr
 
 from brainlocus.core import Column, PhenotypeTable, SampleIndex
@@ -44,8 +45,8 @@ class CausalPlan:
 
     strong: Int[np.ndarray, "regions causal"]
     """Rows of the strong causal variants of each region."""
-    effects: Float[np.ndarray, "variants regions"]
-    """Per standard deviation of dosage; zero where not causal."""
+    effects: sparse.csr_array
+    """Variants x regions: per standard deviation of dosage; sparse, because few variants are causal."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,14 +107,14 @@ def plan_causal_variants(
     if n_causal * strong_variance > h2:
         raise ValueError(f"{n_causal} variants of {strong_variance:g} each exceed the heritability {h2:g}.")
     strong = _spaced_variants(frequency, position, chromosome, n_regions * n_causal, rng).reshape(n_regions, n_causal)
-    effects = np.zeros((frequency.size, n_regions))
+    effects = sparse.lil_array((frequency.size, n_regions))
     common = np.flatnonzero(np.minimum(frequency, 1 - frequency) >= 0.01)
     for region in range(n_regions):
         background = rng.choice(common, min(n_background, common.size), replace=False)
         rest = h2 - n_causal * strong_variance
-        effects[background, region] = rng.normal(0, np.sqrt(rest / background.size), background.size)
-        effects[strong[region], region] = np.sqrt(strong_variance) * rng.choice([-1.0, 1.0], n_causal)
-    return CausalPlan(strong, effects)
+        effects[background, [region]] = rng.normal(0, np.sqrt(rest / background.size), background.size)
+        effects[strong[region], [region]] = np.sqrt(strong_variance) * rng.choice([-1.0, 1.0], n_causal)
+    return CausalPlan(strong, effects.tocsr())
 
 
 def _spaced_variants(

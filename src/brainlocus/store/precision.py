@@ -32,7 +32,7 @@ def round_mantissa(values: Float[np.ndarray, " rows"], *, bits: int | None) -> F
     Examples
     --------
     >>> round_mantissa(np.array([1.0, 0.123456789]), bits=12).tolist()
-    [1.0, 0.12345886...]
+    [1.0, 0.1234588623046875]
     """
     single = np.asarray(values, dtype=np.float32)
     if bits is None:

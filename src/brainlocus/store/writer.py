@@ -320,8 +320,8 @@ class StoreWriter:
         associations
             Columns chromosome, position, effect_allele, other_allele, beta, standard_error, neg_log10_p, one row a
             variant in any order. Rows that count the store's `ref` change sign; rows without an estimate (NaN),
-            impossible rows and rows of variants that are not in the store are dropped and counted. None for a
-            phenotype without a genome scan.
+            impossible rows and rows of variants that are not in the store are dropped, each counted once under the
+            first of these. None for a phenotype without a genome scan.
 
         Raises
         ------
@@ -371,13 +371,14 @@ class StoreWriter:
             np.isfinite(beta) & np.isfinite(error) & (error > 0) & np.isfinite(nlog) & (nlog >= 0)
         )
         self._check_rows(info.phenotype_id, found=match.row >= 0, impossible=impossible)
-        good = (vid >= 0) & ~missing & ~impossible
+        usable = ~missing & ~impossible
+        good = (vid >= 0) & usable
         counts = {
             "associations": good.sum(),
             "associations_missing": missing.sum(),
             "associations_impossible": impossible.sum(),
-            "associations_not_in_store": (match.row < 0).sum(),
-            "associations_withheld": ((match.row >= 0) & (vid < 0)).sum(),
+            "associations_not_in_store": ((match.row < 0) & usable).sum(),
+            "associations_withheld": ((match.row >= 0) & (vid < 0) & usable).sum(),
             "associations_flipped": (good & match.flipped).sum(),
         }
         self._counts.update({name: int(count) for name, count in counts.items()})

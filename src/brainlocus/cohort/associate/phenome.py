@@ -34,6 +34,7 @@ from brainlocus.numerics import (
     covariate_basis,
     neg_log10_p_from_t,
     project_out,
+    same_people,
 )
 
 __all__ = [
@@ -250,17 +251,6 @@ def _two_valued(values: Float64[np.ndarray, "samples columns"]) -> Bool[np.ndarr
     return np.asarray((low < high) & ~between.any(axis=0))
 
 
-def _patterns(
-    values: Float64[np.ndarray, "samples columns"],
-) -> list[tuple[Bool[np.ndarray, " samples"], Int[np.ndarray, " members"]]]:
-    """Group columns by who has them."""
-    present = ~np.isnan(values)
-    groups: dict[bytes, list[int]] = {}
-    for column in range(values.shape[1]):
-        groups.setdefault(np.packbits(present[:, column]).tobytes(), []).append(column)
-    return [(present[:, members[0]], np.array(members, dtype=np.int64)) for members in groups.values()]
-
-
 def _freed(
     values: Float64[np.ndarray, "samples columns"], q: Float64[np.ndarray, "samples rank"]
 ) -> Float64[np.ndarray, "samples columns"]:
@@ -285,7 +275,7 @@ def _residuals(
     whose people leave the covariates nearly collinear go to QR again, which drops what is redundant.
     """
     result = np.full(values.shape, np.nan)
-    patterns = _patterns(values)
+    patterns = same_people(~np.isnan(values))
     if len(patterns) > MANY_PATTERNS:
         result, left = _solved_together(values, basis)
         patterns = [(rows, members[left[members]]) for rows, members in patterns if left[members].any()]
@@ -365,8 +355,8 @@ def _exact_moments(design: PhenomeDesign, phenotypes: Float64[np.ndarray, "sampl
     """Return the moments of residuals on the joint people, group by group of equal missingness."""
     shape = (phenotypes.shape[1], design.raw.shape[1])
     n, covariance, phenotype_ss, trait_ss, rank = (np.zeros(shape) for _ in range(5))
-    trait_groups = _patterns(design.raw)
-    for x_rows, x_members in _patterns(phenotypes):
+    trait_groups = same_people(~np.isnan(design.raw))
+    for x_rows, x_members in same_people(~np.isnan(phenotypes)):
         for y_rows, y_members in trait_groups:
             rows = x_rows & y_rows
             cells = np.ix_(x_members, y_members)

@@ -27,6 +27,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float, Float64, Int, Shaped
 
+from brainlocus.numerics import same_people
+
 __all__ = ["CombatModel", "CombatOptions", "Harmonised", "UnknownSite", "apply_combat", "fit_combat"]
 
 UnknownSite = Literal["error", "estimate", "nan"]
@@ -316,16 +318,6 @@ def _site_sums(
     return np.asarray(one_hot @ values)
 
 
-def _patterns(
-    present: Bool[np.ndarray, "samples features"],
-) -> list[tuple[Bool[np.ndarray, " samples"], Int[np.ndarray, " members"]]]:
-    """Group features by who has them."""
-    groups: dict[bytes, list[int]] = {}
-    for feature in range(present.shape[1]):
-        groups.setdefault(np.packbits(present[:, feature]).tobytes(), []).append(feature)
-    return [(present[:, members[0]], np.array(members, dtype=np.int64)) for members in groups.values()]
-
-
 def _standardisation(
     values: Float64[np.ndarray, "samples features"],
     codes: Int[np.ndarray, " samples"],
@@ -340,7 +332,7 @@ def _standardisation(
     n_features = values.shape[1]
     alpha, sigma = np.zeros(n_features), np.zeros(n_features)
     beta = np.zeros((design.shape[1], n_features))
-    for rows, members in _patterns(~np.isnan(values)):
+    for rows, members in same_people(~np.isnan(values)):
         y, c, site = values[np.ix_(rows, members)], design[rows], codes[rows]
         if not y.shape[0]:
             continue

@@ -6,7 +6,8 @@ spread of the residuals between sites.
 
 References
 ----------
-Brown & Forsythe (1974), J. Am. Stat. Assoc. 69:364; Levene (1960).
+Brown & Forsythe (1974), J. Am. Stat. Assoc. 69:364; Levene (1960), in Contributions to
+Probability and Statistics, Stanford University Press, 278.
 """
 
 from dataclasses import dataclass

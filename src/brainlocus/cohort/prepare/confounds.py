@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Float, Float64, Int
 
-from brainlocus.numerics import covariate_basis, project_out
+from brainlocus.numerics import covariate_basis, project_out, same_people
 
 __all__ = ["Deconfounded", "deconfound"]
 
@@ -68,7 +68,7 @@ def deconfound(
     rank = np.zeros(y.shape[1], dtype=np.int64)
     dropped = covariate_basis(np.asarray(confounds[complete], dtype=np.float64), names).dropped
     usable = ~np.isnan(y) & complete[:, None]
-    for rows, members in _patterns(usable):
+    for rows, members in same_people(usable):
         n_present = int(rows.sum())
         if not n_present:
             continue
@@ -83,12 +83,3 @@ def deconfound(
         with np.errstate(invalid="ignore", divide="ignore"):
             explained[members] = np.where(total > 0, 1.0 - (left**2).sum(axis=0) / total, np.nan)
     return Deconfounded(residuals, explained, rank, dropped, int((~complete).sum()))
-
-
-def _patterns(
-    usable: Bool[np.ndarray, "samples traits"],
-) -> list[tuple[Bool[np.ndarray, " samples"], Int[np.ndarray, " members"]]]:
-    groups: dict[bytes, list[int]] = {}
-    for trait in range(usable.shape[1]):
-        groups.setdefault(np.packbits(usable[:, trait]).tobytes(), []).append(trait)
-    return [(usable[:, members[0]], np.array(members, dtype=np.int64)) for members in groups.values()]

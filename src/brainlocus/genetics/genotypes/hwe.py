@@ -49,7 +49,7 @@ def hwe_neg_log10_p(
     Examples
     --------
     >>> hwe_neg_log10_p(np.array([57]), np.array([14]), np.array([50])).round(6).tolist()
-    [17.07427]
+    [18.254765]
     """
     result = np.empty(n_het.size)
     _exact_tests(n_hom_effect.astype(np.int64), n_het.astype(np.int64), n_hom_other.astype(np.int64), mid_p, result)

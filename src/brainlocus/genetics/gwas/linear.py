@@ -35,6 +35,7 @@ from jaxtyping import Bool, Float, Int, Int8, Shaped
 
 from brainlocus.core.errors import AlignmentError
 from brainlocus.genetics.gwas import _kernels
+from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.projection import covariate_basis, project_out
 from brainlocus.numerics.tails import neg_log10_p_from_t
 
@@ -59,10 +60,12 @@ MIN_MEAN_CALL_RATE = 0.97
 MIN_RESIDUAL_SHARE = 1e-8
 """Share of a dosage's variance that the covariates must leave (methods: V <= 1e-8 of the centred sum of squares)."""
 _MIN_TRAIT_SHARE = 1e-12
+"""Share of a trait's variance that the covariates must leave; below, float64 has no digits of it left."""
 _UNSTABLE_SHARE = 0.02
 """Below this share of the sum of squares float32 differences lose two digits (an almost constant dosage, or one that
 the covariates all but predict), so the row is computed again in float64."""
 _CLOSE_TO_ONE = 1e-12
+"""1 - r^2 below which the residual sum of squares is summed up explicitly (methods: 1 - r^2 < 1e-12)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,28 +185,23 @@ def prepare_linear(
     """
     n_samples, n_traits = traits.shape
     labels = [str(name) for name in names] if names is not None else [f"trait_{k + 1}" for k in range(n_traits)]
-    infinite = np.isinf(traits).any(axis=0)
-    if infinite.any():
-        named = ", ".join(label for label, bad in zip(labels, infinite, strict=True) if bad)
-        raise ValueError(f"Traits must be finite or missing; these have infinite values: {named}. Set them missing.")
+    refuse_infinite(traits, labels)
     if covariates.shape[1] >= n_samples:
         raise ValueError(f"There are {covariates.shape[1]} covariates for {n_samples} people; use fewer covariates.")
     kept: list[int] = []
     skipped: list[tuple[str, str]] = []
     residuals, bases, masks, norms = [], [], [], []
     groups: list[tuple[int, int, tuple[str, ...]]] = []
-    for members, mask in _by_missingness(traits):
+    for mask, members in same_people(~np.isnan(traits)):
         basis = covariate_basis(covariates[mask], covariate_names) if mask.any() else None
         too_few = basis is None or mask.sum() - basis.rank - 1 <= 0
         if basis is None or too_few:
             skipped += [(labels[k], "too_few_people") for k in members]
             continue
-        good, unit, norm = _reduce(
-            traits[np.ix_(mask, np.asarray(members))], basis.q, [labels[k] for k in members], skipped
-        )
+        good, unit, norm = _reduce(traits[np.ix_(mask, members)], basis.q, [labels[k] for k in members], skipped)
         if not good.any():
             continue
-        kept += [k for k, ok in zip(members, good, strict=True) if ok]
+        kept += members[good].tolist()
         residuals.append(_embed(unit, mask))
         bases.append(_embed(basis.q, mask))
         masks.append(mask.astype(np.float64)[:, None])
@@ -273,17 +271,6 @@ class _Sums:
     centred: Float[np.ndarray, "variants groups"]
     """Sum of squares about the mean."""
     exact: Bool[np.ndarray, "variants groups"]
-
-
-def _by_missingness(
-    traits: Float[np.ndarray, "samples traits"],
-) -> list[tuple[list[int], Bool[np.ndarray, " samples"]]]:
-    """Return the traits of each distinct pattern of missing people, in order of first appearance."""
-    observed = ~np.isnan(traits)
-    patterns: dict[bytes, list[int]] = {}
-    for k in range(traits.shape[1]):
-        patterns.setdefault(np.packbits(observed[:, k]).tobytes(), []).append(k)
-    return [(members, observed[:, members[0]].copy()) for members in patterns.values()]
 
 
 def _reduce(

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int8, Shaped
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from brainlocus.core.errors import ResourceError, SchemaError, nearest
 from brainlocus.core.genotypes import GenotypeSource, block_size_for, select_genotypes
@@ -37,7 +37,7 @@ from brainlocus.genetics.gwas.linear import (
     prepare_linear,
     scan_linear,
 )
-from brainlocus.numerics.design import design_from_formula
+from brainlocus.numerics.design import covariate_design
 from brainlocus.numerics.tails import neg_log10_p_from_t, neg_log10_p_from_z
 
 __all__ = [
@@ -197,9 +197,7 @@ def prepare_scan(
     else:
         counts["with_covariates"] = len(covariates.samples)
         people = shared_samples(*indexes, covariates.samples, names=(*labels, "covariates"))
-        design = design_from_formula(
-            formula if formula is not None else _all_columns(covariates), covariates.take(people)
-        )
+        design = covariate_design(covariates.take(people), formula)
         counts["complete_covariates"] = int(design.complete.sum())
         people, matrix, covariate_names = people.take(design.complete), design.matrix[design.complete], design.names
         if not len(people):
@@ -501,7 +499,7 @@ def _scan_block(
 def _critical_t(p: float, plan: ScanPlan) -> float:
     """Return the smallest |t| that can have two-sided p at most `p`: that of the largest degrees of freedom."""
     largest = max(g.n - g.rank - 1 for g in plan.design.groups)
-    return 0.0 if p >= 1.0 else float(student_t.isf(p / 2.0, largest))
+    return 0.0 if p >= 1.0 else -float(stdtrit(largest, p / 2.0))
 
 
 def _with_rows(result: LinearScan, rows: Int[np.ndarray, " kept"], fine: LinearScan) -> LinearScan:
@@ -578,13 +576,24 @@ def _count(
     qq: Int[np.ndarray, "traits bins"],
     chi2: Int[np.ndarray, "traits chi2_bins"],
 ) -> None:
-    """Add a block to the histograms."""
-    df = result.degrees_of_freedom
-    if float(np.min(df, initial=np.inf)) >= _EXACT_BELOW_DF:
-        table, step = _normal_table()
-        _kernels.bin_statistics(result.t, df, result.group_of, table, step, QQ_BIN_WIDTH, _CHI2_BIN_WIDTH, qq, chi2)
-        return
-    p = result.neg_log10_p
+    """Add a block to the histograms; each variant's own degrees of freedom choose the way, so blocks change nothing."""
+    df, t = result.degrees_of_freedom, result.t
+    few = np.where(np.isnan(result.residual_variance), np.inf, df).min(axis=1) < _EXACT_BELOW_DF
+    if few.any():
+        _count_exactly(t[few].astype(np.float64), df[few][:, result.group_of], qq, chi2)
+        t, df = t[~few], df[~few]
+    table, step = _normal_table()
+    _kernels.bin_statistics(t, df, result.group_of, table, step, QQ_BIN_WIDTH, _CHI2_BIN_WIDTH, qq, chi2)
+
+
+def _count_exactly(
+    t: Float[np.ndarray, "variants traits"],
+    df: Float[np.ndarray, "variants traits"],
+    qq: Int[np.ndarray, "traits bins"],
+    chi2: Int[np.ndarray, "traits chi2_bins"],
+) -> None:
+    """Add tests with few degrees of freedom by their exact p-values."""
+    p = neg_log10_p_from_t(t, df)
     tested = ~np.isnan(p)
     traits = np.broadcast_to(np.arange(qq.shape[0]), p.shape)[tested]
     np.add.at(qq, (traits, np.minimum(p[tested] / QQ_BIN_WIDTH, _QQ_BINS - 1).astype(np.int64)), 1)
@@ -673,8 +682,3 @@ def _variant_table(
         _place_columns(variants)
         | {"effect_allele_frequency": frequency, "n": n, "reason": reasons[status.astype(np.int64)]}
     )
-
-
-def _all_columns(covariates: PhenotypeTable) -> str:
-    """Return the formula that takes every column as it is."""
-    return " + ".join(f"`{name}`" for name in covariates.names)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from brainlocus.core.errors import ResourceError, SchemaError
 from brainlocus.core.grm import Grm
@@ -30,7 +30,8 @@ from brainlocus.core.phenotypes import PhenotypeTable
 from brainlocus.core.results import ResultTable, concat_results
 from brainlocus.core.samples import shared_samples
 from brainlocus.core.text import text_array
-from brainlocus.numerics.design import design_from_formula
+from brainlocus.numerics.design import covariate_design
+from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.projection import covariate_basis
 from brainlocus.numerics.tails import neg_log10_p_from_chi2
 
@@ -180,8 +181,7 @@ def greml(
         matrix = np.empty((len(people), 0))
     else:
         people = shared_samples(grm.samples, traits.samples, covariates.samples, names=("grm", "traits", "covariates"))
-        text = formula if formula is not None else " + ".join(f"`{name}`" for name in covariates.names)
-        design = design_from_formula(text, covariates.take(people))
+        design = covariate_design(covariates.take(people), formula)
         people, matrix = people.take(design.complete), design.matrix[design.complete]
     needed = greml_peak_bytes(len(people))
     if memory_bytes is not None and needed > memory_bytes:
@@ -190,48 +190,37 @@ def greml(
             " Raise --memory or take fewer people."
         )
     values = traits.take(people).matrix(wanted)
-    infinite = np.isinf(values).any(axis=0)
-    if infinite.any():
-        named = ", ".join(name for name, bad in zip(wanted, infinite, strict=True) if bad)
-        raise ValueError(f"Traits must be finite or missing; these have infinite values: {named}. Set them missing.")
+    refuse_infinite(values, wanted)
     related = grm.take(people).matrix
     tables: list[ResultTable] = []
-    for members in _by_missingness(values):
-        observed = ~np.isnan(values[:, members[0]])
+    for observed, members in same_people(~np.isnan(values)):
         tables.append(_fit_group(related, matrix, values, members, observed, wanted, unconstrained=unconstrained))
     joined = concat_results(tables)
     place = {name: k for k, name in enumerate(wanted)}
     return joined.take(np.argsort([place[name] for name in joined["trait"].tolist()], kind="stable"))
 
 
-def _by_missingness(values: Float[np.ndarray, "samples traits"]) -> list[list[int]]:
-    patterns: dict[bytes, list[int]] = {}
-    for k in range(values.shape[1]):
-        patterns.setdefault(np.packbits(np.isnan(values[:, k])).tobytes(), []).append(k)
-    return list(patterns.values())
-
-
 def _fit_group(
     related: Float[np.ndarray, "samples samples"],
     covariates: Float[np.ndarray, "samples covariates"],
     values: Float[np.ndarray, "samples traits"],
-    members: list[int],
+    members: Int[np.ndarray, " members"],
     observed: Bool[np.ndarray, " samples"],
     names: tuple[str, ...],
     *,
     unconstrained: bool,
 ) -> ResultTable:
     """Return the rows of traits that share their missing people."""
-    status = np.full(len(members), "too_few_people", dtype="<U16")
+    status = np.full(members.size, "too_few_people", dtype="<U16")
     columns: dict[str, Shaped[np.ndarray, " traits"]] = {
-        name: np.full(len(members), np.nan)
+        name: np.full(members.size, np.nan)
         for name in RemlFit.__dataclass_fields__
         if name not in ("variance", "boundary")
     }
-    boundary = np.zeros(len(members), dtype=bool)
+    boundary = np.zeros(members.size, dtype=bool)
     if observed.sum() > covariates.shape[1] + 3:
         basis = covariate_basis(covariates[observed]).q
-        y = values[np.ix_(observed, np.asarray(members))]
+        y = values[np.ix_(observed, members)]
         centred = y - y.mean(axis=0)
         left = centred - basis @ (basis.T @ centred)
         total = np.maximum((y**2).sum(axis=0), np.finfo(float).tiny)
@@ -244,7 +233,7 @@ def _fit_group(
                 column[varies] = getattr(fit, name)
             boundary[varies] = fit.boundary
     return ResultTable(
-        {"trait": text_array([names[k] for k in members]), "n": np.full(len(members), int(observed.sum()))}
+        {"trait": text_array([names[k] for k in members]), "n": np.full(members.size, int(observed.sum()))}
         | columns
         | {"boundary": boundary, "status": text_array(status)}
     )

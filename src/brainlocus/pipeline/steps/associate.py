@@ -8,11 +8,11 @@ from pydantic import Field
 
 from brainlocus.cohort.associate import phenome_results, prepare_phenome, scan_phenome, scan_phenome_peak_bytes
 from brainlocus.core import PhenotypeTable, ResourceError, ResultTable, SchemaError, shared_samples
-from brainlocus.io import read_arrow, read_table, write_results
+from brainlocus.io import read_arrow, write_results
 from brainlocus.numerics import design_from_formula
 from brainlocus.pipeline.config import InputPath, OutputPath, Positional, StepConfig
 from brainlocus.pipeline.figures.cohort import draw_phenome
-from brainlocus.pipeline.people import choose_traits, formula_columns, report_folder
+from brainlocus.pipeline.people import choose_traits, formula_columns, read_people, report_folder
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = ["ASSOCIATE_PHENOME", "AssociatePhenomeConfig"]
@@ -56,7 +56,7 @@ def _covariates(config: AssociatePhenomeConfig, phenotypes: PhenotypeTable) -> t
     used = formula_columns(config.covariates)
     if config.participants is None:
         return phenotypes, used
-    return read_table(config.participants), used
+    return read_people(config.participants), used
 
 
 def _table_bytes(n_samples: int, n_traits: int, n_phenotypes: int) -> int:
@@ -80,7 +80,7 @@ def _block_size(n_samples: int, n_traits: int, n_phenotypes: int, memory_bytes: 
 
 def associate_phenome(config: AssociatePhenomeConfig, out: Path, context: Context) -> StepResult:
     """Scan all pairs, block by block of phenotypes."""
-    traits, phenotypes = read_table(config.traits), read_table(config.phenotypes)
+    traits, phenotypes = read_people(config.traits), read_people(config.phenotypes)
     people, used = _covariates(config, phenotypes)
     shared = shared_samples(
         traits.samples, phenotypes.samples, people.samples, names=("traits", "phenotypes", "covariates")

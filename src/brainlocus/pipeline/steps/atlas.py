@@ -42,11 +42,14 @@ class AtlasFitConfig(StepConfig):
         description="Grey-matter maps: a BIDS folder, a table with participant_id and path, or a list of paths"
     )
     mask: InputPath | None = Field(
-        None, description="Voxels to use; by default those above 0 in 95 % of images with mean above a tenth of the top"
+        None,
+        description="Mask; by default voxels above 0 in 95 % of the images with a mean above a tenth of the largest",
     )
     scales: CommaInts = Field((32,), description="Numbers of components, each fitted on its own")
     solver: str = Field("em", description="Solver: em (exact orthogonal)")
-    pattern: str = Field("sub-*/anat/*_label-GM_probseg.nii*", description="Which files of a folder are images")
+    pattern: str = Field(
+        "sub-*/anat/*_label-GM_probseg.nii*", description="Which files of a folder are images, as a glob"
+    )
     restarts: int = Field(5, ge=1, description="Starts tried on a sample of voxels")
     tolerance: float = Field(1e-6, gt=0, description="Stop when the loss falls by less than this share")
     max_passes: int = Field(200, ge=1, description="Most passes over all voxels")

@@ -18,12 +18,19 @@ from brainlocus.cohort.harmonise import (
 )
 from brainlocus.cohort.prepare import PrepareOptions, PrepareReport, prepare_table
 from brainlocus.core import PhenotypeTable, SchemaError
-from brainlocus.io import read_table, write_table
+from brainlocus.io import write_table
 from brainlocus.numerics import design_from_formula
 from brainlocus.pipeline.config import CommaList, InputPath, OutputPath, Positional, StepConfig
 from brainlocus.pipeline.figures.cohort import draw_explained, draw_shapes, draw_sites
 from brainlocus.pipeline.models import SavedCombat, check_formula_is_stateless, read_combat, write_combat
-from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, join_participants, report_folder
+from brainlocus.pipeline.people import (
+    batch_labels,
+    choose_traits,
+    formula_columns,
+    join_participants,
+    read_people,
+    report_folder,
+)
 from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["COHORT_HARMONISE", "COHORT_PREPARE", "CohortHarmoniseConfig", "CohortPrepareConfig"]
@@ -102,7 +109,7 @@ def _cell(value: object) -> str:
 
 def cohort_prepare(config: CohortPrepareConfig, out: Path, context: Context) -> StepResult:
     """Clean, normalise and deconfound traits."""
-    joined = join_participants(read_table(config.table), config.participants)
+    joined = join_participants(read_people(config.table), config.participants)
     traits = choose_traits(joined.table, config.traits, besides=formula_columns(config.confounds))
     prepared = prepare_table(
         joined.table,
@@ -195,7 +202,7 @@ def _write_site_report(
 
 def cohort_harmonise(config: CohortHarmoniseConfig, out: Path, context: Context) -> StepResult:
     """Fit or apply ComBat."""
-    joined = join_participants(read_table(config.table), config.participants)
+    joined = join_participants(read_people(config.table), config.participants)
     if config.apply is not None and config.model is not None:
         raise SchemaError("--apply uses a model and --model writes one; give one of the two.")
     saved = read_combat(config.apply) if config.apply is not None else _fit(config, joined.people, joined.table)

@@ -1,6 +1,7 @@
 """``genotypes qc``, ``genotypes pca`` and ``genotypes grm``."""
 
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,14 +51,24 @@ class GenotypesQcConfig(StepConfig):
     """Settings of ``genotypes qc``."""
 
     genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
-    preset: str = Field("covariance", description=f"Thresholds of a published study: {', '.join(sorted(PRESETS))}")
+    preset: str = Field(
+        "covariance",
+        description="Thresholds of a published study, each replaced by its own option: covariance (people missing "
+        "3 %, MAF 1 %, variants missing 3 %, HWE p 1e-10, heterozygosity 3 SD), susceptibility (MAF 1 %, HWE p 1e-7)",
+    )
     keep: CommaPaths = Field((), description="People to keep: lists, or tables with participant_id; in all of them")
-    max_sample_missing: float | None = Field(None, ge=0, le=1, description="Missing calls of a person (1: no limit)")
-    min_maf: float | None = Field(None, ge=0, le=0.5, description="Minor allele frequency (0: no limit)")
-    max_variant_missing: float | None = Field(None, ge=0, le=1, description="Missing calls of a variant (1: no limit)")
-    min_hwe_p: float | None = Field(None, ge=0, le=1, description="Hardy-Weinberg p (0: no limit)")
+    max_sample_missing: float | None = Field(
+        None, ge=0, le=1, description="Largest share of missing calls of a person (1: any)"
+    )
+    min_maf: float | None = Field(None, ge=0, le=0.5, description="Smallest minor allele frequency (0: any)")
+    max_variant_missing: float | None = Field(
+        None, ge=0, le=1, description="Largest share of missing calls of a variant (1: any)"
+    )
+    min_hwe_p: float | None = Field(None, ge=0, le=1, description="Smallest Hardy-Weinberg p (0: any)")
     hwe_mid_p: bool = Field(False, description="Mid-p version of the Hardy-Weinberg test")
-    max_heterozygosity_sd: float | None = Field(None, gt=0, description="Standard deviations of heterozygosity F")
+    max_heterozygosity_sd: float | None = Field(
+        None, gt=0, description="Largest distance of heterozygosity F from its mean, in standard deviations"
+    )
     check_sex: bool = Field(True, description="Leave out people whose X chromosome is not of the reported sex")
     genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
@@ -66,10 +77,10 @@ class GenotypesPcaConfig(StepConfig):
     """Settings of ``genotypes pca``."""
 
     genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
-    components: int = Field(10, ge=1, description="Components")
+    components: int = Field(10, ge=1, description="Number of components")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
-    min_maf: float = Field(0.01, ge=0, le=0.5, description="Minor allele frequency among these people")
+    min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
     method: Literal["auto", "exact", "krylov"] = Field("auto", description="auto is exact up to 5,000 people")
 
 
@@ -79,8 +90,10 @@ class GenotypesGrmConfig(StepConfig):
     genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
-    min_maf: float = Field(0.01, ge=0, le=0.5, description="Minor allele frequency among these people")
-    max_missing: float = Field(1.0, ge=0, le=1, description="Missing calls of a variant among these people")
+    min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
+    max_missing: float = Field(
+        1.0, ge=0, le=1, description="Largest share of missing calls of a variant among these people"
+    )
     scale: Literal["expected", "observed"] = Field("expected", description="Divide by sqrt(2p(1-p)), or by the SD")
     missing: Literal["pairwise", "mean"] = Field("pairwise", description="Leave a pair's missing calls out, or impute")
     reference: InputPath | None = Field(
@@ -121,6 +134,26 @@ def _reasons(table: ResultTable) -> dict[str, int]:
     return {str(n): int(c) for n, c in zip(names, counts, strict=True) if n}
 
 
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
+
+
+def _flow_lines(result: QcResult) -> list[str]:
+    """Return what is left of what there was, then one line per step that took something away."""
+    first, last = result.flow[0], result.flow[-1]
+    lines = [
+        f"{last.n_samples:,} of {first.n_samples:,} people and {last.n_variants:,} of {first.n_variants:,} variants "
+        "pass"
+    ]
+    for before, after in pairwise(result.flow):
+        people, variants = before.n_samples - after.n_samples, before.n_variants - after.n_variants
+        if people or variants:
+            what = [_counted(people, "person", "people")] * (people > 0)
+            what += [_counted(variants, "variant", "variants")] * (variants > 0)
+            lines.append(f"  {after.step}: {' and '.join(what)} left out")
+    return lines
+
+
 def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> StepResult:
     """Write who and what passed quality control, and why the others did not."""
     settings = qc_settings(config)
@@ -148,8 +181,7 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
         "variants_left_out": _reasons(result.variants),
         "notes": list(result.notes),
     }
-    lines = [f"{row.step:26} {row.n_samples:9,} people {row.n_variants:12,} variants" for row in result.flow]
-    return StepResult(counts, summary=(*lines, *result.notes))
+    return StepResult(counts, summary=(*_flow_lines(result), *result.notes))
 
 
 def _chosen(
@@ -214,7 +246,7 @@ def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> St
     counts["residual"] = found.residual
     text = ", ".join(f"{v:.3f}" for v in found.eigenvalues[:5])
     return StepResult(
-        counts, summary=(f"{counts['people']} people, {counts['variants']} variants; eigenvalues {text}",)
+        counts, summary=(f"{counts['people']:,} people, {counts['variants']:,} variants; eigenvalues {text}",)
     )
 
 
@@ -253,7 +285,7 @@ def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> St
     counts["mean_diagonal"] = float(diagonal.mean())
     return StepResult(
         counts,
-        summary=(f"{counts['people']} people, {counts['variants']} variants; mean diagonal {diagonal.mean():.4f}",),
+        summary=(f"{counts['people']:,} people, {counts['variants']:,} variants; mean diagonal {diagonal.mean():.4f}",),
     )
 
 

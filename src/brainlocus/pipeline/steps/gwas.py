@@ -41,14 +41,12 @@ from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positio
 from brainlocus.pipeline.genomes import (
     keep_people,
     keep_variants,
-    read_covariates,
+    read_traits,
     require_memory,
     source_counts,
     table_bytes,
 )
-from brainlocus.pipeline.people import choose_traits, formula_columns
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
-from brainlocus.pipeline.steps.people import read_people
 
 __all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
 
@@ -66,7 +64,7 @@ class GwasRunConfig(StepConfig):
         "auto", description="Missing calls: left out (exact), or imputed (mean); auto is mean from a call rate of 97 %"
     )
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p of a hit; 1 keeps every test")
-    min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele")
+    min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele among a trait's people")
     full: bool = Field(False, description="Keep every test, in full/")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
@@ -130,21 +128,14 @@ def _read_shard(path: Path) -> ShardResult:
 
 
 def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
-    table = read_people(config.traits)
-    covariates = read_covariates(config.covariates)
-    formula = config.formula or None
-    if covariates is None and formula is not None:
-        covariates = table
-    besides = formula_columns(config.formula) | (
-        set() if covariates is None or covariates is table else set(covariates.names)
-    )
+    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
     try:
         return prepare_scan(
-            table,
+            traits.table,
             keep_people(source.samples, config.keep),
-            covariates=covariates,
-            formula=formula,
-            names=choose_traits(table, config.columns, besides=besides),
+            covariates=traits.covariates,
+            formula=traits.formula,
+            names=traits.names,
             settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full),
         )
     except ValueError as error:
@@ -342,7 +333,8 @@ def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> 
     tested = int((joined["status"] == "ok").sum())
     agree = int((np.sign(joined["beta"]) == np.sign(joined["replication_beta"])).sum())
     counts = {"leads": len(joined), "tested": tested, "same_sign": agree, "replicated": n_replicated}
-    line = f"{len(joined)} leads, {tested} tested, {agree} of the same sign, {n_replicated} replicated"
+    line = f"{len(joined)} leads, {tested} tested, {agree} of the same sign, {n_replicated} replicated at p below "
+    line += f"{config.alpha / max(len(joined), 1):.2g}"
     return StepResult(counts, summary=(line,))
 
 

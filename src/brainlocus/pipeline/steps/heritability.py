@@ -13,10 +13,8 @@ from brainlocus.genetics.genotypes import count_genotypes, genetic_relationships
 from brainlocus.genetics.heritability import greml, greml_peak_bytes
 from brainlocus.io import grm_files, open_genotypes, read_grm, write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import keep_people, read_covariates
-from brainlocus.pipeline.people import choose_traits, formula_columns
+from brainlocus.pipeline.genomes import keep_people, read_traits
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
-from brainlocus.pipeline.steps.people import read_people
 
 __all__ = ["HERITABILITY_GREML", "HeritabilityGremlConfig"]
 
@@ -30,15 +28,17 @@ class HeritabilityGremlConfig(StepConfig):
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    unconstrained: bool = Field(False, description="Let h2 be negative: unbiased for averages over traits")
+    unconstrained: bool = Field(False, description="Let h2 be negative, so that averages over traits are unbiased")
     genotypes: InputPath | None = Field(None, description="Genotypes, for --per-trait-variants")
     per_trait_variants: bool = Field(
         False,
         description="Judge variants among the people with a trait and make that trait's own matrix, as GEMMA does; "
         "GRM then only says which people are in it",
     )
-    min_maf: float = Field(0.01, ge=0, le=0.5, description="With --per-trait-variants: minor allele frequency")
-    max_missing: float = Field(0.05, ge=0, le=1, description="With --per-trait-variants: missing calls of a variant")
+    min_maf: float = Field(0.01, ge=0, le=0.5, description="With --per-trait-variants: smallest minor allele frequency")
+    max_missing: float = Field(
+        0.05, ge=0, le=1, description="With --per-trait-variants: largest share of missing calls of a variant"
+    )
 
 
 def heritability_greml(config: HeritabilityGremlConfig, out: Path, context: Context) -> StepResult:
@@ -46,18 +46,11 @@ def heritability_greml(config: HeritabilityGremlConfig, out: Path, context: Cont
     grm = read_grm(config.grm)
     if config.keep:
         grm = grm.take(keep_people(grm.samples, config.keep))
-    table = read_people(config.traits)
-    covariates = read_covariates(config.covariates)
-    formula = config.formula or None
-    if covariates is None and formula is not None:
-        covariates = table
-    besides = formula_columns(config.formula)
-    if covariates is not None and covariates is not table:
-        besides |= set(covariates.names)
-    names = choose_traits(table, config.columns, besides=besides)
+    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
+    table, names = traits.table, traits.names
     arguments: dict[str, Any] = {
-        "covariates": covariates,
-        "formula": formula,
+        "covariates": traits.covariates,
+        "formula": traits.formula,
         "unconstrained": config.unconstrained,
         "memory_bytes": context.memory_bytes,
     }

@@ -25,9 +25,13 @@ class LociClumpConfig(StepConfig):
     genotypes: InputPath = Field(description="Genotypes for r2 (.bed, .pgen): the study's, or a reference panel")
     p1: float = Field(5e-8, gt=0, le=1, description="Largest p of an index variant")
     p2: float = Field(0.05, gt=0, le=1, description="Largest p of a candidate")
-    r2: float = Field(0.6, gt=0, le=1, description="r2 from which an index variant claims another")
-    lead_r2: float = Field(0.1, gt=0, le=1, description="r2 from which a lead claims another independent variant")
-    kb: float = Field(250.0, ge=0, description="Reach of a claim, and distance within which loci are merged")
+    r2: float = Field(0.6, gt=0, le=1, description="Smallest r2 at which an index variant claims another")
+    lead_r2: float = Field(
+        0.1, gt=0, le=1, description="Smallest r2 at which a lead claims another independent variant"
+    )
+    kb: float = Field(
+        250.0, ge=0, description="Reach of a claim, and distance within which loci are merged, in 1,000 bases"
+    )
     ld: Literal["counts", "haplotypes"] = Field(
         "counts", description="r2 of allele counts, or of most likely haplotypes (as plink1.9 --clump)"
     )
@@ -66,8 +70,8 @@ def loci_clump(config: LociClumpConfig, out: Path, context: Context) -> StepResu
     notes = []
     if len(hits) and weakest > -np.log10(config.p2) + 0.5:
         notes.append(
-            f"The associations stop at p = {10**-weakest:.2g}: candidates up to --p2 {config.p2:g} need "
-            f"gwas run --hits {config.p2:g}."
+            f"The associations stop at p = {10**-weakest:.2g}, so loci may be too narrow: candidates up to p2 = "
+            f"{config.p2:g} need a scan with hits = {config.p2:g} (gwas run --hits, or [gwas] in study.toml)."
         )
     roles = result.variants["role"]
     counts = {

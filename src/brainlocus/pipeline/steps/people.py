@@ -7,27 +7,12 @@ import numpy as np
 from pydantic import Field
 
 from brainlocus.core import PhenotypeTable, SchemaError, shared_samples
-from brainlocus.core.errors import nearest
-from brainlocus.io import atomic_path, read_table, write_table
+from brainlocus.io import atomic_path, write_table
 from brainlocus.pipeline.config import CommaList, InputPath, InputPaths, Positional, StepConfig
+from brainlocus.pipeline.people import read_people
 from brainlocus.pipeline.step import Context, Step, StepResult
 
-__all__ = ["JOIN", "SPLIT", "JoinConfig", "SplitConfig", "read_people"]
-
-
-def read_people(path: Path) -> PhenotypeTable:
-    """Read a table of people; of a PLINK .fam file, sex and the phenotype columns (from the sixth on).
-
-    Raises
-    ------
-    FormatError, SchemaError
-        As `brainlocus.io.read_table`.
-    """
-    if path.suffix == ".fam":
-        from brainlocus.io import read_fam
-
-        return read_fam(path).phenotypes
-    return read_table(path)
+__all__ = ["JOIN", "SPLIT", "JoinConfig", "SplitConfig"]
 
 
 class JoinConfig(StepConfig):
@@ -37,7 +22,7 @@ class JoinConfig(StepConfig):
     columns: CommaList = Field((), description="Keep only these columns, besides the ids")
 
 
-def join_tables(config: JoinConfig, out: Path, context: Context) -> StepResult:
+def join_tables(config: JoinConfig, out: Path, context: Context) -> StepResult:  # noqa: ARG001
     """Write the people that are in every table, with the columns of all."""
     tables = [read_people(path) for path in config.tables]
     people = shared_samples(*(t.samples for t in tables), names=tuple(str(p) for p in config.tables))
@@ -48,8 +33,7 @@ def join_tables(config: JoinConfig, out: Path, context: Context) -> StepResult:
     write_table(joined, out)
     counts = {"shared": len(people), **{str(p): len(t.samples) for p, t in zip(config.tables, tables, strict=True)}}
     sizes = ", ".join(f"{p} has {len(t.samples)}" for p, t in zip(config.tables, tables, strict=True))
-    context.progress.say(f"{len(people)} people are in all tables ({sizes})")
-    return StepResult(counts)
+    return StepResult(counts, summary=(f"{len(people)} people are in all tables ({sizes})",))
 
 
 class SplitConfig(StepConfig):
@@ -59,7 +43,7 @@ class SplitConfig(StepConfig):
     by: str = Field("split", description="Column that says which part a person belongs to")
 
 
-def split_people(config: SplitConfig, out: Path, context: Context) -> StepResult:
+def split_people(config: SplitConfig, out: Path, context: Context) -> StepResult:  # noqa: ARG001
     """Write one list of participant ids per level of a column: ``<level>.txt``."""
     table = read_people(config.table)
     column = table.column(config.by)
@@ -78,23 +62,7 @@ def split_people(config: SplitConfig, out: Path, context: Context) -> StepResult
         with atomic_path(out / f"{level}.txt") as partial:
             partial.write_text("\n".join(ids.tolist()) + "\n")
         counts[str(level)] = int(ids.size)
-    context.progress.say(", ".join(f"{k}: {v} people" for k, v in counts.items()))
-    return StepResult(counts)
-
-
-def split_levels(path: Path, by: str) -> tuple[str, ...]:
-    """Return the levels of a column, to know the parts before they are made.
-
-    Raises
-    ------
-    SchemaError
-        There is no such column.
-    """
-    table = read_people(path)
-    if by not in table.names:
-        raise SchemaError(f"{path}: there is no column {by!r}.{nearest(by, table.names)}")
-    values = table.column(by).values
-    return tuple(str(v) for v in np.unique(values[values != ""])) if values.dtype.kind == "U" else ()
+    return StepResult(counts, summary=(", ".join(f"{k}: {v} people" for k, v in counts.items()),))
 
 
 JOIN = Step("cohort join", "Join tables by participant id.", JoinConfig, join_tables)

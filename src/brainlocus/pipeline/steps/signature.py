@@ -15,7 +15,7 @@ from brainlocus._version import __version__
 from brainlocus.cohort.harmonise import CombatOptions
 from brainlocus.cohort.signatures import SpareModel, SpareOptions, SpareResult, apply_spare, mean_scores, train_spare
 from brainlocus.core import FormatError, PhenotypeTable, ResultTable, SchemaError
-from brainlocus.io import read_table, write_results
+from brainlocus.io import write_results
 from brainlocus.numerics import Design, design_from_formula
 from brainlocus.pipeline.config import CommaList, InputPath, Positional, StepConfig
 from brainlocus.pipeline.figures.cohort import draw_pattern, draw_scores
@@ -29,7 +29,14 @@ from brainlocus.pipeline.models import (
     read_arrays,
     write_arrays,
 )
-from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, join_participants, two_classes
+from brainlocus.pipeline.people import (
+    batch_labels,
+    choose_traits,
+    formula_columns,
+    join_participants,
+    read_people,
+    two_classes,
+)
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = ["SIGNATURE_APPLY", "SIGNATURE_TRAIN", "SignatureApplyConfig", "SignatureTrainConfig"]
@@ -81,7 +88,7 @@ def _train_options(config: SignatureTrainConfig) -> SpareOptions:
 def signature_train(config: SignatureTrainConfig, out: Path, context: Context) -> StepResult:
     """Train a signature and judge it on held-out people."""
     preserve = _check(config)
-    joined = join_participants(read_table(config.features), config.participants)
+    joined = join_participants(read_people(config.features), config.participants)
     aside = {config.diagnosis, *([config.batch] if config.batch else [])}
     aside |= formula_columns(config.covariates, preserve)
     names = choose_traits(joined.table, config.traits, besides=aside)
@@ -235,7 +242,7 @@ def _read_model(folder: Path) -> tuple[dict[str, Any], SpareModel, SavedCombat |
 def signature_apply(config: SignatureApplyConfig, out: Path, context: Context) -> StepResult:  # noqa: ARG001
     """Score new people."""
     meta, model, saved = _read_model(config.model)
-    joined = join_participants(read_table(config.features), config.participants)
+    joined = join_participants(read_people(config.features), config.participants)
     levels = {k: tuple(v) for k, v in meta["covariate_levels"].items()}
     covariates = design_from_formula(meta["covariates"], joined.people, levels=levels)
     kept, batch = _harmonising_inputs(saved, joined.people)

@@ -55,23 +55,27 @@ _BAD_SAMPLE_MISSING = 0.10
 class SimulateCohortConfig(StepConfig):
     """Settings of ``simulate cohort``."""
 
-    participants: int = Field(1800, ge=60, description="People")
-    sites: int = Field(4, ge=1, description="Scanners")
-    regions: int = Field(12, ge=2, description="Planted brain regions")
-    variants: int = Field(20_000, ge=100, description="Variants in all")
-    chromosomes: int = Field(4, ge=1, le=22, description="Chromosomes")
-    chromosome_mb: float = Field(25.0, gt=0, description="Length of each, in Mb")
+    participants: int = Field(1800, ge=60, description="Number of people")
+    sites: int = Field(4, ge=1, description="Number of sites (scanners)")
+    regions: int = Field(12, ge=2, description="Number of planted brain regions")
+    variants: int = Field(20_000, ge=100, description="Variants of all chromosomes together")
+    chromosomes: int = Field(4, ge=1, le=22, description="Number of chromosomes")
+    chromosome_mb: float = Field(25.0, gt=0, description="Length of each chromosome, in million bases")
     maf: float = Field(0.01, gt=0, lt=0.5, description="Smallest minor allele frequency")
     h2: float = Field(0.45, gt=0, lt=1, description="Heritability of every region's score")
-    causal: int = Field(2, ge=0, description="Strong causal variants per region")
-    causal_variance: float = Field(0.06, gt=0, lt=0.5, description="Share of variance of each strong variant")
-    background: int = Field(200, ge=1, description="Variants of each region's polygenic background")
+    causal: int = Field(2, ge=0, description="Strong causal variants of each region")
+    causal_variance: float = Field(
+        0.06, gt=0, lt=0.5, description="Share of a region's variance that each strong variant explains"
+    )
+    background: int = Field(
+        200, ge=1, description="Number of weak variants behind each region's remaining heritability"
+    )
     prevalence: float = Field(0.3, gt=0, lt=1, description="Share of patients")
-    scores: int = Field(4, ge=0, description="Cognitive scores that the brain explains in part")
-    other_phenotypes: int = Field(16, ge=0, description="Phenotypes unrelated to the brain")
+    scores: int = Field(4, ge=0, description="Number of cognitive scores that the brain explains in part")
+    other_phenotypes: int = Field(16, ge=0, description="Number of phenotypes unrelated to the brain")
     missing: float = Field(0.08, ge=0, lt=0.9, description="Share of missing phenotype values")
     missing_calls: float = Field(0.003, ge=0, lt=0.1, description="Share of missing genotype calls")
-    voxel_mm: int = Field(4, ge=1, le=10, description="Voxel size of the maps")
+    voxel_mm: int = Field(4, ge=1, le=10, description="Voxel size of the maps, in mm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +169,7 @@ def _stream_genotypes(
                 dosage = source.read(start, min(start + block_size, len(source.variants))).dosage.copy()
                 rows = slice(row, row + dosage.shape[0])
                 standardised = (dosage - 2 * frequency[rows, None]) / spread[rows, None]
-                genetic += standardised.T @ plan.effects[rows]
+                genetic += (plan.effects[rows].T @ standardised).T
                 lost = np.where(bad_variants[rows, None], _BAD_VARIANT_MISSING, rate)
                 dosage[rng.random(dosage.shape) < lost] = np.nan
                 bed.append(dosage)
@@ -304,10 +308,9 @@ def simulate_cohort(config: SimulateCohortConfig, out: Path, context: Context) -
 def _estimate(config: SimulateCohortConfig, memory_bytes: int) -> Estimate:
     voxels = 21_800 * (4 / config.voxel_mm) ** 3
     tree_bytes = 600 * config.participants + 2_500 * config.chromosome_mb * np.log(config.participants) * 40
-    effects = 8 * config.variants * config.regions
     block = min(memory_bytes // 4, 4096 * 4 * 4 * config.participants)
     seconds = 2e-7 * config.participants * voxels + 1.5e-8 * config.participants * config.variants + 3.0
-    return Estimate(int(tree_bytes + effects + block + 40 * voxels + 3e8), seconds)
+    return Estimate(int(tree_bytes + 16 * config.variants + block + 40 * voxels + 3e8), seconds)
 
 
 SIMULATE_COHORT = Step(

@@ -244,6 +244,19 @@ def _settings(config: StoreBuildConfig) -> StoreSettings:
     )
 
 
+_DROPPED = {
+    "associations_missing": "tests without an estimate are left out (rare or constant variants)",
+    "associations_impossible": "associations with impossible numbers are left out",
+    "associations_not_in_store": "associations of variants that the store has not are left out",
+    "associations_withheld": "associations of variants that are withheld are left out",
+    "associations_flipped": "associations counted the other allele and changed sign",
+    "variants_duplicate": "variants occur again (same place and alleles) and are left out",
+    "variants_other_chromosome": "variants on other chromosomes are left out",
+    "variants_rare": "variants have too few copies of the rarer allele to be shown",
+}
+"""Counts of the store that its summary mentions, in words."""
+
+
 def store_build(config: StoreBuildConfig, out: Path, context: Context) -> StepResult:
     """Build a store from the outputs of the other commands."""
     if not any((config.gwas, config.atlas, config.heritability, config.phenome)):
@@ -271,9 +284,8 @@ def store_build(config: StoreBuildConfig, out: Path, context: Context) -> StepRe
         store.seal()
     counts = json.loads((out / "store.json").read_text())["counts"]
     n_tests = counts.get("associations", 0)
-    text = f"{counts['phenotypes']} phenotypes, {counts['variants']} variants, {n_tests} associations"
-    dropped = {k: v for k, v in counts.items() if v and k.startswith(("associations_", "variants_"))}
-    notes = [f"{k.replace('_', ' ')}: {v}" for k, v in dropped.items()]
+    text = f"{counts['phenotypes']} phenotypes, {counts['variants']:,} variants, {n_tests:,} associations"
+    notes = [f"{counts[name]:,} {what}" for name, what in _DROPPED.items() if counts.get(name)]
     return StepResult(counts, summary=(text, *notes))
 
 
