@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from brainlocus.core import AlignmentError, GenotypeSource, PhenotypeTable, SampleIndex, VariantTable, shared_samples
-from brainlocus.core.errors import FormatError
+from brainlocus.core.errors import FormatError, ResourceError
 from brainlocus.io import read_arrow, read_lines, require_path
 from brainlocus.pipeline.people import choose_traits, formula_columns, read_people
 
@@ -20,7 +20,9 @@ __all__ = [
     "read_covariates",
     "read_list",
     "read_traits",
+    "require_memory",
     "source_counts",
+    "table_bytes",
 ]
 
 _TABLES = (".parquet", ".tsv", ".csv", ".gz")
@@ -133,6 +135,29 @@ def read_covariates(paths: tuple[Path, ...]) -> PhenotypeTable | None:
     tables = [read_people(path) for path in paths]
     people = shared_samples(*(t.samples for t in tables), names=tuple(str(p) for p in paths))
     return PhenotypeTable(people, tuple(column for table in tables for column in table.take(people).columns))
+
+
+def table_bytes(n_variants: int) -> int:
+    """Return what a variant table takes while a step works with it: read, selected, and written with results.
+
+    Measured: half a kilobyte a variant when it is opened, as much again for the selection and the results, and the
+    buffers of the table reader and writer whatever the size.
+    """
+    return 1_000 * n_variants + (16 << 20)
+
+
+def require_memory(needed: int, memory_bytes: int, what: str) -> None:
+    """Refuse a plan that does not fit, before it starts.
+
+    Raises
+    ------
+    ResourceError
+        With the memory needed.
+    """
+    if needed > memory_bytes:
+        raise ResourceError(
+            f"{what} needs {needed / 2**20:.0f} MiB, {memory_bytes / 2**20:.0f} MiB are given. Raise --memory."
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -46,9 +46,9 @@ class PrincipalComponents:
     """Largest ``||A u - lambda u|| / lambda``; 0 for the exact decomposition."""
 
 
-def pca_peak_bytes(n_samples: int, n_variants: int, n_components: int) -> int:
-    """Return an upper estimate of the bytes held by `principal_components`."""
-    if n_samples <= EXACT_LIMIT:
+def pca_peak_bytes(n_samples: int, n_variants: int, n_components: int, *, exact: bool | None = None) -> int:
+    """Return an upper estimate of the bytes held by `principal_components`, besides its blocks of genotypes."""
+    if exact if exact is not None else n_samples <= EXACT_LIMIT:
         return n_samples * n_samples * 8 * 4 + n_variants * n_components * 8
     width = n_components + _OVERSAMPLING
     return n_samples * width * _MAX_PASSES * 8 * 3 + n_variants * n_components * 8

@@ -23,6 +23,7 @@ from brainlocus.genetics.gwas.scan import (
     merge_shards,
     prepare_scan,
     scan,
+    scan_peak_bytes,
     scan_shard,
     shard_bounds,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "prepare_scan",
     "scan",
     "scan_linear",
+    "scan_peak_bytes",
     "scan_shard",
     "shard_bounds",
 ]

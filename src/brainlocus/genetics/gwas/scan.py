@@ -442,13 +442,25 @@ class _Block:
     full: FullScan | None
 
 
+def scan_peak_bytes(plan: ScanPlan, block_size: int) -> int:
+    """Return an upper estimate of the bytes that a block of `scan_shard` takes.
+
+    The block as it is read and scanned in float32, and once more in float64 where a test comes near the threshold of
+    hits (by chance alone, that share of the tests does).
+    """
+    n_samples, n_traits = len(plan.samples), len(plan.design.names)
+    share = min(1.0, 1.1 * plan.settings.hits * n_traits)
+    precise = int(share * block_size) * (16 * n_samples + 64 * n_traits)
+    return peak_bytes(plan.design, block_size) + 4 * block_size * n_samples + precise
+
+
 def _block_size(plan: ScanPlan, n_variants: int, memory_bytes: int) -> int:
     """Return the largest block, a power of two, whose peak fits."""
     size = block_size_for(len(plan.samples), memory_bytes)
     size = 1 << (size.bit_length() - 1)
-    while size > 64 and peak_bytes(plan.design, size) + 4 * size * len(plan.samples) > memory_bytes:
+    while size > 64 and scan_peak_bytes(plan, size) > memory_bytes:
         size //= 2
-    needed = peak_bytes(plan.design, size) + 4 * size * len(plan.samples)
+    needed = scan_peak_bytes(plan, size)
     if needed > memory_bytes:
         raise ResourceError(
             f"Blocks of {size} variants x {len(plan.samples)} people x {len(plan.design.names)} traits need "

@@ -18,6 +18,8 @@ from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 __all__ = ["ASSOCIATE_PHENOME", "AssociatePhenomeConfig"]
 
 _LARGEST_BLOCK = 2_000
+_BYTES_PER_PAIR = 1_200
+"""A row of results with its names, in the parts of the scan, joined, and written."""
 _TOP = 100
 
 
@@ -57,15 +59,21 @@ def _covariates(config: AssociatePhenomeConfig, phenotypes: PhenotypeTable) -> t
     return read_people(config.participants), used
 
 
-def _block_size(n_samples: int, n_traits: int, memory_bytes: int) -> int:
-    size = _LARGEST_BLOCK
-    while size > 1 and scan_phenome_peak_bytes(n_samples, n_traits, size) > memory_bytes:
+def _table_bytes(n_samples: int, n_traits: int, n_phenotypes: int) -> int:
+    """Return what the tables take, which are held whole, while they are read and aligned, and the results."""
+    return 8 * n_samples * 3 * (n_traits + n_phenotypes) + _BYTES_PER_PAIR * n_traits * n_phenotypes
+
+
+def _block_size(n_samples: int, n_traits: int, n_phenotypes: int, memory_bytes: int) -> int:
+    size = min(_LARGEST_BLOCK, n_phenotypes)
+    held = _table_bytes(n_samples, n_traits, n_phenotypes)
+    while size > 1 and held + scan_phenome_peak_bytes(n_samples, n_traits, size) > memory_bytes:
         size //= 2
-    needed = scan_phenome_peak_bytes(n_samples, n_traits, size)
+    needed = held + scan_phenome_peak_bytes(n_samples, n_traits, size)
     if needed > memory_bytes:
         raise ResourceError(
-            f"One phenotype against {n_traits} traits of {n_samples} people needs "
-            f"{needed / 2**20:.0f} MiB; raise --memory."
+            f"{n_phenotypes} phenotypes against {n_traits} traits of {n_samples} people need "
+            f"{needed / 2**20:.0f} MiB, {memory_bytes / 2**20:.0f} MiB are given. Raise --memory."
         )
     return size
 
@@ -82,7 +90,9 @@ def associate_phenome(config: AssociatePhenomeConfig, out: Path, context: Contex
         "participants_phenotypes": len(phenotypes.samples),
         "participants": len(shared),
     }
-    traits, phenotypes, people = traits.take(shared), phenotypes.take(shared), people.take(shared)
+    # Of the covariates' table only what the formula reads: it may be the phenotypes' own, and large.
+    people = (people.select(sorted(used)) if used <= set(people.names) else people).take(shared)
+    traits, phenotypes = traits.take(shared), phenotypes.take(shared)
     trait_names = choose_traits(traits, (), besides=used)
     numeric = [c for c in phenotypes.columns if c.kind != "categorical" and c.name not in used]
     text = [c.name for c in phenotypes.columns if c.kind == "categorical"]
@@ -100,7 +110,7 @@ def associate_phenome(config: AssociatePhenomeConfig, out: Path, context: Contex
         min_people=config.min_people,
         min_cases=config.min_cases,
     )
-    size = _block_size(len(shared), len(trait_names), context.memory_bytes)
+    size = _block_size(len(shared), len(trait_names), len(names), context.memory_bytes)
     starts = range(0, len(names), size)
     scans = [
         scan_phenome(prepared, phenotypes.matrix(names[start : start + size]))

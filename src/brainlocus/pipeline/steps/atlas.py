@@ -174,10 +174,12 @@ def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult
     images = find_images(config.images, pattern=config.pattern)
     mask = read_mask(config.mask) if config.mask is not None else default_mask(images)
     n_voxels, n_samples = int(mask.data.sum()), len(images)
-    needed = fit_em_peak_bytes(n_voxels, n_samples, max(config.scales)) * context.executor.workers
+    # The largest scales that are fitted at the same time.
+    together = sorted(config.scales)[-context.executor.workers :]
+    needed = sum(fit_em_peak_bytes(n_voxels, n_samples, scale) for scale in together)
     if needed > context.memory_bytes:
         raise ResourceError(
-            f"Fitting {max(config.scales)} components to {n_voxels} voxels of {n_samples} people needs "
+            f"Fitting {', '.join(map(str, together))} components to {n_voxels} voxels of {n_samples} people needs "
             f"{needed / 2**30:.2f} GiB, {context.memory_bytes / 2**30:.2f} GiB are allowed. Raise --memory."
         )
     if max(config.scales) > n_voxels:

@@ -25,6 +25,7 @@ from brainlocus.genetics.genotypes import (
     QcResult,
     QcSettings,
     count_genotypes,
+    counts_peak_bytes,
     genetic_relationships,
     grm_peak_bytes,
     pca_peak_bytes,
@@ -33,7 +34,7 @@ from brainlocus.genetics.genotypes import (
 )
 from brainlocus.io import open_genotypes, write_grm, write_results, write_table
 from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import keep_people, keep_variants, source_counts
+from brainlocus.pipeline.genomes import keep_people, keep_variants, require_memory, source_counts, table_bytes
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = [
@@ -157,6 +158,10 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
     """Write who and what passed quality control, and why the others did not."""
     settings = qc_settings(config)
     source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    n_people, n_variants = len(source.samples), len(source.variants)
+    # Counts of two passes, tests and reasons come to another half kilobyte a variant.
+    needed = table_bytes(n_variants) + 500 * n_variants + counts_peak_bytes(n_people, n_variants, 64)
+    require_memory(needed, context.memory_bytes, f"Quality control of {n_variants} variants of {n_people} people")
     keep = keep_people(source.samples, config.keep) if config.keep else None
     result = quality_control(
         source,
@@ -164,7 +169,7 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
         keep=keep,
         sex=source.pedigree.sex,
         founders=source.pedigree.founders,
-        memory_bytes=min(context.memory_bytes // 4, 1 << 28),
+        memory_bytes=min(context.memory_bytes - needed + 64 * 12 * n_people, 1 << 28),
     )
     _write_qc(result, result.variants, out)
     counts: dict[str, Any] = {
@@ -206,6 +211,10 @@ def _chosen(
     return select_genotypes(source, samples=people, variants=chosen), counts
 
 
+def _exact(config: GenotypesPcaConfig) -> bool | None:
+    return None if config.method == "auto" else config.method == "exact"
+
+
 def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> StepResult:
     """Write scores, eigenvalues and loadings of the leading components."""
     chosen, counts = _chosen(
@@ -216,13 +225,18 @@ def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> St
         raise SchemaError(
             f"--components: {config.components} were asked of {len(chosen.samples)} people; ask for fewer."
         )
+    needed = pca_peak_bytes(len(chosen.samples), len(chosen.variants), config.components, exact=_exact(config))
+    needed += table_bytes(counts["genotyped_variants"]) + 64 * 12 * len(chosen.samples)
+    hint = "" if config.method == "krylov" else " (--method krylov needs less)"
+    what = f"{config.components} components of {len(chosen.samples)} people{hint}"
+    require_memory(needed, context.memory_bytes, what)
     with threadpool_limits(limits=context.threads):
         found = principal_components(
             chosen,
             config.components,
             rng=context.rng(0),
-            exact=None if config.method == "auto" else config.method == "exact",
-            memory_bytes=min(context.memory_bytes // 4, 1 << 28),
+            exact=_exact(config),
+            memory_bytes=max((context.memory_bytes - needed) // 2, 64 * 12 * len(chosen.samples)),
         )
     names = [f"PC{k + 1}" for k in range(config.components)]
     write_table(_table(found.samples, names, found.scores), out / "scores.parquet")
@@ -264,9 +278,8 @@ def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> St
         reference=config.reference, memory_bytes=context.memory_bytes,
     )  # fmt: skip
     with threadpool_limits(limits=context.threads):
-        grm = genetic_relationships(
-            chosen, scale=config.scale, missing=config.missing, memory_bytes=context.memory_bytes
-        )
+        memory = context.memory_bytes - table_bytes(counts["genotyped_variants"])
+        grm = genetic_relationships(chosen, scale=config.scale, missing=config.missing, memory_bytes=memory)
     write_grm(grm, out)
     diagonal = np.diag(grm.matrix)
     counts["mean_diagonal"] = float(diagonal.mean())
@@ -283,12 +296,14 @@ def _sizes(path: Path) -> tuple[int, int]:
 
 def _estimate_pca(config: GenotypesPcaConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
     n, m = _sizes(config.genotypes)
-    return Estimate(pca_peak_bytes(n, m, config.components), 1e-11 * n * n * m + 1e-10 * n**3)
+    return Estimate(
+        pca_peak_bytes(n, m, config.components, exact=_exact(config)) + table_bytes(m), 1e-11 * n * n * m + 1e-10 * n**3
+    )
 
 
 def _estimate_grm(config: GenotypesGrmConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
     n, m = _sizes(config.genotypes)
-    return Estimate(grm_peak_bytes(n), 1e-11 * n * n * m)
+    return Estimate(grm_peak_bytes(n) + table_bytes(m), 1e-11 * n * n * m)
 
 
 GENOTYPES_QC = Step(

@@ -31,14 +31,21 @@ from brainlocus.genetics.gwas import (
     expand_full,
     join_replication,
     merge_shards,
-    peak_bytes,
     prepare_scan,
+    scan_peak_bytes,
     scan_shard,
     shard_bounds,
 )
 from brainlocus.io import open_genotypes, read_results, write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import keep_people, keep_variants, read_traits, source_counts
+from brainlocus.pipeline.genomes import (
+    keep_people,
+    keep_variants,
+    read_traits,
+    require_memory,
+    source_counts,
+    table_bytes,
+)
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
@@ -73,6 +80,10 @@ class GwasReplicateConfig(StepConfig):
         description="Their tests in the replication people: hits.parquet of gwas run --hits 1"
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="Replicated below alpha / number of leads, same sign")
+
+
+_BYTES_PER_HIT = 500
+"""A hit with its names, while hits are sorted and written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +268,12 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     with plan_file.open("wb") as stream:
         pickle.dump((plan, rows), stream)
     # Half of a worker's share is for its blocks, the rest for what it keeps of them.
-    memory = context.memory_bytes // (2 * context.executor.workers)
+    fixed = _fixed_bytes(plan, len(source.variants))
+    per_worker = 2 * scan_peak_bytes(plan, 64)
+    what = f"A scan of {rows.size} variants, {len(plan.samples)} people and {len(plan.design.names)} traits by "
+    workers = context.executor.workers
+    require_memory(fixed + workers * per_worker, context.memory_bytes, f"{what}{workers} workers")
+    memory = (context.memory_bytes - fixed) // (2 * workers)
     tasks = {
         f"shard-{start:09d}.npz": _Task(config.genotypes, config.genome_build, plan_file, start, stop, memory)
         for start, stop in shard_bounds(rows.size, config.shard_size)
@@ -271,6 +287,13 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     _open.cache_clear()
     _write(result, plan, out)
     return _report(result, plan, source, rows.size)
+
+
+def _fixed_bytes(plan: ScanPlan, n_variants: int) -> int:
+    """Return what a scan holds whatever its blocks: variants, design, bins of p, and the hits expected by chance."""
+    n_traits = len(plan.design.names)
+    hits = min(1.0, plan.settings.hits) * n_variants * n_traits
+    return table_bytes(n_variants) + 3 * plan.design.right.nbytes + (n_traits << 17) + int(_BYTES_PER_HIT * hits)
 
 
 def _report(result: ScanResult, plan: ScanPlan, source: GenotypeSource, n_variants: int) -> StepResult:
@@ -319,7 +342,8 @@ def _estimate(config: GwasRunConfig, memory_bytes: int) -> Estimate:
     source = open_genotypes(config.genotypes)
     plan = _plan(config, source)
     n, m, k = len(plan.samples), len(source.variants), plan.design.right.shape[1]
-    return Estimate(min(peak_bytes(plan.design, 4096), memory_bytes), 2e-11 * n * m * k + 1e-9 * n * m + 2.0)
+    needed = _fixed_bytes(plan, m) + 2 * scan_peak_bytes(plan, 4096)
+    return Estimate(min(needed, memory_bytes), 2e-11 * n * m * k + 1e-9 * n * m + 2.0)
 
 
 GWAS_RUN = Step(

@@ -1,5 +1,6 @@
 """``idp extract``: maps and a parcellation to one number a parcel and person."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from brainlocus.core import Column, FormatError, PhenotypeTable
 from brainlocus.images.idp import ParcelIndex, extract_volume, prepare_extraction
 from brainlocus.io import find_images, read_parcellation, read_volume, write_table
 from brainlocus.pipeline.config import InputPath, Positional, StepConfig
+from brainlocus.pipeline.genomes import require_memory
 from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["IDP_EXTRACT", "IdpExtractConfig"]
@@ -67,6 +69,11 @@ def _atlases(path: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def _peak_bytes(grid: tuple[int, int, int], n_images: int, n_parcels: int, workers: int) -> int:
+    """Return what the images at hand take, as read and as numbers with a copy, and the table with its copies."""
+    return 32 * math.prod(grid) * workers + 8 * 4 * n_images * n_parcels + (8 << 20)
+
+
 def idp_extract(config: IdpExtractConfig, out: Path, context: Context) -> StepResult:
     """Extract every parcel of every image."""
     _index.cache_clear()
@@ -74,6 +81,8 @@ def idp_extract(config: IdpExtractConfig, out: Path, context: Context) -> StepRe
     images = find_images(config.images, pattern=config.pattern)
     indexes = [_index(path) for path in atlases]
     names = [name for index in indexes for name in index.names]
+    needed = _peak_bytes(indexes[0].grid.shape, len(images), len(names), context.executor.workers)
+    require_memory(needed, context.memory_bytes, f"Extracting {len(names)} parcels of {len(images)} images")
     tasks = [
         _Task(images.paths[k : k + _IMAGES_PER_TASK], atlases, config.statistic, config.scale)
         for k in range(0, len(images), _IMAGES_PER_TASK)
