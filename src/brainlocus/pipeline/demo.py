@@ -23,7 +23,7 @@ __all__ = ["SIZES", "Finding", "compare_with_truth", "run_demo"]
 
 SIZES: dict[str, dict[str, Any]] = {
     "small": {"participants": 1800, "regions": 12, "variants": 20_000, "chromosomes": 4, "sites": 4},
-    "medium": {"participants": 6000, "regions": 32, "variants": 100_000, "chromosomes": 10, "sites": 8},
+    "medium": {"participants": 3000, "regions": 24, "variants": 50_000, "chromosomes": 8, "sites": 6},
 }
 """Settings of ``simulate cohort`` for each size of the demonstration."""
 
