@@ -207,3 +207,21 @@ class TestBadInput:
     def test_unknown_key(self, folder, capsys):
         message = self.run(folder, capsys, STUDY.replace("[gwas]\nhits", "[gwas]\nhitz"))
         assert "Did you mean 'hits'" in message
+
+
+def test_simulation_stays_within_what_it_declares_and_refuses_less(tmp_path):
+    from brainlocus.pipeline.steps.simulate import SimulateCohortConfig, simulate_cohort_peak_bytes
+
+    settings = {"participants": 600, "variants": 2000, "chromosomes": 2, "chromosome_mb": 20, "voxel_mm": 8}
+    options = [f"--{k.replace('_', '-')}={v}" for k, v in settings.items()]
+    command = [sys.executable, "-m", "brainlocus.cli.main", "simulate", "cohort"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    more = [*options, "--regions=4", "--threads=2", "--quiet"]
+    subprocess.run([*command, str(tmp_path / "c"), *more], env=environment, check=True, stdout=subprocess.DEVNULL)
+    measured = json.loads((tmp_path / "c.json").read_text())["run"]["peak_memory_bytes"]
+    assert measured <= simulate_cohort_peak_bytes(SimulateCohortConfig(**settings, regions=4), 2)
+    small = [*command, str(tmp_path / "d"), *more, "--memory=100MiB"]
+    refused = subprocess.run(small, env=environment, check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "needs 7" in refused.stderr
+    assert not (tmp_path / "d").exists()
