@@ -195,3 +195,14 @@ def test_memory_sizes(text, size):
 def test_bad_memory_sizes(text):
     with pytest.raises(ValueError, match="expected a size such as 8GiB"):
         parse_memory(text)
+
+
+def test_peak_memory_is_not_that_of_the_starting_process(source, tmp_path):
+    """A command started from a large process, such as a notebook, reports its own memory."""
+    ballast = bytearray(b"x") * (800 << 20)
+    arguments = ["cohort", "join", str(tmp_path / "t.tsv"), "--out", str(tmp_path / "out.tsv"), "--quiet"]
+    (tmp_path / "t.tsv").write_text("participant_id\tx\na\t1\n")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")}
+    subprocess.run([sys.executable, "-m", "brainlocus.cli.main", *arguments], env=environment, check=True)
+    peak = json.loads((tmp_path / "out.tsv.json").read_text())["run"]["peak_memory_bytes"]
+    assert 0 < peak < len(ballast)
