@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int, Shaped
+from jaxtyping import Float32, Int, Shaped, UInt8
 
 from brainlocus.core.errors import AlignmentError, ResourceError
 from brainlocus.core.samples import SampleIndex
@@ -15,9 +15,12 @@ __all__ = [
     "ArrayGenotypes",
     "GenotypeBlock",
     "GenotypeSource",
+    "PackedBlock",
+    "PackedSource",
     "SelectedGenotypes",
     "block_size_for",
     "iter_blocks",
+    "runs",
     "select_genotypes",
 ]
 
@@ -51,6 +54,25 @@ class GenotypeSource(Protocol):
 
     def read(self, start: int, stop: int) -> GenotypeBlock:
         """Return variants `start` up to but not including `stop`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedBlock:
+    """Hard calls of consecutive variants in two bits each (PLINK 1 coding, see `brainlocus.numerics.packed`)."""
+
+    start: int
+    """Row of the first variant in the source."""
+    codes: UInt8[np.ndarray, "variants bytes"]
+    """Four calls a byte, low bits first: 00 two effect alleles, 01 missing, 10 one, 11 none; 0 past the last person."""
+    n_samples: int
+
+
+@runtime_checkable
+class PackedSource(Protocol):
+    """A `GenotypeSource` that can also give hard calls as they are packed; use `numerics.packed.read_packed`."""
+
+    def read_packed(self, start: int, stop: int) -> PackedBlock | None:
+        """Return variants `start` up to but not including `stop`; None when they are not all hard calls."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,14 +119,28 @@ class SelectedGenotypes:
             (np.diff(self.sample_indices) == 1).all()
         )
         dosage = np.empty((wanted.size, self.sample_indices.size), dtype=np.float32)
-        breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
         row = 0
-        for run in np.split(wanted, breaks):
-            if run.size:
-                block = self.source.read(int(run[0]), int(run[-1]) + 1).dosage
-                dosage[row : row + run.size] = block if everyone else block[:, self.sample_indices]
-                row += run.size
+        for first, last in runs(wanted):
+            block = self.source.read(first, last).dosage
+            dosage[row : row + last - first] = block if everyone else block[:, self.sample_indices]
+            row += last - first
         return GenotypeBlock(start, dosage)
+
+
+def runs(rows: Int[np.ndarray, " rows"]) -> list[tuple[int, int]]:
+    """Return ``(first, last + 1)`` of every run of consecutive rows.
+
+    Examples
+    --------
+    >>> runs(np.array([3, 4, 5, 9]))
+    [(3, 6), (9, 10)]
+    """
+    if not rows.size:
+        return []
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    first = rows[np.concatenate([[0], breaks])]
+    last = rows[np.concatenate([breaks - 1, [rows.size - 1]])]
+    return list(zip(first.tolist(), (last + 1).tolist(), strict=True))
 
 
 def select_genotypes(

@@ -11,18 +11,18 @@ PLINK 1.9 file format reference, section .bed.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, no_type_check
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
-from numba import njit
 
 from brainlocus.core.errors import FormatError
-from brainlocus.core.genotypes import GenotypeBlock
+from brainlocus.core.genotypes import GenotypeBlock, PackedBlock
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import VariantTable
 from brainlocus.io.blockwriter import BlockWriter
 from brainlocus.io.plinktext import Pedigree, format_bim, format_fam, read_bim, read_fam
+from brainlocus.numerics.packed import decode_packed
 
 __all__ = ["BedSource", "BedWriter", "open_bed"]
 
@@ -31,12 +31,6 @@ _VARIANT_MAJOR = b"\x01"
 _HEADER_BYTES = 3
 
 
-def _decode_table() -> Float32[np.ndarray, "256 4"]:
-    codes = (np.arange(256)[:, None] >> (2 * np.arange(4))) & 3
-    return np.asarray(np.array([2.0, np.nan, 1.0, 0.0], dtype=np.float32)[codes])
-
-
-_DECODE = _decode_table()
 _ENCODE = np.array([3, 2, 0, 1], dtype=np.uint8)
 """Two-bit code of 0, 1, 2 copies and of a missing call."""
 
@@ -52,17 +46,23 @@ class BedSource:
 
     def read(self, start: int, stop: int) -> GenotypeBlock:
         """Return variants `start` up to but not including `stop`."""
+        block = self.read_packed(start, stop)
+        return GenotypeBlock(block.start, decode_packed(block.codes, block.n_samples))
+
+    def read_packed(self, start: int, stop: int) -> PackedBlock:
+        """Return the same variants as the file holds them, two bits a call."""
         start, stop = max(start, 0), min(stop, len(self.variants))
-        n_samples = len(self.samples)
+        n_variants, n_samples = max(stop - start, 0), len(self.samples)
         row_bytes = (n_samples + 3) // 4
         packed = np.fromfile(
-            self.path, dtype=np.uint8, count=max(stop - start, 0) * row_bytes, offset=_HEADER_BYTES + start * row_bytes
+            self.path, dtype=np.uint8, count=n_variants * row_bytes, offset=_HEADER_BYTES + start * row_bytes
         )
-        if packed.size != max(stop - start, 0) * row_bytes:
+        if packed.size != n_variants * row_bytes:
             raise FormatError(f"{self.path} became shorter while it was read; expected variants up to {stop}.")
-        dosage = np.empty((max(stop - start, 0), n_samples), dtype=np.float32)
-        _decode(packed.reshape(dosage.shape[0], row_bytes), _DECODE, dosage)
-        return GenotypeBlock(start, dosage)
+        codes = packed.reshape(n_variants, row_bytes)
+        if n_samples % 4:
+            codes[:, -1] &= (1 << 2 * (n_samples % 4)) - 1
+        return PackedBlock(start, codes, n_samples)
 
 
 def open_bed(path: Path, *, genome_build: str = "unknown") -> BedSource:
@@ -141,21 +141,3 @@ def _pack(codes: UInt8[np.ndarray, "variants samples"]) -> Shaped[np.ndarray, "v
     padded[:, :n_samples] = codes
     quads = padded.reshape(n_variants, -1, 4)
     return np.asarray(quads[..., 0] | quads[..., 1] << 2 | quads[..., 2] << 4 | quads[..., 3] << 6)
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _decode(packed, table, dosage):  # noqa: ANN001, ANN202 - numba
-    """Fill `dosage` from bytes by table lookup."""
-    n_variants, n_samples = dosage.shape
-    whole = n_samples // 4
-    for row in range(n_variants):
-        for byte in range(whole):
-            code = np.intp(packed[row, byte])
-            at = 4 * byte
-            dosage[row, at] = table[code, 0]
-            dosage[row, at + 1] = table[code, 1]
-            dosage[row, at + 2] = table[code, 2]
-            dosage[row, at + 3] = table[code, 3]
-        for k in range(4 * whole, n_samples):
-            dosage[row, k] = table[packed[row, whole], k - 4 * whole]
