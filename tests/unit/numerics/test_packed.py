@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from tests.contracts.genotype_contract import example
 
 from brainlocus.core import ArrayGenotypes, select_genotypes
 from brainlocus.io import BedWriter, open_bed
 from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
-from tests.contracts.genotype_contract import example
 
 
 def written(folder, n):
@@ -40,7 +40,7 @@ def test_selection_of_people_and_variants(tmp_path):
 
 
 def test_padding_is_cleared(tmp_path):
-    source, calls = written(tmp_path, 11)
+    source, _ = written(tmp_path, 11)
     path = source.path
     content = bytearray(path.read_bytes())
     content[3 + 2] |= 0b11000000  # past the eleventh person of the first variant
