@@ -1,0 +1,541 @@
+"""Whole-genome ridge regression in two levels, and what it predicts of each trait without one chromosome.
+
+Data flow::
+
+    traits, covariates --prepare_ridge--> RidgeDesign                               (once per set of people)
+    RidgeDesign + block of variants --block_predictions--> traits x penalties x people    (level 0, per block)
+    one trait's rows of all blocks  --stack_predictions--> RidgeFit                 (level 1, per trait)
+
+Level 0. With ``X`` a block of B variants (missing calls at the mean, covariates projected out, variance 1) and ``y`` the
+trait treated alike, ridge regression at the penalties ``lambda_r = m (1 - h_r) / h_r``, m variants in all blocks::
+
+    beta_fr = (X'X - X_f'X_f + lambda_r I)^-1 (X'y - X_f'y_f)      yhat_fr = X_f beta_fr
+
+for the people f of each fold: nobody is predicted by a model that has seen them. One Cholesky factor per fold and penalty
+serves all traits. Leave-one-out instead of folds, from one eigendecomposition ``X'X = U D U'``::
+
+    yhat_-i = (x_i'beta - H_ii y_i) / (1 - H_ii)       H_ii = sum_b (x_i'u_b)^2 / (d_b + lambda_r)
+
+Level 1. The L predictions of a trait, in variance 1, are the columns of a second ridge, penalties ``L (1 - h_r) / h_r``,
+with the one of least cross-validated error. Leaving a chromosome out is leaving its columns out of the sum, so that the
+prediction holds the rest of the genome, and kinship, but not the variant to be tested.
+
+Floor, in flop: n m B (X'X, symmetric) + 2 n m c (projection) + m B^2 F R / 3 (factors; F folds, R penalties) +
+2 n m q (1 + R) (X'y and predictions of q traits) and n L^2 q for level 1. Predictions are R numbers per person, block and
+trait, which is what many traits cost: 4 n q R m / B bytes.
+
+References
+----------
+Mbatchou et al. (2021), Nature Genetics 53:1097, 10.1038/s41588-021-00870-7; Breiman (1996), Machine Learning 24:49
+(stacking); Golub, Heath & Wahba (1979), Technometrics 21:215 (leave-one-out).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, no_type_check
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Bool, Float, Float32, Int, Shaped
+from numba import njit
+
+from brainlocus.core.errors import AlignmentError
+from brainlocus.core.samples import SampleIndex
+from brainlocus.core.variants import chromosome_rank
+from brainlocus.numerics.missingness import refuse_infinite, same_people
+from brainlocus.numerics.projection import covariate_basis, project_out
+
+__all__ = [
+    "RidgeBlock",
+    "RidgeDesign",
+    "RidgeFit",
+    "RidgeSettings",
+    "assign_folds",
+    "block_peak_bytes",
+    "block_predictions",
+    "prepare_ridge",
+    "ridge_blocks",
+    "stack_peak_bytes",
+    "stack_predictions",
+]
+
+_MIN_RESIDUAL_SHARE = 1e-8
+"""Share of a dosage's variance that the covariates must leave; else the variant predicts nothing (as in the scan)."""
+_MIN_TRAIT_SHARE = 1e-12
+"""Share of a trait's variance that the covariates must leave (as in the scan)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RidgeSettings:
+    """How the whole genome is regressed on."""
+
+    block_size: int = 1_000
+    """Variants of a level 0 block at most; blocks of a chromosome are of equal size."""
+    heritabilities: tuple[float, ...] = (0.01, 0.25, 0.5, 0.75, 0.99)
+    """Shares h of variance explained that make the penalties m (1 - h) / h, at both levels."""
+    folds: int = 5
+    cross_validation: Literal["folds", "loo"] = "folds"
+    max_missing: float = 0.15
+    """Traits missing in at most this share of the people are regressed together, with residual 0 (their mean given the
+    covariates) for the missing; the others each among their own people. 0: every pattern of missing people by itself."""
+
+    def __post_init__(self) -> None:
+        if self.block_size < 1:
+            raise ValueError(f"block_size is a number of variants >= 1, found {self.block_size}.")
+        if not self.heritabilities or not all(0.0 < h < 1.0 for h in self.heritabilities):
+            raise ValueError(f"heritabilities lie between 0 and 1, found {self.heritabilities}.")
+        if self.folds < 2:
+            raise ValueError(f"folds is at least 2, found {self.folds}.")
+        if not 0.0 <= self.max_missing < 1.0:
+            raise ValueError(f"max_missing is a share in [0, 1), found {self.max_missing}.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RidgeBlock:
+    """Variants of one chromosome that are regressed on together."""
+
+    chromosome: str
+    rows: Int[np.ndarray, " variants"]
+    """Rows of the variant table."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RidgeDesign:
+    """Traits that share people, reduced once and reused for every block."""
+
+    names: tuple[str, ...]
+    people: Int[np.ndarray, " samples"]
+    """Rows of the people given, sorted by fold: the order of the columns of every block."""
+    fold_bounds: tuple[int, ...]
+    """Fold f is ``people[fold_bounds[f]:fold_bounds[f + 1]]``."""
+    basis: Float[np.ndarray, "samples rank"]
+    """Orthonormal columns that span intercept and covariates."""
+    traits: Float[np.ndarray, "samples traits"]
+    """Residuals in variance 1 among those who have the trait; 0 for the others."""
+    observed: Bool[np.ndarray, "samples traits"]
+    scale: Float[np.ndarray, " traits"]
+    """Standard deviation of each residual, in trait units."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RidgeFit:
+    """What the genome predicts of one trait, in trait units; NaN for people without it."""
+
+    chromosomes: tuple[str, ...]
+    loco: Float32[np.ndarray, "chromosomes samples"]
+    """Prediction without each chromosome. People in the order given to `prepare_ridge`."""
+    whole: Float32[np.ndarray, " samples"]
+    """With all chromosomes: for variants of chromosomes that were not regressed on (X, Y, MT)."""
+    heritability: float
+    """The h whose penalty was chosen at level 1."""
+    r2: float
+    """Share of the residual trait's variance that the out-of-sample prediction explains; may be negative."""
+
+
+def assign_folds(samples: SampleIndex, folds: int, *, seed: int = 0) -> Int[np.ndarray, " samples"]:
+    """Return each person's fold, the same whatever the order of people.
+
+    People are sorted by a digest of seed and id and cut in parts of equal size.
+
+    Examples
+    --------
+    >>> assign_folds(SampleIndex.of(["a", "b", "c", "d"]), 2).tolist()
+    [0, 1, 1, 0]
+    """
+    keys = [hashlib.blake2b(f"{seed}\x00{name}".encode(), digest_size=16).digest() for name in samples.ids.tolist()]
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    fold = np.empty(len(keys), dtype=np.int64)
+    fold[order] = np.arange(len(keys)) * folds // max(len(keys), 1)
+    return fold
+
+
+def ridge_blocks(
+    chromosome: Shaped[np.ndarray, " variants"], rows: Int[np.ndarray, " chosen"], block_size: int
+) -> tuple[RidgeBlock, ...]:
+    """Return the chosen variants as blocks of at most `block_size`, none across two chromosomes.
+
+    Examples
+    --------
+    >>> [b.rows.tolist() for b in ridge_blocks(np.array(["1", "1", "1", "2"]), np.arange(4), 2)]
+    [[0, 1], [2], [3]]
+    """
+    names = chromosome[rows].astype(np.str_)
+    present = np.unique(names)
+    blocks: list[RidgeBlock] = []
+    for name in present[np.argsort(chromosome_rank(present), kind="stable")].tolist():
+        own = rows[names == name]
+        parts = np.array_split(own, -(-own.size // block_size))
+        blocks += [RidgeBlock(name, part.astype(np.int64)) for part in parts]
+    return tuple(blocks)
+
+
+def prepare_ridge(
+    traits: Float[np.ndarray, "samples traits"],
+    covariates: Float[np.ndarray, "samples covariates"],
+    folds: Int[np.ndarray, " samples"],
+    *,
+    names: Sequence[str] | None = None,
+    settings: RidgeSettings | None = None,
+) -> tuple[tuple[RidgeDesign, ...], tuple[tuple[str, str], ...]]:
+    """Reduce traits and covariates to designs, one per set of people, and name the traits that cannot be predicted.
+
+    Parameters
+    ----------
+    traits
+        NaN where a person has none.
+    covariates
+        Complete and without an intercept, which is added here.
+    folds
+        Fold of each person, see `assign_folds`.
+
+    Returns
+    -------
+    designs
+        The first holds the traits that nearly everyone has.
+    skipped
+        Name and reason (constant, collinear, too_few_people) of the others.
+
+    Raises
+    ------
+    ValueError
+        An infinite trait value or an incomplete covariate.
+    """
+    settings = settings or RidgeSettings()
+    labels = [str(n) for n in names] if names is not None else [f"trait_{k + 1}" for k in range(traits.shape[1])]
+    refuse_infinite(traits, labels)
+    present = ~np.isnan(traits)
+    skipped: list[tuple[str, str]] = []
+    designs = [
+        _design(traits, covariates, folds, people, columns, labels, settings, skipped)
+        for people, columns in _sets_of_people(present, settings.max_missing)
+    ]
+    return tuple(d for d in designs if d is not None), tuple(skipped)
+
+
+def _sets_of_people(
+    present: Bool[np.ndarray, "samples traits"], max_missing: float
+) -> list[tuple[Bool[np.ndarray, " samples"], Int[np.ndarray, " members"]]]:
+    """Return people and columns: those nearly complete together, then each other pattern by itself."""
+    anyone = present.any(axis=1)
+    missing = 1.0 - present.sum(axis=0) / max(int(anyone.sum()), 1)
+    together = missing <= max_missing
+    sets: list[tuple[Bool[np.ndarray, " samples"], Int[np.ndarray, " members"]]] = []
+    if together.any():
+        sets.append((present[:, together].any(axis=1), np.flatnonzero(together)))
+    apart = np.flatnonzero(~together)
+    sets += [(people, apart[columns]) for people, columns in same_people(present[:, apart])]
+    return sets
+
+
+def _design(
+    traits: Float[np.ndarray, "samples traits"],
+    covariates: Float[np.ndarray, "samples covariates"],
+    folds: Int[np.ndarray, " samples"],
+    inside: Bool[np.ndarray, " samples"],
+    columns: Int[np.ndarray, " members"],
+    labels: list[str],
+    settings: RidgeSettings,
+    skipped: list[tuple[str, str]],
+) -> RidgeDesign | None:
+    people = np.flatnonzero(inside)
+    people = people[np.argsort(folds[people], kind="stable")]
+    values, covariates = traits[np.ix_(people, columns)], covariates[people]
+    observed = ~np.isnan(values)
+    residuals, scale = np.zeros_like(values), np.zeros(columns.size)
+    reasons = [""] * columns.size
+    for mask, members in same_people(observed):
+        q = covariate_basis(covariates[mask]).q if mask.any() else np.empty((0, 1))
+        df = int(mask.sum()) - q.shape[1] - 1
+        for k in members.tolist():
+            if df <= 0 or mask.sum() < 2 * settings.folds:
+                reasons[k] = "too_few_people"
+                continue
+            residuals[mask, k], scale[k], reasons[k] = _unit_residual(q, values[mask, k])
+    good = np.array([not reason for reason in reasons], dtype=bool)
+    skipped += [(labels[c], reason) for c, reason in zip(columns.tolist(), reasons, strict=True) if reason]
+    if not good.any():
+        return None
+    return RidgeDesign(
+        names=tuple(labels[c] for c in columns[good].tolist()),
+        people=people,
+        fold_bounds=tuple(np.searchsorted(folds[people], np.arange(settings.folds + 1)).tolist()),
+        basis=covariate_basis(covariates).q,
+        traits=residuals[:, good],
+        observed=observed[:, good],
+        scale=scale[good],
+    )
+
+
+def _unit_residual(
+    q: Float[np.ndarray, "observed rank"], y: Float[np.ndarray, " observed"]
+) -> tuple[Float[np.ndarray, " observed"], float, str]:
+    """Return the residual in variance 1, its standard deviation, and why there is none."""
+    centred = y - y.mean()
+    total = float(centred @ centred)
+    if total <= _MIN_TRAIT_SHARE**2 * float(y @ y):
+        return np.zeros_like(y), 0.0, "constant"
+    residual = project_out(q, centred[:, None])[:, 0]
+    left = float(residual @ residual)
+    if left <= _MIN_TRAIT_SHARE * total:
+        return np.zeros_like(y), 0.0, "collinear"
+    scale = float(np.sqrt(left / (y.size - q.shape[1])))
+    return residual / scale, scale, ""
+
+
+def block_peak_bytes(n_samples: int, block_size: int, n_traits: int, settings: RidgeSettings) -> int:
+    """Return an upper estimate of what `block_predictions` holds: dosages twice, grams and a factor, predictions."""
+    grams = (settings.folds + 4) * 8 * block_size**2
+    right = 8 * block_size * n_traits * (settings.folds + 3) + 12 * n_samples * n_traits
+    loo = 12 * n_samples * block_size if settings.cross_validation == "loo" else 0
+    return 8 * n_samples * block_size + grams + right + loo + 4 * n_samples * n_traits * len(settings.heritabilities)
+
+
+def block_predictions(
+    design: RidgeDesign,
+    dosage: Float32[np.ndarray, "variants samples"],
+    n_variants: int,
+    settings: RidgeSettings | None = None,
+) -> Float32[np.ndarray, "traits penalties samples"]:
+    """Return what the variants of one block predict of every trait (level 0), out of sample.
+
+    Parameters
+    ----------
+    dosage
+        Copies of an allele, NaN = missing; people in the order of `RidgeDesign.people`.
+    n_variants
+        m of the penalties: the variants of all blocks together.
+
+    Raises
+    ------
+    AlignmentError
+        The block and the design have different numbers of people.
+    """
+    settings = settings or RidgeSettings()
+    if dosage.shape[1] != design.people.size:
+        raise AlignmentError(f"The block has {dosage.shape[1]} people, the design {design.people.size}; select first.")
+    x = _standardised(design.basis, dosage)
+    penalties = np.array([n_variants * (1.0 - h) / h for h in settings.heritabilities])
+    if settings.cross_validation == "loo":
+        return _predict_loo(x, design.traits, penalties)
+    return _predict_folds(x, design.traits, design.fold_bounds, penalties)
+
+
+def _standardised(
+    basis: Float[np.ndarray, "samples rank"], dosage: Float32[np.ndarray, "variants samples"]
+) -> Float32[np.ndarray, "variants samples"]:
+    """Return the block with missing calls at the mean, covariates projected out, variance 1; 0 where nothing is left."""
+    x = np.array(dosage, dtype=np.float32, order="C")
+    total = np.empty(x.shape[0])
+    _centre(x, total)
+    q = basis.astype(np.float32)
+    x -= (x @ q) @ q.T
+    left = np.empty(x.shape[0])
+    _squares(x, left)
+    usable = left > np.maximum(_MIN_RESIDUAL_SHARE * total, 1e-12)
+    scale = np.sqrt((x.shape[1] - basis.shape[1]) / np.where(usable, left, 1.0)) * usable
+    x *= scale[:, None].astype(np.float32)
+    return x
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _centre(x, total):  # noqa: ANN001, ANN202
+    """Centre every row on the mean of its calls, set missing ones to 0, and fill the sums of squares."""
+    for j in range(x.shape[0]):
+        count = 0
+        sum_j = 0.0
+        for i in range(x.shape[1]):
+            if x[j, i] == x[j, i]:
+                sum_j += np.float64(x[j, i])
+                count += 1
+        mean = sum_j / max(count, 1)
+        squares = 0.0
+        for i in range(x.shape[1]):
+            if x[j, i] == x[j, i]:
+                value = np.float64(x[j, i]) - mean
+                x[j, i] = value
+                squares += value * value
+            else:
+                x[j, i] = 0
+        total[j] = squares
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _squares(x, total):  # noqa: ANN001, ANN202
+    """Fill the sum of squares of every row."""
+    for j in range(x.shape[0]):
+        squares = 0.0
+        for i in range(x.shape[1]):
+            squares += np.float64(x[j, i]) * np.float64(x[j, i])
+        total[j] = squares
+
+
+def _predict_folds(
+    x: Float32[np.ndarray, "variants samples"],
+    y: Float[np.ndarray, "samples traits"],
+    bounds: tuple[int, ...],
+    penalties: Float[np.ndarray, " penalties"],
+) -> Float32[np.ndarray, "traits penalties samples"]:
+    """Predict each fold from the sums of the others."""
+    parts = [slice(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
+    single = y.astype(np.float32)
+    grams = [(x[:, part] @ x[:, part].T).astype(np.float64) for part in parts]
+    crosses = [(x[:, part] @ single[part]).astype(np.float64) for part in parts]
+    gram, cross = np.sum(grams, axis=0), np.sum(crosses, axis=0)
+    out = np.empty((y.shape[1], penalties.size, y.shape[0]), dtype=np.float32)
+    for part, own_gram, own_cross in zip(parts, grams, crosses, strict=True):
+        others, right = gram - own_gram, cross - own_cross
+        for r, penalty in enumerate(penalties.tolist()):
+            beta = _ridge_solve(others, right, penalty)
+            out[:, r, part] = beta.T.astype(np.float32) @ x[:, part]
+    return out
+
+
+def _ridge_solve(
+    gram: Float[np.ndarray, "columns columns"], right: Float[np.ndarray, "columns traits"], penalty: float
+) -> Float[np.ndarray, "columns traits"]:
+    """Return ``(gram + penalty I)^-1 right`` by Cholesky."""
+    shifted = gram.copy()
+    shifted[np.diag_indices_from(shifted)] += penalty
+    factor = scipy.linalg.cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+    return np.asarray(scipy.linalg.cho_solve(factor, right, check_finite=False))
+
+
+def _predict_loo(
+    x: Float32[np.ndarray, "variants samples"],
+    y: Float[np.ndarray, "samples traits"],
+    penalties: Float[np.ndarray, " penalties"],
+) -> Float32[np.ndarray, "traits penalties samples"]:
+    """Predict each person from all others, by the hat matrix of everyone's ridge."""
+    values, vectors = scipy.linalg.eigh((x @ x.T).astype(np.float64), check_finite=False)
+    z = vectors.T @ x
+    score = z @ y
+    squares = z * z
+    out = np.empty((y.shape[1], penalties.size, y.shape[0]), dtype=np.float32)
+    for r, penalty in enumerate(penalties.tolist()):
+        inverse = 1.0 / (np.maximum(values, 0.0) + penalty)
+        hat = inverse @ squares
+        fitted = z.T @ (inverse[:, None] * score)
+        out[:, r] = ((fitted - hat[:, None] * y) / (1.0 - hat[:, None])).T
+    return out
+
+
+def stack_peak_bytes(n_samples: int, n_columns: int, settings: RidgeSettings) -> int:
+    """Return an upper estimate of what `stack_predictions` holds."""
+    grams = (settings.folds + 4) * 8 * n_columns**2
+    loo = 16 * n_samples * n_columns if settings.cross_validation == "loo" else 0
+    return 12 * n_samples * n_columns + grams + loo
+
+
+def stack_predictions(
+    design: RidgeDesign,
+    trait: int,
+    predictions: Float32[np.ndarray, "columns samples"],
+    chromosome: Shaped[np.ndarray, " columns"],
+    n_samples: int,
+    settings: RidgeSettings | None = None,
+) -> RidgeFit:
+    """Return what all blocks together predict of a trait without each chromosome (level 1).
+
+    Parameters
+    ----------
+    trait
+        Column of the design.
+    predictions
+        Rows of `block_predictions` of this trait, all blocks below one another.
+    chromosome
+        Chromosome of each of these rows.
+    n_samples
+        People given to `prepare_ridge`.
+    """
+    settings = settings or RidgeSettings()
+    has = design.observed[:, trait]
+    y = design.traits[has, trait]
+    bounds = np.concatenate([[0], np.cumsum(has)])[list(design.fold_bounds)].tolist()
+    w = _unit_rows(predictions[:, has] if not has.all() else predictions)
+    penalties = [w.shape[0] * (1.0 - h) / h for h in settings.heritabilities]
+    names = chromosome.astype(np.str_)
+    present = np.unique(names)
+    present = present[np.argsort(chromosome_rank(present), kind="stable")]
+    members = (names[None, :] == present[:, None]).astype(np.float64)
+    stack = _stack_loo if settings.cross_validation == "loo" else _stack_folds
+    parts, errors = stack(w, y, bounds, penalties, members)
+    whole = parts.sum(axis=0)
+    loco = np.full((present.size, n_samples), np.nan, dtype=np.float32)
+    everything = np.full(n_samples, np.nan, dtype=np.float32)
+    people = design.people[has]
+    loco[:, people] = design.scale[trait] * (whole - parts)
+    everything[people] = design.scale[trait] * whole
+    best = int(np.argmin(errors))
+    return RidgeFit(
+        tuple(present.tolist()), loco, everything, settings.heritabilities[best], 1.0 - float(errors[best] / (y @ y))
+    )
+
+
+def _unit_rows(rows: Float32[np.ndarray, "columns samples"]) -> Float32[np.ndarray, "columns samples"]:
+    """Return every row with mean 0 and variance 1; a constant one as zeros."""
+    out = np.array(rows, dtype=np.float32, order="C")
+    total = np.empty(out.shape[0])
+    _centre(out, total)
+    varies = total > 0.0
+    scale = np.sqrt(out.shape[1] / np.where(varies, total, 1.0)) * varies
+    out *= scale[:, None].astype(np.float32)
+    return out
+
+
+def _stack_folds(
+    w: Float32[np.ndarray, "columns samples"],
+    y: Float[np.ndarray, " samples"],
+    bounds: list[int],
+    penalties: list[float],
+    members: Float[np.ndarray, "chromosomes columns"],
+) -> tuple[Float[np.ndarray, "chromosomes samples"], Float[np.ndarray, " penalties"]]:
+    """Return each chromosome's part of the prediction at the best penalty, and the squared errors of all penalties."""
+    folds = [slice(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
+    grams = [(w[:, part] @ w[:, part].T).astype(np.float64) for part in folds]
+    crosses = [(w[:, part] @ y[part].astype(np.float32)).astype(np.float64) for part in folds]
+    gram, cross = np.sum(grams, axis=0), np.sum(crosses, axis=0)
+    errors = np.zeros(len(penalties))
+    betas = np.empty((len(penalties), len(folds), w.shape[0]))
+    for f, part in enumerate(folds):
+        others, right = gram - grams[f], (cross - crosses[f])[:, None]
+        for r, penalty in enumerate(penalties):
+            betas[r, f] = _ridge_solve(others, right, penalty)[:, 0]
+        rest = y[part] - betas[:, f].astype(np.float32) @ w[:, part]
+        errors += (rest.astype(np.float64) ** 2).sum(axis=1)
+    best = int(np.argmin(errors))
+    parts = np.empty((members.shape[0], y.size))
+    for f, part in enumerate(folds):
+        parts[:, part] = (members * betas[best, f]).astype(np.float32) @ w[:, part]
+    return parts, errors
+
+
+def _stack_loo(
+    w: Float32[np.ndarray, "columns samples"],
+    y: Float[np.ndarray, " samples"],
+    bounds: list[int],  # noqa: ARG001 - the same call as with folds
+    penalties: list[float],
+    members: Float[np.ndarray, "chromosomes columns"],
+) -> tuple[Float[np.ndarray, "chromosomes samples"], Float[np.ndarray, " penalties"]]:
+    """Return the same with each person left out.
+
+    With e_i the leave-one-out error, ``beta_-i = beta - (W'W + lambda I)^-1 w_i e_i``.
+    """
+    values, vectors = scipy.linalg.eigh((w @ w.T).astype(np.float64), check_finite=False)
+    z = vectors.T @ w
+    score = z @ y
+    errors, left_out = np.empty(len(penalties)), []
+    for r, penalty in enumerate(penalties):
+        inverse = 1.0 / (np.maximum(values, 0.0) + penalty)
+        error = (y - (inverse * score) @ z) / (1.0 - inverse @ (z * z))
+        left_out.append(error)
+        errors[r] = error @ error
+    best = int(np.argmin(errors))
+    inverse = 1.0 / (np.maximum(values, 0.0) + penalties[best])
+    beta = vectors @ (inverse * score)
+    solved = vectors @ (inverse[:, None] * z)  # (W'W + lambda I)^-1 w_i, one column a person
+    solved *= w
+    parts = (members * beta).astype(np.float64) @ w - (members @ solved) * left_out[best]
+    return parts, errors
