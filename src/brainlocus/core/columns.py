@@ -68,6 +68,9 @@ COLUMNS: dict[str, ColumnSpec] = {
     "lambda_gc": _spec("float", "Genomic inflation: median chi-square / 0.4549"),
     "n_hits": _spec("int", "Variants below the hit threshold"),
     "n_tests": _spec("int", "Tests with a result"),
+    # whole-genome regression
+    "ridge_h": _spec("float", "Share of variance h whose penalty the cross-validation chose"),
+    "cv_r2": _spec("float", "Share of variance that the out-of-sample prediction explains; may be negative"),
     # heritability
     "h2": _spec("float", "Share of variance explained by the genotyped variants"),
     "h2_standard_error": _spec("float", "Standard error of h2 (expected information)"),

@@ -5,15 +5,14 @@ import pytest
 from tests.reference import ridge as naive
 
 from brainlocus.core import AlignmentError, SampleIndex
+from brainlocus.genetics.gwas.loco import stack_peak_bytes, stack_predictions
 from brainlocus.genetics.gwas.ridge import (
     RidgeSettings,
     assign_folds,
     block_peak_bytes,
-    block_predictions,
+    fit_block,
     prepare_ridge,
     ridge_blocks,
-    stack_peak_bytes,
-    stack_predictions,
 )
 
 N, M, FOLDS = 240, 90, 4
@@ -35,13 +34,17 @@ def study(seed=0, missing=True):
     return g, y, c, chromosome, assign_folds(people, FOLDS)
 
 
+def predictions(design, dosage, n_variants, settings=None):
+    return fit_block(design, dosage, n_variants, settings).predict(slice(None))
+
+
 def fit(g, y, c, chromosome, folds, settings):
     """Return one RidgeFit per trait, whole files in memory."""
     blocks = ridge_blocks(chromosome, np.arange(chromosome.size), settings.block_size)
     designs, skipped = prepare_ridge(y, c, folds, settings=settings)
     fits = {}
     for design in designs:
-        parts = [block_predictions(design, g[b.rows][:, design.people], chromosome.size, settings) for b in blocks]
+        parts = [predictions(design, g[b.rows][:, design.people], chromosome.size, settings) for b in blocks]
         where = np.repeat([b.chromosome for b in blocks], len(settings.heritabilities))
         for k, name in enumerate(design.names):
             columns = np.concatenate([p[k] for p in parts])
@@ -130,9 +133,9 @@ def test_constant_and_uncalled_variants_predict_nothing():
     g = g[:, design.people]
     blank = np.vstack([g[:10], np.full((1, N), np.nan), np.full((1, N), 2.0)]).astype(np.float32)
     np.testing.assert_allclose(
-        block_predictions(design, blank, M, settings), block_predictions(design, g[:10], M, settings), atol=1e-6
+        predictions(design, blank, M, settings), predictions(design, g[:10], M, settings), atol=1e-6
     )
-    nothing = block_predictions(design, blank[10:], M, settings)
+    nothing = predictions(design, blank[10:], M, settings)
     assert (nothing == 0).all()
     where = np.array(["1"] * len(H))
     assert (stack_predictions(design, 0, nothing[0], where, N, settings).whole == 0).all()
@@ -142,7 +145,7 @@ def test_bad_input():
     g, y, c, _, folds = study()
     (design, *_), _ = prepare_ridge(y, c, folds, settings=RidgeSettings(folds=FOLDS))
     with pytest.raises(AlignmentError, match="has 239 people, the design 240"):
-        block_predictions(design, g[:, :-1], M)
+        predictions(design, g[:, :-1], M)
     for wrong in ({"block_size": 0}, {"heritabilities": (1.0,)}, {"folds": 1}, {"max_missing": 1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             RidgeSettings(**wrong)
@@ -162,9 +165,9 @@ def test_memory_is_what_is_declared(cross_validation):
     (design,), _ = prepare_ridge(rng.normal(size=(n, q)), rng.normal(size=(n, 2)), folds, settings=settings)
     g = rng.binomial(2, 0.4, (b, n)).astype(np.float32)
     where = np.array(["1"] * 150 + ["2"] * 150)
-    block_predictions(design, g[:5], b, settings)
+    predictions(design, g[:5], b, settings)
     for run, declared in (
-        (lambda: block_predictions(design, g, b, settings), block_peak_bytes(n, b, q, settings)),
+        (lambda: predictions(design, g, b, settings), block_peak_bytes(n, b, q, settings)),
         (lambda: stack_predictions(design, 0, g, where, n, settings), stack_peak_bytes(n, b, settings)),
     ):
         tracemalloc.start()

@@ -1,5 +1,6 @@
 """Genome-wide association: genotypes x phenotypes -> results, thousands of traits at once."""
 
+from brainlocus.genetics.gwas.chromosomes import HalvedMales, chromosome_classes, normal_build
 from brainlocus.genetics.gwas.linear import (
     STATUS,
     LinearDesign,
@@ -9,7 +10,18 @@ from brainlocus.genetics.gwas.linear import (
     prepare_linear,
     scan_linear,
 )
+from brainlocus.genetics.gwas.loco import RidgeFit, stack_peak_bytes, stack_predictions
 from brainlocus.genetics.gwas.replicate import join_replication
+from brainlocus.genetics.gwas.ridge import (
+    RidgeBlock,
+    RidgeDesign,
+    RidgeSettings,
+    assign_folds,
+    block_peak_bytes,
+    fit_block,
+    prepare_ridge,
+    ridge_blocks,
+)
 from brainlocus.genetics.gwas.scan import (
     QQ_BIN_WIDTH,
     FullScan,
@@ -32,24 +44,38 @@ __all__ = [
     "QQ_BIN_WIDTH",
     "STATUS",
     "FullScan",
+    "HalvedMales",
     "LinearDesign",
     "LinearScan",
+    "RidgeBlock",
+    "RidgeDesign",
+    "RidgeFit",
+    "RidgeSettings",
     "ScanPlan",
     "ScanResult",
     "ScanSettings",
     "ShardResult",
     "TraitGroup",
+    "assign_folds",
+    "block_peak_bytes",
+    "chromosome_classes",
     "expand_full",
+    "fit_block",
     "full_results",
     "join_replication",
     "lambda_gc",
     "merge_shards",
+    "normal_build",
     "peak_bytes",
     "prepare_linear",
+    "prepare_ridge",
     "prepare_scan",
+    "ridge_blocks",
     "scan",
     "scan_linear",
     "scan_peak_bytes",
     "scan_shard",
     "shard_bounds",
+    "stack_peak_bytes",
+    "stack_predictions",
 ]

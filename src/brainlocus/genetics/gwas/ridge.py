@@ -1,28 +1,27 @@
-"""Whole-genome ridge regression in two levels, and what it predicts of each trait without one chromosome.
+"""Whole-genome ridge regression, level 0: what each block of variants predicts of every trait.
 
 Data flow::
 
-    traits, covariates --prepare_ridge--> RidgeDesign                               (once per set of people)
-    RidgeDesign + block of variants --block_predictions--> traits x penalties x people    (level 0, per block)
-    one trait's rows of all blocks  --stack_predictions--> RidgeFit                 (level 1, per trait)
+    traits, covariates --prepare_ridge--> RidgeDesign                                 (once per set of people)
+    RidgeDesign + block of variants --fit_block-->  .predict: traits x penalties x people  (level 0, per block)
+    one trait's predictions by all blocks --stack_predictions--> RidgeFit              (level 1, per trait)
 
-Level 0. With ``X`` a block of B variants (missing calls at the mean, covariates projected out, variance 1) and ``y`` the
-trait treated alike, ridge regression at the penalties ``lambda_r = m (1 - h_r) / h_r``, m variants in all blocks::
+Level 0. With ``X`` a block of B variants (missing calls at the mean, covariates projected out, variance 1) and ``y``
+the trait treated alike, ridge regression at the penalties ``lambda_r = m (1 - h_r) / h_r``, m variants in all blocks::
 
     beta_fr = (X'X - X_f'X_f + lambda_r I)^-1 (X'y - X_f'y_f)      yhat_fr = X_f beta_fr
 
-for the people f of each fold: nobody is predicted by a model that has seen them. One Cholesky factor per fold and penalty
-serves all traits. Leave-one-out instead of folds, from one eigendecomposition ``X'X = U D U'``::
+for the people f of each fold: nobody is predicted by a model that has seen them. One Cholesky factor per fold and
+penalty serves all traits. Leave-one-out instead of folds, from one eigendecomposition ``X'X = U D U'``::
 
     yhat_-i = (x_i'beta - H_ii y_i) / (1 - H_ii)       H_ii = sum_b (x_i'u_b)^2 / (d_b + lambda_r)
 
-Level 1. The L predictions of a trait, in variance 1, are the columns of a second ridge, penalties ``L (1 - h_r) / h_r``,
-with the one of least cross-validated error. Leaving a chromosome out is leaving its columns out of the sum, so that the
-prediction holds the rest of the genome, and kinship, but not the variant to be tested.
+Level 1 (`brainlocus.genetics.gwas.loco`) stacks the predictions of all blocks and leaves out one chromosome at a time,
+so that what remains holds the rest of the genome, and kinship, but not the variant to be tested.
 
 Floor, in flop: n m B (X'X, symmetric) + 2 n m c (projection) + m B^2 F R / 3 (factors; F folds, R penalties) +
-2 n m q (1 + R) (X'y and predictions of q traits) and n L^2 q for level 1. Predictions are R numbers per person, block and
-trait, which is what many traits cost: 4 n q R m / B bytes.
+2 n m q (1 + R) (X'y and predictions of q traits) and n L^2 q for level 1. Predictions are R numbers per person,
+block and trait, which is what many traits cost: 4 n q R m / B bytes.
 
 References
 ----------
@@ -33,6 +32,7 @@ Mbatchou et al. (2021), Nature Genetics 53:1097, 10.1038/s41588-021-00870-7; Bre
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, no_type_check
 
 import numpy as np
@@ -47,23 +47,27 @@ from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.projection import covariate_basis, project_out
 
 __all__ = [
+    "FoldModel",
+    "LeaveOneOutModel",
     "RidgeBlock",
     "RidgeDesign",
-    "RidgeFit",
     "RidgeSettings",
     "assign_folds",
     "block_peak_bytes",
-    "block_predictions",
+    "centre_rows",
+    "fit_block",
     "prepare_ridge",
     "ridge_blocks",
-    "stack_peak_bytes",
-    "stack_predictions",
+    "ridge_solve",
 ]
 
 _MIN_RESIDUAL_SHARE = 1e-8
 """Share of a dosage's variance that the covariates must leave; else the variant predicts nothing (as in the scan)."""
 _MIN_TRAIT_SHARE = 1e-12
 """Share of a trait's variance that the covariates must leave (as in the scan)."""
+
+_ROWS_AT_ONCE = 128
+"""Variants projected at once: what is held twice meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class RidgeSettings:
     cross_validation: Literal["folds", "loo"] = "folds"
     max_missing: float = 0.15
     """Traits missing in at most this share of the people are regressed together, with residual 0 (their mean given the
-    covariates) for the missing; the others each among their own people. 0: every pattern of missing people by itself."""
+    covariates) for the missing; the others each among their own people. 0: every pattern of missing by itself."""
 
     def __post_init__(self) -> None:
         if self.block_size < 1:
@@ -116,21 +120,6 @@ class RidgeDesign:
     observed: Bool[np.ndarray, "samples traits"]
     scale: Float[np.ndarray, " traits"]
     """Standard deviation of each residual, in trait units."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RidgeFit:
-    """What the genome predicts of one trait, in trait units; NaN for people without it."""
-
-    chromosomes: tuple[str, ...]
-    loco: Float32[np.ndarray, "chromosomes samples"]
-    """Prediction without each chromosome. People in the order given to `prepare_ridge`."""
-    whole: Float32[np.ndarray, " samples"]
-    """With all chromosomes: for variants of chromosomes that were not regressed on (X, Y, MT)."""
-    heritability: float
-    """The h whose penalty was chosen at level 1."""
-    r2: float
-    """Share of the residual trait's variance that the out-of-sample prediction explains; may be negative."""
 
 
 def assign_folds(samples: SampleIndex, folds: int, *, seed: int = 0) -> Int[np.ndarray, " samples"]:
@@ -222,9 +211,9 @@ def _sets_of_people(
     together = missing <= max_missing
     sets: list[tuple[Bool[np.ndarray, " samples"], Int[np.ndarray, " members"]]] = []
     if together.any():
-        sets.append((present[:, together].any(axis=1), np.flatnonzero(together)))
+        sets.append((np.asarray(present[:, together].any(axis=1)), np.flatnonzero(together)))
     apart = np.flatnonzero(~together)
-    sets += [(people, apart[columns]) for people, columns in same_people(present[:, apart])]
+    sets += [(people, np.asarray(apart[columns])) for people, columns in same_people(present[:, apart])]
     return sets
 
 
@@ -284,20 +273,66 @@ def _unit_residual(
 
 
 def block_peak_bytes(n_samples: int, block_size: int, n_traits: int, settings: RidgeSettings) -> int:
-    """Return an upper estimate of what `block_predictions` holds: dosages twice, grams and a factor, predictions."""
-    grams = (settings.folds + 4) * 8 * block_size**2
-    right = 8 * block_size * n_traits * (settings.folds + 3) + 12 * n_samples * n_traits
-    loo = 12 * n_samples * block_size if settings.cross_validation == "loo" else 0
-    return 8 * n_samples * block_size + grams + right + loo + 4 * n_samples * n_traits * len(settings.heritabilities)
+    """Return an upper estimate of what `fit_block` and one part of its predictions hold, the block itself included."""
+    square, wide, per_person = 8 * block_size**2, 8 * block_size * n_traits, 12 * n_samples * n_traits
+    if settings.cross_validation == "loo":
+        return 24 * n_samples * block_size + 5 * square + 3 * wide + per_person
+    models = settings.folds * len(settings.heritabilities) * wide // 2
+    return (
+        8 * n_samples * block_size + (settings.folds + 4) * square + (settings.folds + 3) * wide + models + per_person
+    )
 
 
-def block_predictions(
+@dataclass(frozen=True, slots=True, eq=False)
+class FoldModel:
+    """Ridge coefficients of one block, learned without each fold."""
+
+    x: Float32[np.ndarray, "variants samples"]
+    bounds: tuple[int, ...]
+    betas: Float32[np.ndarray, "folds penalties traits variants"]
+
+    def predict(self, traits: slice) -> Float32[np.ndarray, "some penalties samples"]:
+        """Return what the block predicts of some traits, out of sample."""
+        betas = self.betas[:, :, traits]
+        n_folds, n_penalties, n_traits, n_variants = betas.shape
+        out = np.empty((n_traits, n_penalties, self.x.shape[1]), dtype=np.float32)
+        for f in range(n_folds):
+            part = slice(self.bounds[f], self.bounds[f + 1])
+            flat = betas[f].transpose(1, 0, 2).reshape(-1, n_variants) @ self.x[:, part]
+            out[:, :, part] = flat.reshape(n_traits, n_penalties, -1)
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeaveOneOutModel:
+    """Ridge of one block in the coordinates of its eigenvectors."""
+
+    z: Float32[np.ndarray, "variants samples"]
+    """Dosages along the eigenvectors of X'X."""
+    shrink: Float[np.ndarray, "penalties variants"]
+    """1 / (eigenvalue + penalty)."""
+    hat: Float[np.ndarray, "penalties samples"]
+    """Diagonal of the hat matrix."""
+    y: Float[np.ndarray, "samples traits"]
+
+    def predict(self, traits: slice) -> Float32[np.ndarray, "some penalties samples"]:
+        """Return what the block predicts of some traits, each person from all others."""
+        y = self.y[:, traits]
+        score = (self.z @ y.astype(np.float32)).astype(np.float64)
+        out = np.empty((y.shape[1], self.shrink.shape[0], y.shape[0]), dtype=np.float32)
+        for r, (inverse, hat) in enumerate(zip(self.shrink, self.hat, strict=True)):
+            fitted = (score.T * inverse).astype(np.float32) @ self.z
+            out[:, r] = (fitted - hat * y.T) / (1.0 - hat)
+        return out
+
+
+def fit_block(
     design: RidgeDesign,
     dosage: Float32[np.ndarray, "variants samples"],
     n_variants: int,
     settings: RidgeSettings | None = None,
-) -> Float32[np.ndarray, "traits penalties samples"]:
-    """Return what the variants of one block predict of every trait (level 0), out of sample.
+) -> FoldModel | LeaveOneOutModel:
+    """Regress every trait on the variants of one block at every penalty (level 0).
 
     Parameters
     ----------
@@ -305,6 +340,11 @@ def block_predictions(
         Copies of an allele, NaN = missing; people in the order of `RidgeDesign.people`.
     n_variants
         m of the penalties: the variants of all blocks together.
+
+    Returns
+    -------
+    FoldModel or LeaveOneOutModel
+        Its ``predict`` gives the predictions of any traits of the design, out of sample.
 
     Raises
     ------
@@ -317,19 +357,21 @@ def block_predictions(
     x = _standardised(design.basis, dosage)
     penalties = np.array([n_variants * (1.0 - h) / h for h in settings.heritabilities])
     if settings.cross_validation == "loo":
-        return _predict_loo(x, design.traits, penalties)
-    return _predict_folds(x, design.traits, design.fold_bounds, penalties)
+        return _fit_loo(x, design.traits, penalties)
+    return FoldModel(x, design.fold_bounds, _fit_folds(x, design.traits, design.fold_bounds, penalties))
 
 
 def _standardised(
     basis: Float[np.ndarray, "samples rank"], dosage: Float32[np.ndarray, "variants samples"]
 ) -> Float32[np.ndarray, "variants samples"]:
-    """Return the block with missing calls at the mean, covariates projected out, variance 1; 0 where nothing is left."""
+    """Return the block with missing calls at the mean, covariates projected out, variance 1; 0 if nothing is left."""
     x = np.array(dosage, dtype=np.float32, order="C")
     total = np.empty(x.shape[0])
-    _centre(x, total)
+    centre_rows(x, total)
     q = basis.astype(np.float32)
-    x -= (x @ q) @ q.T
+    for first in range(0, x.shape[0], _ROWS_AT_ONCE):
+        rows = x[first : first + _ROWS_AT_ONCE]
+        rows -= (rows @ q) @ q.T
     left = np.empty(x.shape[0])
     _squares(x, left)
     usable = left > np.maximum(_MIN_RESIDUAL_SHARE * total, 1e-12)
@@ -340,7 +382,7 @@ def _standardised(
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _centre(x, total):  # noqa: ANN001, ANN202
+def centre_rows(x, total):  # noqa: ANN001, ANN201
     """Centre every row on the mean of its calls, set missing ones to 0, and fill the sums of squares."""
     for j in range(x.shape[0]):
         count = 0
@@ -372,28 +414,27 @@ def _squares(x, total):  # noqa: ANN001, ANN202
         total[j] = squares
 
 
-def _predict_folds(
+def _fit_folds(
     x: Float32[np.ndarray, "variants samples"],
     y: Float[np.ndarray, "samples traits"],
     bounds: tuple[int, ...],
     penalties: Float[np.ndarray, " penalties"],
-) -> Float32[np.ndarray, "traits penalties samples"]:
-    """Predict each fold from the sums of the others."""
-    parts = [slice(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
+) -> Float32[np.ndarray, "folds penalties traits variants"]:
+    """Return the coefficients of every fold, learned from the sums of the others."""
+    parts = [slice(first, last) for first, last in pairwise(bounds)]
     single = y.astype(np.float32)
     grams = [(x[:, part] @ x[:, part].T).astype(np.float64) for part in parts]
     crosses = [(x[:, part] @ single[part]).astype(np.float64) for part in parts]
     gram, cross = np.sum(grams, axis=0), np.sum(crosses, axis=0)
-    out = np.empty((y.shape[1], penalties.size, y.shape[0]), dtype=np.float32)
-    for part, own_gram, own_cross in zip(parts, grams, crosses, strict=True):
-        others, right = gram - own_gram, cross - own_cross
+    betas = np.empty((len(parts), penalties.size, y.shape[1], x.shape[0]), dtype=np.float32)
+    for f in range(len(parts)):
+        others, right = gram - grams[f], cross - crosses[f]
         for r, penalty in enumerate(penalties.tolist()):
-            beta = _ridge_solve(others, right, penalty)
-            out[:, r, part] = beta.T.astype(np.float32) @ x[:, part]
-    return out
+            betas[f, r] = ridge_solve(others, right, penalty).T
+    return betas
 
 
-def _ridge_solve(
+def ridge_solve(
     gram: Float[np.ndarray, "columns columns"], right: Float[np.ndarray, "columns traits"], penalty: float
 ) -> Float[np.ndarray, "columns traits"]:
     """Return ``(gram + penalty I)^-1 right`` by Cholesky."""
@@ -403,139 +444,13 @@ def _ridge_solve(
     return np.asarray(scipy.linalg.cho_solve(factor, right, check_finite=False))
 
 
-def _predict_loo(
+def _fit_loo(
     x: Float32[np.ndarray, "variants samples"],
     y: Float[np.ndarray, "samples traits"],
     penalties: Float[np.ndarray, " penalties"],
-) -> Float32[np.ndarray, "traits penalties samples"]:
-    """Predict each person from all others, by the hat matrix of everyone's ridge."""
+) -> LeaveOneOutModel:
+    """Return everyone's ridge and the hat matrix that takes each person out of it."""
     values, vectors = scipy.linalg.eigh((x @ x.T).astype(np.float64), check_finite=False)
-    z = vectors.T @ x
-    score = z @ y
-    squares = z * z
-    out = np.empty((y.shape[1], penalties.size, y.shape[0]), dtype=np.float32)
-    for r, penalty in enumerate(penalties.tolist()):
-        inverse = 1.0 / (np.maximum(values, 0.0) + penalty)
-        hat = inverse @ squares
-        fitted = z.T @ (inverse[:, None] * score)
-        out[:, r] = ((fitted - hat[:, None] * y) / (1.0 - hat[:, None])).T
-    return out
-
-
-def stack_peak_bytes(n_samples: int, n_columns: int, settings: RidgeSettings) -> int:
-    """Return an upper estimate of what `stack_predictions` holds."""
-    grams = (settings.folds + 4) * 8 * n_columns**2
-    loo = 16 * n_samples * n_columns if settings.cross_validation == "loo" else 0
-    return 12 * n_samples * n_columns + grams + loo
-
-
-def stack_predictions(
-    design: RidgeDesign,
-    trait: int,
-    predictions: Float32[np.ndarray, "columns samples"],
-    chromosome: Shaped[np.ndarray, " columns"],
-    n_samples: int,
-    settings: RidgeSettings | None = None,
-) -> RidgeFit:
-    """Return what all blocks together predict of a trait without each chromosome (level 1).
-
-    Parameters
-    ----------
-    trait
-        Column of the design.
-    predictions
-        Rows of `block_predictions` of this trait, all blocks below one another.
-    chromosome
-        Chromosome of each of these rows.
-    n_samples
-        People given to `prepare_ridge`.
-    """
-    settings = settings or RidgeSettings()
-    has = design.observed[:, trait]
-    y = design.traits[has, trait]
-    bounds = np.concatenate([[0], np.cumsum(has)])[list(design.fold_bounds)].tolist()
-    w = _unit_rows(predictions[:, has] if not has.all() else predictions)
-    penalties = [w.shape[0] * (1.0 - h) / h for h in settings.heritabilities]
-    names = chromosome.astype(np.str_)
-    present = np.unique(names)
-    present = present[np.argsort(chromosome_rank(present), kind="stable")]
-    members = (names[None, :] == present[:, None]).astype(np.float64)
-    stack = _stack_loo if settings.cross_validation == "loo" else _stack_folds
-    parts, errors = stack(w, y, bounds, penalties, members)
-    whole = parts.sum(axis=0)
-    loco = np.full((present.size, n_samples), np.nan, dtype=np.float32)
-    everything = np.full(n_samples, np.nan, dtype=np.float32)
-    people = design.people[has]
-    loco[:, people] = design.scale[trait] * (whole - parts)
-    everything[people] = design.scale[trait] * whole
-    best = int(np.argmin(errors))
-    return RidgeFit(
-        tuple(present.tolist()), loco, everything, settings.heritabilities[best], 1.0 - float(errors[best] / (y @ y))
-    )
-
-
-def _unit_rows(rows: Float32[np.ndarray, "columns samples"]) -> Float32[np.ndarray, "columns samples"]:
-    """Return every row with mean 0 and variance 1; a constant one as zeros."""
-    out = np.array(rows, dtype=np.float32, order="C")
-    total = np.empty(out.shape[0])
-    _centre(out, total)
-    varies = total > 0.0
-    scale = np.sqrt(out.shape[1] / np.where(varies, total, 1.0)) * varies
-    out *= scale[:, None].astype(np.float32)
-    return out
-
-
-def _stack_folds(
-    w: Float32[np.ndarray, "columns samples"],
-    y: Float[np.ndarray, " samples"],
-    bounds: list[int],
-    penalties: list[float],
-    members: Float[np.ndarray, "chromosomes columns"],
-) -> tuple[Float[np.ndarray, "chromosomes samples"], Float[np.ndarray, " penalties"]]:
-    """Return each chromosome's part of the prediction at the best penalty, and the squared errors of all penalties."""
-    folds = [slice(first, last) for first, last in zip(bounds[:-1], bounds[1:], strict=True)]
-    grams = [(w[:, part] @ w[:, part].T).astype(np.float64) for part in folds]
-    crosses = [(w[:, part] @ y[part].astype(np.float32)).astype(np.float64) for part in folds]
-    gram, cross = np.sum(grams, axis=0), np.sum(crosses, axis=0)
-    errors = np.zeros(len(penalties))
-    betas = np.empty((len(penalties), len(folds), w.shape[0]))
-    for f, part in enumerate(folds):
-        others, right = gram - grams[f], (cross - crosses[f])[:, None]
-        for r, penalty in enumerate(penalties):
-            betas[r, f] = _ridge_solve(others, right, penalty)[:, 0]
-        rest = y[part] - betas[:, f].astype(np.float32) @ w[:, part]
-        errors += (rest.astype(np.float64) ** 2).sum(axis=1)
-    best = int(np.argmin(errors))
-    parts = np.empty((members.shape[0], y.size))
-    for f, part in enumerate(folds):
-        parts[:, part] = (members * betas[best, f]).astype(np.float32) @ w[:, part]
-    return parts, errors
-
-
-def _stack_loo(
-    w: Float32[np.ndarray, "columns samples"],
-    y: Float[np.ndarray, " samples"],
-    bounds: list[int],  # noqa: ARG001 - the same call as with folds
-    penalties: list[float],
-    members: Float[np.ndarray, "chromosomes columns"],
-) -> tuple[Float[np.ndarray, "chromosomes samples"], Float[np.ndarray, " penalties"]]:
-    """Return the same with each person left out.
-
-    With e_i the leave-one-out error, ``beta_-i = beta - (W'W + lambda I)^-1 w_i e_i``.
-    """
-    values, vectors = scipy.linalg.eigh((w @ w.T).astype(np.float64), check_finite=False)
-    z = vectors.T @ w
-    score = z @ y
-    errors, left_out = np.empty(len(penalties)), []
-    for r, penalty in enumerate(penalties):
-        inverse = 1.0 / (np.maximum(values, 0.0) + penalty)
-        error = (y - (inverse * score) @ z) / (1.0 - inverse @ (z * z))
-        left_out.append(error)
-        errors[r] = error @ error
-    best = int(np.argmin(errors))
-    inverse = 1.0 / (np.maximum(values, 0.0) + penalties[best])
-    beta = vectors @ (inverse * score)
-    solved = vectors @ (inverse[:, None] * z)  # (W'W + lambda I)^-1 w_i, one column a person
-    solved *= w
-    parts = (members * beta).astype(np.float64) @ w - (members @ solved) * left_out[best]
-    return parts, errors
+    z = vectors.T.astype(np.float32) @ x
+    shrink = 1.0 / (np.maximum(values, 0.0)[None, :] + penalties[:, None])
+    return LeaveOneOutModel(z, shrink, (shrink.astype(np.float32) @ (z * z)).astype(np.float64), y)
