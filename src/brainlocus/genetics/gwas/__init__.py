@@ -1,16 +1,10 @@
 """Genome-wide association: genotypes x phenotypes -> results, thousands of traits at once."""
 
 from brainlocus.genetics.gwas.chromosomes import HalvedMales, chromosome_classes, normal_build
-from brainlocus.genetics.gwas.linear import (
-    STATUS,
-    LinearDesign,
-    LinearScan,
-    TraitGroup,
-    peak_bytes,
-    prepare_linear,
-    scan_linear,
-)
+from brainlocus.genetics.gwas.linear import STATUS, LinearDesign, TraitGroup, prepare_linear
+from brainlocus.genetics.gwas.linear_scan import LinearMethod, LinearScan, scan_linear
 from brainlocus.genetics.gwas.loco import RidgeFit, stack_peak_bytes, stack_predictions
+from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.replicate import join_replication
 from brainlocus.genetics.gwas.ridge import (
     RidgeBlock,
@@ -23,15 +17,12 @@ from brainlocus.genetics.gwas.ridge import (
     ridge_blocks,
 )
 from brainlocus.genetics.gwas.scan import (
-    QQ_BIN_WIDTH,
     FullScan,
     ScanPlan,
     ScanResult,
-    ScanSettings,
     ShardResult,
     expand_full,
     full_results,
-    lambda_gc,
     merge_shards,
     prepare_scan,
     scan,
@@ -39,22 +30,28 @@ from brainlocus.genetics.gwas.scan import (
     scan_shard,
     shard_bounds,
 )
+from brainlocus.genetics.gwas.tallies import QQ_BIN_WIDTH, lambda_gc
 
 __all__ = [
     "QQ_BIN_WIDTH",
     "STATUS",
+    "BlockResult",
+    "CallBlock",
     "FullScan",
     "HalvedMales",
     "LinearDesign",
+    "LinearMethod",
     "LinearScan",
     "RidgeBlock",
     "RidgeDesign",
     "RidgeFit",
     "RidgeSettings",
+    "ScanDesign",
     "ScanPlan",
     "ScanResult",
     "ScanSettings",
     "ShardResult",
+    "Tallies",
     "TraitGroup",
     "assign_folds",
     "block_peak_bytes",
@@ -66,7 +63,6 @@ __all__ = [
     "lambda_gc",
     "merge_shards",
     "normal_build",
-    "peak_bytes",
     "prepare_linear",
     "prepare_ridge",
     "prepare_scan",
