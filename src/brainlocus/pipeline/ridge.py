@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from numpy.lib import format as npy
 
 from brainlocus.core import (
-    AlignmentError,
+    Column,
     GenotypeSource,
     PhenotypeTable,
     ResultTable,
@@ -32,7 +32,7 @@ from brainlocus.core import (
 )
 from brainlocus.core.errors import FormatError, ResourceError
 from brainlocus.core.text import text_array
-from brainlocus.core.variants import AUTOSOMES
+from brainlocus.core.variants import AUTOSOMES, chromosome_rank
 from brainlocus.genetics.genotypes import count_genotypes
 from brainlocus.genetics.gwas import (
     RidgeBlock,
@@ -81,11 +81,15 @@ class Loco:
     chromosomes: tuple[str, ...]
     """Those regressed on; variants elsewhere take the prediction of the whole genome."""
     traits: tuple[str, ...]
+    """All that were asked for, those that could not be regressed included."""
 
-    def offset(self, chromosome: str) -> PhenotypeTable:
-        """Return what to take from the traits before variants of a chromosome are tested."""
-        name = chromosome if chromosome in self.chromosomes else "whole"
-        return read_table(self.folder / f"{name}.parquet", id_column="participant_id")
+    def offset(self, chromosome: str, names: Sequence[str]) -> PhenotypeTable:
+        """Return what to take from the named traits before variants of a chromosome are tested; NaN without any."""
+        file = chromosome if chromosome in self.chromosomes else "whole"
+        table = read_table(self.folder / f"{file}.parquet", id_column="participant_id")
+        blank = np.full(len(table.samples), np.nan)
+        known = {column.name: column for column in table.columns}
+        return PhenotypeTable(table.samples, tuple(known.get(name, Column(name, blank)) for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +217,17 @@ def read_loco(folder: Path, names: Sequence[str]) -> Loco:
     if not (folder / "whole.parquet").is_file() or not (folder / "traits.parquet").is_file():
         raise FormatError(f"{folder}: expected the folder loco/ of gwas run --method ridge, with whole.parquet.")
     table = read_results(folder / "traits.parquet")
-    known = tuple(table["trait"][table["reason"] == ""].tolist())
+    known = tuple(table["trait"].tolist())
     absent = [name for name in names if name not in known]
     if absent:
         raise SchemaError(
             f"{folder}: there are no predictions of {', '.join(absent[:5])}; it has {', '.join(known[:8])}. "
             "Choose --columns among them, or leave out --loco."
         )
-    chromosomes = tuple(p.stem for p in sorted(folder.glob("*.parquet")) if p.stem not in ("whole", "traits"))
-    return Loco(folder, chromosomes, known)
+    chromosomes = np.array(
+        [p.stem for p in folder.glob("*.parquet") if p.stem not in ("whole", "traits")], dtype=np.str_
+    )
+    return Loco(folder, tuple(chromosomes[np.argsort(chromosome_rank(chromosomes), kind="stable")].tolist()), known)
 
 
 def _block_file(design: int, block: int) -> str:
@@ -339,20 +345,4 @@ def _write_tables(
         }
     )
     write_results(table, folder / "traits.parquet")
-    return Loco(folder, chromosomes, tuple(traits)), table
-
-
-def missing_people(loco: Loco, people: SampleIndex) -> None:
-    """Check that predictions are of these people.
-
-    Raises
-    ------
-    AlignmentError
-        Nobody is shared.
-    """
-    known = loco.offset("whole").samples
-    if not (known.indices_of(people) >= 0).any():
-        raise AlignmentError(
-            f"{loco.folder}: none of its {len(known)} people ({', '.join(known.ids[:3].tolist())}, ...) is among the "
-            f"{len(people)} analysed ({', '.join(people.ids[:3].tolist())}, ...)."
-        )
+    return Loco(folder, chromosomes, tuple(names)), table

@@ -5,8 +5,9 @@ interrupted run is taken up where it stopped.
 """
 
 import pickle
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,10 +15,11 @@ import numpy as np
 from jaxtyping import Int
 from pydantic import Field
 
-from brainlocus.core import GenotypeSource, ResultTable, SchemaError, select_genotypes
+from brainlocus.core import GenotypeSource, PhenotypeTable, ResultTable, SampleIndex, SchemaError
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
+    RidgeSettings,
     ScanPlan,
     ScanResult,
     ScanSettings,
@@ -30,15 +32,29 @@ from brainlocus.genetics.gwas import (
     shard_bounds,
 )
 from brainlocus.io import open_genotypes, read_results, write_results
+from brainlocus.numerics.design import covariate_design
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
 from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
 from brainlocus.pipeline.genomes import (
+    TraitInputs,
     keep_people,
     keep_variants,
+    read_list,
     read_traits,
     require_memory,
     source_counts,
     table_bytes,
+)
+from brainlocus.pipeline.ridge import Loco, RidgeInputs, fit_loco, read_loco, ridge_variants
+from brainlocus.pipeline.scan_units import (
+    SEX_COVARIATE,
+    MaleX,
+    ScanUnit,
+    UnitPlans,
+    condition_columns,
+    plan_units,
+    with_columns,
+    with_reasons,
 )
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
@@ -53,7 +69,11 @@ class GwasRunConfig(StepConfig):
     columns: CommaList = Field((), description="Traits: names or patterns (C32_*); all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
-    method: Literal["linear"] = Field("linear", description="Regression")
+    method: Literal["linear", "ridge"] = Field(
+        "linear",
+        description="Regression: linear; ridge is linear after what the other chromosomes predict of a trait was taken "
+        "from it, for people who are related and for power",
+    )
     missing: Literal["auto", "exact", "mean"] = Field(
         "auto", description="Missing calls: left out (exact), or imputed (mean); auto is mean from a call rate of 97 %"
     )
@@ -62,6 +82,24 @@ class GwasRunConfig(StepConfig):
     full: bool = Field(False, description="Keep every test, in full/")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
+    condition: CommaPaths = Field(
+        (), description="Lists of variants whose dosages become covariates: what else there is beside them"
+    )
+    male_x: MaleX = Field("0/2", description="Copies of a hemizygous man on X: 0/2 (dosage compensation) or 0/1")
+    loco: InputPath | None = Field(None, description="With --method ridge: predictions of an earlier run (its loco/)")
+    ridge_genotypes: InputPath | None = Field(
+        None, description="With --method ridge: genotypes to predict from, where they are others (array calls)"
+    )
+    ridge_variants: CommaPaths = Field(
+        (), description="With --method ridge: lists of the variants to predict from; all autosomal ones by default"
+    )
+    ridge_min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency of these")
+    ridge_block: int = Field(1_000, ge=1, description="Variants of a block of the ridge regression")
+    ridge_folds: int = Field(5, ge=2, description="Folds of its cross-validation")
+    ridge_loo: bool = Field(False, description="Leave out one person at a time instead of a fold")
+    ridge_max_missing: float = Field(
+        0.15, ge=0, lt=1, description="Traits missing in a larger share of the people are predicted by themselves"
+    )
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
     genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
@@ -80,17 +118,6 @@ _BYTES_PER_HIT = 500
 """A hit with its names, while hits are sorted and written."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Unit:
-    """A plan and the variants it is for."""
-
-    plan: ScanPlan
-    source_rows: Int[np.ndarray, " variants"]
-    """Rows of the genotype file."""
-    scan_rows: Int[np.ndarray, " variants"]
-    """The same variants' rows among all of the scan."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Task:
     genotypes: Path
@@ -106,11 +133,11 @@ class _Task:
 
 
 @lru_cache(maxsize=2)
-def _open(genotypes: Path, genome_build: str, unit: Path, stamp: int) -> tuple[_Unit, GenotypeSource]:  # noqa: ARG001
+def _open(genotypes: Path, genome_build: str, unit: Path, stamp: int) -> tuple[ScanUnit, GenotypeSource]:  # noqa: ARG001
     with unit.open("rb") as stream:
-        prepared: _Unit = pickle.load(stream)  # our own file, written by this run
+        prepared: ScanUnit = pickle.load(stream)  # our own file, written by this run
     source = open_genotypes(genotypes, genome_build=genome_build)
-    return prepared, select_genotypes(source, samples=prepared.plan.samples, variants=prepared.source_rows)
+    return prepared, prepared.genotypes(source)
 
 
 def _scan(task: _Task, path: Path) -> None:
@@ -135,24 +162,73 @@ def _read_shard(path: Path) -> ShardResult:
         return ShardResult(**plain, hit_values=hits, full=None)
 
 
-def _units(config: GwasRunConfig, source: GenotypeSource, rows: Int[np.ndarray, " variants"]) -> list[_Unit]:
-    """Return the plans of the scan with their variants."""
-    return [_Unit(_plan(config, source), rows, np.arange(rows.size))]
+def _inputs(config: GwasRunConfig) -> TraitInputs:
+    return read_traits(config.traits, config.columns, config.covariates, config.formula)
 
 
-def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
-    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
+def _prepare(
+    config: GwasRunConfig, people: SampleIndex, traits: TraitInputs, offset: PhenotypeTable | None = None
+) -> ScanPlan:
     try:
         return prepare_scan(
             traits.table,
-            keep_people(source.samples, config.keep),
+            people,
             covariates=traits.covariates,
             formula=traits.formula,
             names=traits.names,
+            offset=offset,
             settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full),
         )
     except ValueError as error:
         raise SchemaError(str(error)) from error
+
+
+def _plans(
+    config: GwasRunConfig, source: GenotypeSource, rows: Int[np.ndarray, " variants"], out: Path, context: Context
+) -> tuple[UnitPlans, dict[str, Any]]:
+    """Return the plans of the scan with their variants, and counts of what led to them."""
+    people, traits = keep_people(source.samples, config.keep), _inputs(config)
+    counts: dict[str, Any] = {}
+    loco, conditioned = None, None
+    if config.method == "ridge" or config.condition:
+        analysed = _prepare(config, people, traits)
+    if config.method == "ridge":
+        loco, counts["whole_genome"] = _whole_genome(config, source, analysed, traits, out / "loco", context)
+    if config.condition:
+        ids = [name for path in config.condition for name in read_list(path, "variant_id")]
+        columns, conditioned = condition_columns(source, ids, analysed.samples)
+        people, traits = analysed.samples, with_columns(traits, analysed.samples, columns)
+        counts["conditioned"] = conditioned.size
+    prepare = partial(_prepare, config)
+    plans = plan_units(source, rows, people, traits, prepare, male_x=config.male_x, loco=loco, conditioned=conditioned)
+    return plans, counts
+
+
+def _whole_genome(
+    config: GwasRunConfig, source: GenotypeSource, plan: ScanPlan, traits: TraitInputs, folder: Path, context: Context
+) -> tuple[Loco, dict[str, Any]]:
+    """Return predictions of the traits without each chromosome: those given, or of a regression now."""
+    if config.loco is not None:
+        return read_loco(config.loco, traits.names), {"predictions_of": str(config.loco)}
+    if config.ridge_genotypes is not None:
+        source = open_genotypes(config.ridge_genotypes, genome_build=config.genome_build)
+    people = plan.samples.take(source.samples.indices_of(plan.samples) >= 0)
+    if not len(people):
+        raise SchemaError(f"{config.ridge_genotypes}: none of the {len(plan.samples)} people analysed is in it.")
+    listed = keep_variants(source.variants, config.ridge_variants)
+    rows = ridge_variants(source, people, listed, min_maf=config.ridge_min_maf, memory_bytes=context.memory_bytes)
+    matrix = np.empty((len(people), 0))
+    if traits.covariates is not None:
+        matrix = covariate_design(traits.covariates.take(people), traits.formula).matrix
+    settings = RidgeSettings(
+        block_size=config.ridge_block,
+        folds=config.ridge_folds,
+        cross_validation="loo" if config.ridge_loo else "folds",
+        max_missing=config.ridge_max_missing,
+    )
+    values = traits.table.take(people).matrix(traits.names)
+    inputs = RidgeInputs(source, rows, people, traits.names, values, matrix, settings)
+    return fit_loco(inputs, folder, context)
 
 
 def _qq_table(result: ScanResult, traits: tuple[str, ...]) -> ResultTable:
@@ -172,9 +248,12 @@ def _write(result: ScanResult, plan: ScanPlan, out: Path) -> None:
 def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     """Test every variant for every trait."""
     source = open_genotypes(config.genotypes, genome_build=config.genome_build)
-    rows = np.flatnonzero(keep_variants(source.variants, config.variants) & (source.variants.chromosome != "0"))
-    units = _units(config, source, rows)
-    plans = [unit.plan for unit in units]
+    placed = source.variants.chromosome != "0"
+    listed = keep_variants(source.variants, config.variants)
+    rows = np.flatnonzero(listed & placed)
+    planned, about = _plans(config, source, rows, out, context)
+    about["variants_unplaced"] = int((listed & ~placed).sum())
+    plans = [unit.plan for unit in planned.units]
     chosen = source.variants.take(rows)
     # Half of a worker's share is for its blocks, the rest for what it keeps of them.
     fixed = sum(_fixed_bytes(plan, len(source.variants)) for plan in plans)
@@ -183,21 +262,22 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     workers = context.executor.workers
     require_memory(fixed + workers * per_worker, context.memory_bytes, f"{what}{workers} workers")
     memory = (context.memory_bytes - fixed) // (2 * workers)
-    tasks = _tasks(config, units, context.shards, memory)
+    tasks = _tasks(config, planned.units, context.shards, memory)
     if config.full:
         (out / "full").mkdir()
         write_full_index(plans, chosen, out / "full")
     done = context.map_shards(_scan, tasks, "Scanning variants")
     result = merge_shards(plans, chosen, map(_read_shard, done))
+    result = replace(result, variants=with_reasons(result.variants, planned.left_out))
     for number, task in enumerate(tasks.values()):
         if task.full is not None:
             add_full_part(task.full, out / "full", number)
     _open.cache_clear()
     _write(result, plans[0], out)
-    return _report(result, plans, source, rows.size)
+    return _report(result, plans, {**source_counts(source), **about}, rows.size, planned.notes)
 
 
-def _tasks(config: GwasRunConfig, units: list[_Unit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
+def _tasks(config: GwasRunConfig, units: Sequence[ScanUnit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
     """Write the plans where workers find them and return the tasks by the names of their shards."""
     tasks: dict[str, _Task] = {}
     for number, unit in enumerate(units):
@@ -221,15 +301,17 @@ def _fixed_bytes(plan: ScanPlan, n_variants: int) -> int:
     return table_bytes(n_variants) + design + (n_traits << 17) + int(_BYTES_PER_HIT * hits)
 
 
-def _report(result: ScanResult, plans: list[ScanPlan], source: GenotypeSource, n_variants: int) -> StepResult:
+def _report(
+    result: ScanResult, plans: list[ScanPlan], about: dict[str, Any], n_variants: int, notes: Sequence[str]
+) -> StepResult:
     plan, table = plans[0], result.traits
     left_out = table["reason"] != ""
     skipped = dict(zip(table["trait"][left_out].tolist(), table["reason"][left_out].tolist(), strict=True))
     n_traits = len(table) - len(skipped)
     names, sizes = np.unique(result.variants["reason"], return_counts=True)
-    dropped = sorted({name for each in plans for name in each.method.dropped})
+    dropped = sorted({name for each in plans for name in each.method.dropped if name != SEX_COVARIATE})
     counts = {
-        **source_counts(source),
+        **about,
         **plan.counts,
         "variants": n_variants,
         "variants_without_result": {str(n): int(c) for n, c in zip(names, sizes, strict=True) if n},
@@ -250,7 +332,16 @@ def _report(result: ScanResult, plans: list[ScanPlan], source: GenotypeSource, n
     ]
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")
-    return StepResult(counts, n_failed=len(skipped), summary=tuple(summary))
+    unplaced = about["variants_unplaced"]
+    if unplaced:
+        summary.append(f"{unplaced:,} variants of chromosome 0 left out")
+    if "mean_cv_r2" in about.get("whole_genome", {}):
+        found = about["whole_genome"]
+        summary.append(
+            f"Whole-genome regression on {found['variants']:,} variants in {found['blocks']:,} blocks: mean "
+            f"cross-validated r2 {found['mean_cv_r2']:.3f}"
+        )
+    return StepResult(counts, n_failed=len(skipped), summary=(*summary, *notes))
 
 
 def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> StepResult:  # noqa: ARG001
@@ -268,7 +359,7 @@ def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> 
 
 def _estimate(config: GwasRunConfig, memory_bytes: int) -> Estimate:
     source = open_genotypes(config.genotypes)
-    plan = _plan(config, source)
+    plan = _prepare(config, keep_people(source.samples, config.keep), _inputs(config))
     n, m, k = len(plan.samples), len(source.variants), len(plan.method.names) + 16
     needed = _fixed_bytes(plan, m) + 2 * scan_peak_bytes(plan, 4096)
     return Estimate(min(needed, memory_bytes), 2e-11 * n * m * k + 1e-9 * n * m + 2.0)
