@@ -60,8 +60,8 @@ def simulated(seed, size, cross_validation):
 def test_calibration_and_power_with_a_fifth_full_sibs(size, cross_validation):
     """gwas.md 8: lambda in [0.97, 1.03] on chromosomes without an effect, and no power lost on the others.
 
-    Three cohorts, 90,000 null tests: a standard error of 0.008 of lambda. Full sibs of a trait of heritability 0.8 alone
-    make that of linear regression 1 + 0.2 (size - 1) 0.5 x 0.4: 1.04 for pairs, 1.12 for families of four.
+    Three cohorts, 90,000 null tests: a standard error of 0.008 of lambda. Full sibs of a trait of heritability 0.8
+    alone make that of linear regression 1 + 0.2 (size - 1) 0.5 x 0.4: 1.04 for pairs, 1.12 for families of four.
     """
     cohorts = [simulated(seed, size, cross_validation) for seed in (1, 2, 3)]
     figures = []
