@@ -214,7 +214,7 @@ def scan_shard(
     """
     stop = min(stop, len(source.variants))
     size = _block_size(plan, stop - start, memory_bytes)
-    buffer = calls_buffer(size, len(plan.samples))
+    buffer = calls_buffer(size, len(plan.samples)) if plan.settings.device == "cpu" else None
     tallies = empty_tallies(len(plan.method.names))
     parts = [
         _scan_block(plan, read_calls(source, first, min(first + size, stop), buffer), tallies)

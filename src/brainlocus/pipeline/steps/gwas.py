@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from jaxtyping import Int
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from brainlocus.core import GenotypeSource, PhenotypeTable, ResultTable, SampleIndex, SchemaError
 from brainlocus.core.text import text_array
@@ -100,6 +101,7 @@ class GwasRunConfig(StepConfig):
     ridge_max_missing: float = Field(
         0.15, ge=0, lt=1, description="Traits missing in a larger share of the people are predicted by themselves"
     )
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
     genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
@@ -136,8 +138,19 @@ class _Task:
 def _open(genotypes: Path, genome_build: str, unit: Path, stamp: int) -> tuple[ScanUnit, GenotypeSource]:  # noqa: ARG001
     with unit.open("rb") as stream:
         prepared: ScanUnit = pickle.load(stream)  # our own file, written by this run
-    source = open_genotypes(genotypes, genome_build=genome_build)
+    source = _source(genotypes, genome_build, _stamp(genotypes))
     return prepared, prepared.genotypes(source)
+
+
+@lru_cache(maxsize=1)
+def _source(genotypes: Path, genome_build: str, stamp: int) -> GenotypeSource:  # noqa: ARG001
+    """Return the genotypes, opened once in a process."""
+    return open_genotypes(genotypes, genome_build=genome_build)
+
+
+def _stamp(path: Path) -> int:
+    """Return the time of the last change; 0 when there is no file, which opening it explains."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _scan(task: _Task, path: Path) -> None:
@@ -177,7 +190,7 @@ def _prepare(
             formula=traits.formula,
             names=traits.names,
             offset=offset,
-            settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full),
+            settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full, config.device),
         )
     except ValueError as error:
         raise SchemaError(str(error)) from error
@@ -247,7 +260,12 @@ def _write(result: ScanResult, plan: ScanPlan, out: Path) -> None:
 
 def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     """Test every variant for every trait."""
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    with threadpool_limits(limits=1):  # the executor's tasks are the threads; idle BLAS threads would only spin
+        return _gwas_run(config, out, context)
+
+
+def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
+    source = _source(config.genotypes, config.genome_build, _stamp(config.genotypes))
     placed = source.variants.chromosome != "0"
     listed = keep_variants(source.variants, config.variants)
     rows = np.flatnonzero(listed & placed)
@@ -273,6 +291,7 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
         if task.full is not None:
             add_full_part(task.full, out / "full", number)
     _open.cache_clear()
+    _source.cache_clear()
     _write(result, plans[0], out)
     return _report(result, plans, {**source_counts(source), **about}, rows.size, planned.notes)
 
