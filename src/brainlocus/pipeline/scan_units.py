@@ -26,7 +26,7 @@ from brainlocus.core import (
     select_genotypes,
 )
 from brainlocus.core.text import text_array
-from brainlocus.genetics.gwas import HalvedMales, ScanPlan, chromosome_classes
+from brainlocus.genetics.gwas import HalvedMales, ScanPlan, ShardResult, chromosome_classes, x_frequency
 from brainlocus.pipeline.genomes import TraitInputs
 from brainlocus.pipeline.ridge import Loco
 
@@ -50,13 +50,35 @@ class ScanUnit:
     """Rows of the genotype file."""
     scan_rows: Int[np.ndarray, " variants"]
     """The same variants' rows among all of the scan."""
-    halved: Bool[np.ndarray, " samples"] | None = None
-    """People of the plan whose copies count half; None: nobody's."""
+    male: Bool[np.ndarray, " samples"] | None = None
+    """Men among the people of the plan, where the variants are those of X; else None."""
+    halved: bool = False
+    """Whether the copies of men count half."""
 
     def genotypes(self, source: GenotypeSource) -> GenotypeSource:
         """Return the unit's people and variants of an opened file."""
         chosen = select_genotypes(source, samples=self.plan.samples, variants=self.source_rows)
-        return chosen if self.halved is None else HalvedMales(chosen, self.halved)
+        return HalvedMales(chosen, self.male) if self.male is not None and self.halved else chosen
+
+    def with_frequencies(self, shard: ShardResult, source: GenotypeSource) -> ShardResult:
+        """Return the shard with frequencies among X chromosomes (a man has one) where men's copies count half.
+
+        They are those of all people of the plan, whatever their traits.
+        """
+        if self.male is None or not self.halved or not shard.rows.size:
+            return shard
+        place = np.searchsorted(self.scan_rows, shard.rows)
+        chosen = select_genotypes(source, samples=self.plan.samples, variants=self.source_rows[place])
+        frequency = x_frequency(chosen, self.male)
+        hits = dict(shard.hit_values)
+        hits["effect_allele_frequency"] = frequency[np.searchsorted(shard.rows, shard.hit_variant)]
+        full = shard.full
+        if full is not None:
+            groups = dict(full.groups)
+            shape = groups["effect_allele_frequency"].shape
+            groups["effect_allele_frequency"] = np.broadcast_to(frequency[:, None], shape).copy()
+            full = replace(full, groups=groups)
+        return replace(shard, frequency=frequency, hit_values=hits, full=full)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,10 +144,8 @@ def plan_units(
             notes.append(f"Sex is not known: {of_kind.size:,} variants of X tested without it as a covariate")
         for offset, part in _by_offset(variants, of_kind, loco, traits.names):
             plan = prepare(own_people, own_traits, offset)
-            halved = None
-            if kind == "X" and male_x == "0/1":
-                halved = _sex(source, plan.samples) == _MALE
-            units.append(ScanUnit(plan, rows[part], part, halved))
+            male = _sex(source, plan.samples) == _MALE if kind == "X" and (sex > 0).any() else None
+            units.append(ScanUnit(plan, rows[part], part, male, male_x == "0/1"))
     if not units:  # nothing is left to scan, but its traits and people are to be reported
         nothing = np.empty(0, dtype=np.int64)
         offset = loco.offset("whole", traits.names) if loco is not None else None

@@ -1,6 +1,6 @@
 """Genome-wide association: genotypes x phenotypes -> results, thousands of traits at once."""
 
-from brainlocus.genetics.gwas.chromosomes import HalvedMales, chromosome_classes, normal_build
+from brainlocus.genetics.gwas.chromosomes import HalvedMales, chromosome_classes, normal_build, x_frequency
 from brainlocus.genetics.gwas.linear import STATUS, LinearDesign, TraitGroup, prepare_linear
 from brainlocus.genetics.gwas.linear_scan import LinearMethod, LinearScan, scan_linear
 from brainlocus.genetics.gwas.loco import RidgeFit, stack_peak_bytes, stack_predictions
@@ -74,4 +74,5 @@ __all__ = [
     "shard_bounds",
     "stack_peak_bytes",
     "stack_predictions",
+    "x_frequency",
 ]

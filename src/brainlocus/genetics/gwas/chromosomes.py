@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 
-from brainlocus.core.genotypes import GenotypeBlock, GenotypeSource
+from brainlocus.core.genotypes import GenotypeBlock, GenotypeSource, iter_blocks
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import VariantTable
 
-__all__ = ["PAR", "ChromosomeClass", "HalvedMales", "chromosome_classes", "normal_build"]
+__all__ = ["PAR", "ChromosomeClass", "HalvedMales", "chromosome_classes", "normal_build", "x_frequency"]
 
 ChromosomeClass = Literal["autosomal", "X", "Y", "unplaced"]
 
@@ -41,6 +41,9 @@ PAR = {
     },
 }
 """First and last base of the pseudo-autosomal regions 1 and 2, 1-based."""
+
+_FREQUENCY_BLOCK = 64
+"""Variants counted at once: what the smallest blocks of a scan hold."""
 
 _BUILDS = {"grch37": "GRCh37", "hg19": "GRCh37", "b37": "GRCh37", "grch38": "GRCh38", "hg38": "GRCh38", "b38": "GRCh38"}
 
@@ -110,3 +113,22 @@ class HalvedMales:
         block = self.source.read(start, stop)
         weight = np.where(self.male, np.float32(0.5), np.float32(1.0))
         return GenotypeBlock(block.start, block.dosage * weight)
+
+
+def x_frequency(source: GenotypeSource, male: Bool[np.ndarray, " samples"]) -> Float[np.ndarray, " variants"]:
+    """Return the effect allele's frequency among the X chromosomes with a call: one of a man, two of a woman.
+
+    Parameters
+    ----------
+    source
+        Men hold 0 or 2 copies, as files do.
+    """
+    weight = np.where(male, 0.5, 1.0)
+    frequency = np.full(len(source.variants), np.nan)
+    for block in iter_blocks(source, _FREQUENCY_BLOCK):
+        called = ~np.isnan(block.dosage)
+        chromosomes = 2.0 * (called @ weight)
+        copies = np.where(called, block.dosage, 0.0) @ weight
+        rows = slice(block.start, block.stop)
+        np.divide(copies, chromosomes, out=frequency[rows], where=chromosomes > 0)
+    return frequency

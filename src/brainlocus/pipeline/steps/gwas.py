@@ -139,7 +139,7 @@ def _open(genotypes: Path, genome_build: str, unit: Path, stamp: int) -> tuple[S
     with unit.open("rb") as stream:
         prepared: ScanUnit = pickle.load(stream)  # our own file, written by this run
     source = _source(genotypes, genome_build, _stamp(genotypes))
-    return prepared, prepared.genotypes(source)
+    return prepared, source
 
 
 @lru_cache(maxsize=1)
@@ -156,7 +156,9 @@ def _stamp(path: Path) -> int:
 def _scan(task: _Task, path: Path) -> None:
     """Scan one shard into a file, and every test into another."""
     unit, source = _open(task.genotypes, task.genome_build, task.unit, task.unit.stat().st_mtime_ns)
-    shard = scan_shard(unit.plan, source, task.start, task.stop, rows=unit.scan_rows, memory_bytes=task.memory_bytes)
+    calls = unit.genotypes(source)
+    shard = scan_shard(unit.plan, calls, task.start, task.stop, rows=unit.scan_rows, memory_bytes=task.memory_bytes)
+    shard = unit.with_frequencies(shard, source)
     if task.full is not None and shard.full is not None:
         write_full_part(shard.full, unit.plan.method.names, shard.rows, task.number, task.full)
     arrays: dict[str, Any] = {name: getattr(shard, name) for name in _PLAIN}
