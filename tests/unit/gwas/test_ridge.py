@@ -78,6 +78,51 @@ def test_both_levels_are_the_literal_reading(cross_validation):
         assert np.isnan(found.whole[~has]).all()
 
 
+@pytest.mark.parametrize("coding", [0, 1])
+def test_cases_and_controls_by_logistic_ridge(coding):
+    g, y, c, chromosome, folds = study()
+    settings = RidgeSettings(16, H, FOLDS, binary=True)
+    cases = np.where(np.isnan(y), np.nan, y > np.nanquantile(y, 0.6, axis=0)) + coding
+    fits, _ = fit(g, cases, c, chromosome, folds, settings)
+    x = naive.standardise(g, c)
+    blocks = ridge_blocks(chromosome, np.arange(M), 16)
+    where = np.repeat([b.chromosome for b in blocks], len(H))
+    for k in range(2):
+        has = ~np.isnan(y[:, k])
+        unit, _ = naive.standardise_trait(cases[:, k], c)
+        penalties = [M * (1 - h) / h for h in H]
+        w = np.concatenate([naive.naive_level0(x[b.rows], unit, folds, penalties) for b in blocks])[:, has]
+        w = (w - w.mean(axis=1, keepdims=True)) / w.std(axis=1, keepdims=True)
+        status, model = cases[has, k] - coding, np.column_stack([np.ones(has.sum()), c[has]])
+        offset = model @ naive.naive_logistic_ridge(model, status, np.zeros(has.sum()), 0.0)
+        results = []
+        for h in H:
+            whole, without = np.zeros(has.sum()), np.zeros(has.sum())
+            for test, train in naive.splits(folds[has], loo=False):
+                penalty = w.shape[0] * (1 - h) / h * 3 / np.pi**2
+                b = naive.naive_logistic_ridge(w[:, train].T, status[train], offset[train], penalty)
+                whole[test], without[test] = w[:, test].T @ b, w[where != "1"][:, test].T @ b[where != "1"]
+            p = 1 / (1 + np.exp(-(offset + whole)))
+            results.append((-np.log(np.where(status == 1, p, 1 - p)).sum(), h, whole, without))
+        loss, h, whole, without = min(results, key=lambda r: r[0])
+        found = fits[f"trait_{k + 1}"]
+        assert found.heritability == h
+        np.testing.assert_allclose(found.whole[has], whole, atol=2e-4)
+        np.testing.assert_allclose(found.loco[found.chromosomes.index("1")][has], without, atol=2e-4)
+        alone = -np.log(np.where(status == 1, 1 / (1 + np.exp(-offset)), 1 / (1 + np.exp(offset)))).sum()
+        assert found.r2 == pytest.approx(1 - loss / alone, abs=1e-4)
+        assert np.corrcoef(found.whole[has], status)[0, 1] > 0.1
+
+
+def test_traits_that_are_not_cases_and_controls():
+    _, y, c, _, folds = study(missing=False)
+    settings = RidgeSettings(folds=FOLDS, binary=True)
+    with pytest.raises(ValueError, match="'trait_1' is not binary: expected 0/1 or 1/2"):
+        prepare_ridge(y, c, folds, settings=settings)
+    apart = (c[:, :1] > 0).astype(float)
+    assert prepare_ridge(apart, 50 * c, folds, settings=settings) == ((), (("trait_1", "separated"),))
+
+
 def test_prediction_without_a_chromosome_does_not_know_it():
     """What a chromosome holds reaches its own prediction only through the weights of the others."""
     g, y, c, chromosome, folds = study(missing=False)

@@ -22,6 +22,7 @@ import scipy.linalg
 from jaxtyping import Float, Float32, Shaped
 
 from brainlocus.core.variants import chromosome_rank
+from brainlocus.genetics.gwas.loco_cases import negative_log_likelihood, stack_cases
 from brainlocus.genetics.gwas.ridge import RidgeDesign, RidgeSettings, centre_rows, ridge_solve
 
 __all__ = ["RidgeFit", "stack_peak_bytes", "stack_predictions"]
@@ -29,7 +30,7 @@ __all__ = ["RidgeFit", "stack_peak_bytes", "stack_predictions"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RidgeFit:
-    """What the genome predicts of one trait, in trait units; NaN for people without it."""
+    """What the genome predicts of one trait, in trait units or (binary) log-odds; NaN for people without it."""
 
     chromosomes: tuple[str, ...]
     loco: Float32[np.ndarray, "chromosomes samples"]
@@ -39,13 +40,13 @@ class RidgeFit:
     heritability: float
     """The h whose penalty was chosen at level 1."""
     r2: float
-    """Share of the residual trait's variance that the out-of-sample prediction explains; may be negative."""
+    """Share of the residual trait's variance, or a binary one's deviance, explained out of sample; may be negative."""
 
 
 def stack_peak_bytes(n_samples: int, n_columns: int, settings: RidgeSettings) -> int:
     """Return an upper estimate of what `stack_predictions` holds."""
     grams = (settings.folds + 4) * 8 * n_columns**2
-    loo = 16 * n_samples * n_columns if settings.cross_validation == "loo" else 0
+    loo = 16 * n_samples * n_columns if settings.cross_validation == "loo" or settings.binary else 0
     return 12 * n_samples * n_columns + grams + loo
 
 
@@ -72,7 +73,6 @@ def stack_predictions(
     """
     settings = settings or RidgeSettings()
     has = design.observed[:, trait]
-    y = design.traits[has, trait]
     bounds = np.concatenate([[0], np.cumsum(has)])[list(design.fold_bounds)].tolist()
     w = _unit_rows(predictions[:, has] if not has.all() else predictions)
     penalties = [w.shape[0] * (1.0 - h) / h for h in settings.heritabilities]
@@ -80,17 +80,25 @@ def stack_predictions(
     present = np.unique(names)
     present = present[np.argsort(chromosome_rank(present), kind="stable")]
     members = (names[None, :] == present[:, None]).astype(np.float64)
-    stack = _stack_loo if settings.cross_validation == "loo" else _stack_folds
-    parts, errors = stack(w, y, bounds, penalties, members)
+    scale = float(design.scale[trait])
+    if design.status is not None and design.log_odds is not None:
+        status, log_odds, scale = design.status[has, trait], design.log_odds[has, trait], 1.0
+        parts, errors = stack_cases(w, status, log_odds, bounds, penalties, members)
+        alone = negative_log_likelihood(status, log_odds)
+    else:
+        y = design.traits[has, trait]
+        stack = _stack_loo if settings.cross_validation == "loo" else _stack_folds
+        parts, errors = stack(w, y, bounds, penalties, members)
+        alone = float(y @ y)
     whole = parts.sum(axis=0)
     loco = np.full((present.size, n_samples), np.nan, dtype=np.float32)
     everything = np.full(n_samples, np.nan, dtype=np.float32)
     people = design.people[has]
-    loco[:, people] = design.scale[trait] * (whole - parts)
-    everything[people] = design.scale[trait] * whole
+    loco[:, people] = scale * (whole - parts)
+    everything[people] = scale * whole
     best = int(np.argmin(errors))
     return RidgeFit(
-        tuple(present.tolist()), loco, everything, settings.heritabilities[best], 1.0 - float(errors[best] / (y @ y))
+        tuple(present.tolist()), loco, everything, settings.heritabilities[best], 1.0 - float(errors[best]) / alone
     )
 
 

@@ -43,6 +43,7 @@ from numba import njit
 from brainlocus.core.errors import AlignmentError
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import chromosome_rank
+from brainlocus.genetics.gwas.loco_cases import covariate_log_odds
 from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.projection import covariate_basis, project_out
 
@@ -80,6 +81,8 @@ class RidgeSettings:
     """Shares h of variance explained that make the penalties m (1 - h) / h, at both levels."""
     folds: int = 5
     cross_validation: Literal["folds", "loo"] = "folds"
+    binary: bool = False
+    """Traits are cases and controls: level 1 is logistic, always by folds, and predicts log-odds."""
     max_missing: float = 0.15
     """Traits missing in at most this share of the people are regressed together, with residual 0 (their mean given the
     covariates) for the missing; the others each among their own people. 0: every pattern of missing by itself."""
@@ -120,6 +123,10 @@ class RidgeDesign:
     observed: Bool[np.ndarray, "samples traits"]
     scale: Float[np.ndarray, " traits"]
     """Standard deviation of each residual, in trait units."""
+    status: Float[np.ndarray, "samples traits"] | None = None
+    """1 case, 0 control or missing, where the traits are binary."""
+    log_odds: Float[np.ndarray, "samples traits"] | None = None
+    """Given the covariates, of binary traits; 0 where missing."""
 
 
 def assign_folds(samples: SampleIndex, folds: int, *, seed: int = 0) -> Int[np.ndarray, " samples"]:
@@ -178,12 +185,13 @@ def prepare_ridge(
     designs
         The first holds the traits that nearly everyone has.
     skipped
-        Name and reason (constant, collinear, too_few_people) of the others.
+        Name and reason (constant, collinear, too_few_people, separated: covariates tell cases from controls) of the
+        others.
 
     Raises
     ------
     ValueError
-        An infinite trait value or an incomplete covariate.
+        An infinite trait value, an incomplete covariate, or a trait that is not binary where it should be.
     """
     settings = settings or RidgeSettings()
     labels = [str(n) for n in names] if names is not None else [f"trait_{k + 1}" for k in range(traits.shape[1])]
@@ -226,7 +234,7 @@ def _design(
     people = people[np.argsort(folds[people], kind="stable")]
     values, covariates = traits[np.ix_(people, columns)], covariates[people]
     observed = ~np.isnan(values)
-    residuals, scale = np.zeros_like(values), np.zeros(columns.size)
+    residuals, scale, log_odds = np.zeros_like(values), np.zeros(columns.size), np.zeros_like(values)
     reasons = [""] * columns.size
     for mask, members in same_people(observed):
         q = covariate_basis(covariates[mask]).q if mask.any() else np.empty((0, 1))
@@ -235,7 +243,13 @@ def _design(
             if df <= 0 or mask.sum() < 2 * settings.folds:
                 reasons[k] = "too_few_people"
                 continue
+            if settings.binary:
+                values[mask, k] = _case_status(values[mask, k], labels[columns[k]])
             residuals[mask, k], scale[k], reasons[k] = _unit_residual(q, values[mask, k])
+            if settings.binary and not reasons[k]:
+                found = covariate_log_odds(q, values[mask, k])
+                reasons[k] = "separated" if found is None else ""
+                log_odds[mask, k] = 0.0 if found is None else found
     good = np.array([not reason for reason in reasons], dtype=bool)
     skipped += [(labels[c], reason) for c, reason in zip(columns.tolist(), reasons, strict=True) if reason]
     if not good.any():
@@ -248,7 +262,19 @@ def _design(
         traits=residuals[:, good],
         observed=observed[:, good],
         scale=scale[good],
+        status=np.nan_to_num(values[:, good]) if settings.binary else None,
+        log_odds=log_odds[:, good] if settings.binary else None,
     )
+
+
+def _case_status(values: Float[np.ndarray, " observed"], name: str) -> Float[np.ndarray, " observed"]:
+    """Return 1 for cases and 0 for controls, coded 0/1 or 1/2."""
+    found = np.unique(values)
+    if not (np.isin(found, (0.0, 1.0)).all() or np.isin(found, (1.0, 2.0)).all()):
+        raise ValueError(
+            f"Trait {name!r} is not binary: expected 0/1 or 1/2, found {', '.join(f'{v:g}' for v in found[:5])}."
+        )
+    return np.asarray(values - (1.0 if found.max() == 2.0 else 0.0))
 
 
 def _unit_residual(
