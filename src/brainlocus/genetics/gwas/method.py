@@ -79,12 +79,10 @@ class CallBlock:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tallies:
-    """Histograms of all tests, added to block by block. Rows follow `ScanDesign.names`."""
+    """Histogram of all tests, added to block by block. Rows follow `ScanDesign.names`."""
 
-    qq: Int[np.ndarray, "traits bins"]
-    """Tests per 0.01 of -log10 p; the last bin is open."""
-    chi2: Int[np.ndarray, "traits chi2_bins"]
-    """Tests per 1/512 of the equivalent chi-square with one degree of freedom; the last bin is open."""
+    counts: Int[np.ndarray, "traits bins"]
+    """Tests per bin of -log10 p: 0.001 wide up to 1, where the median lies, then 0.01; the last bin is open."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
