@@ -108,6 +108,7 @@ def data(tmp_path_factory) -> Path:
 GENETIC = {  # command, what fits, what does not
     "gwas": (("gwas", "run", "{g}", "{t}"), 64, 24),
     "gwas of many hits": (("gwas", "run", "{g}", "{t}", "--hits", "0.02"), 96, 32),
+    "gwas by ridge": (("gwas", "run", "{g}", "{t}", "--method", "ridge", "--ridge-block", "500"), 128, 40),
     "qc": (("genotypes", "qc", "{g}"), 56, 24),
     "grm": (("genotypes", "grm", "{g}"), 220, 64),
     "pca by passes": (("genotypes", "pca", "{g}", "--method", "krylov", "--components", "2"), 96, 32),

@@ -46,7 +46,7 @@ from brainlocus.pipeline.genomes import (
     source_counts,
     table_bytes,
 )
-from brainlocus.pipeline.ridge import Loco, RidgeInputs, fit_loco, read_loco, ridge_variants
+from brainlocus.pipeline.ridge import Loco, RidgeInputs, fit_loco, read_loco, ridge_estimate, ridge_variants
 from brainlocus.pipeline.scan_units import (
     SEX_COVARIATE,
     MaleX,
@@ -235,15 +235,18 @@ def _whole_genome(
     matrix = np.empty((len(people), 0))
     if traits.covariates is not None:
         matrix = covariate_design(traits.covariates.take(people), traits.formula).matrix
-    settings = RidgeSettings(
+    values = traits.table.take(people).matrix(traits.names)
+    inputs = RidgeInputs(source, rows, people, traits.names, values, matrix, _ridge_settings(config))
+    return fit_loco(inputs, folder, context)
+
+
+def _ridge_settings(config: GwasRunConfig) -> RidgeSettings:
+    return RidgeSettings(
         block_size=config.ridge_block,
         folds=config.ridge_folds,
         cross_validation="loo" if config.ridge_loo else "folds",
         max_missing=config.ridge_max_missing,
     )
-    values = traits.table.take(people).matrix(traits.names)
-    inputs = RidgeInputs(source, rows, people, traits.names, values, matrix, settings)
-    return fit_loco(inputs, folder, context)
 
 
 def _qq_table(result: ScanResult, traits: tuple[str, ...]) -> ResultTable:
@@ -383,7 +386,11 @@ def _estimate(config: GwasRunConfig, memory_bytes: int) -> Estimate:
     plan = _prepare(config, keep_people(source.samples, config.keep), _inputs(config))
     n, m, k = len(plan.samples), len(source.variants), len(plan.method.names) + 16
     needed = _fixed_bytes(plan, m) + 2 * scan_peak_bytes(plan, 4096)
-    return Estimate(min(needed, memory_bytes), 2e-11 * n * m * k + 1e-9 * n * m + 2.0)
+    seconds = 2e-11 * n * m * k + 1e-9 * n * m + 2.0
+    if config.method == "ridge" and config.loco is None:
+        regression = ridge_estimate(n, m, len(plan.method.names), _ridge_settings(config))
+        needed, seconds = max(needed, regression.peak_bytes), seconds + regression.seconds
+    return Estimate(min(needed, memory_bytes), seconds)
 
 
 GWAS_RUN = Step(
