@@ -13,6 +13,7 @@ from brainlocus.genetics.interactions import (
     prepare_variants,
     refit_pairs,
     scan_tile,
+    variant_places,
 )
 from brainlocus.io import open_bed
 from brainlocus.numerics import neg_log10_p_from_t
@@ -54,7 +55,7 @@ def test_every_pair_of_forty_variants(tmp_path):
     np.testing.assert_allclose([f.t**2 for f in fits], printed["STAT"], rtol=DIGITS, atol=1e-12)
     block = prepare_variants(group, calls, np.arange(M))
     scan = scan_tile(
-        group, block, block, selected.variants, PairRules(1.0, 0), in_rows=np.ones(M, dtype=bool)
+        group, block, block, variant_places(selected.variants), PairRules(1.0, 0), in_rows=np.ones(M, dtype=bool)
     )
     complete = ~np.isnan(calls).any(axis=1)
     p = dict(zip(zip(scan.row.tolist(), scan.column.tolist(), strict=True), scan.neg_log10_p, strict=True))

@@ -17,6 +17,7 @@ from brainlocus.genetics.interactions import (
     refit_pairs,
     scan_tile,
     survey_variants,
+    variant_places,
 )
 from brainlocus.numerics import neg_log10_p_from_t
 
@@ -42,7 +43,7 @@ def data(traits=TRAITS, covariates=COVARIATES):
     return AlignedTraits(SampleIndex.of(range(traits.shape[0])), names, traits, covariates, labels)
 
 
-def scan(design, calls=CALLS, rules=EVERY, size=M, variants=None, group=0):
+def scan(design, calls=CALLS, rules=EVERY, size=M, group=0):
     """Return -log10 p by (trait, row, column), NaN where not tested, over tiles of `size` variants."""
     found = np.full((len(design.groups[group].names), len(calls), len(calls)), np.nan)
     results = []
@@ -52,7 +53,7 @@ def scan(design, calls=CALLS, rules=EVERY, size=M, variants=None, group=0):
             g = design.groups[group]
             blocks = [prepare_variants(g, calls[k], k) for k in (rows, columns)]
             inside = np.ones(columns.size, dtype=bool)
-            results.append(scan_tile(g, *blocks, variants or table(len(calls)), rules, in_rows=inside))
+            results.append(scan_tile(g, *blocks, variant_places(table(len(calls))), rules, in_rows=inside))
             r = results[-1]
             found[r.trait, r.row, r.column] = r.neg_log10_p
     return found, results
@@ -168,7 +169,7 @@ def test_designs_of_pairs_and_their_number():
             pairs = PairSet.of(rows, np.arange(M))
             blocks = [prepare_variants(group, CALLS[k], k) for k in (pairs.rows, pairs.columns)]
             rules = PairRules(1.0, distance)
-            result = scan_tile(group, *blocks, variants, rules, in_rows=pairs.in_rows)
+            result = scan_tile(group, *blocks, variant_places(variants), rules, in_rows=pairs.in_rows)
             tested = {frozenset(p) for p in zip(result.row.tolist(), result.column.tolist(), strict=True)}
             wanted = {
                 frozenset((i, j))
@@ -204,7 +205,14 @@ def test_only_open_variants_are_tested():
     some = np.zeros((3, M), dtype=bool)
     some[0, [1, 4, 6]] = True
     result = scan_tile(
-        group, block, block, table(), EVERY, in_rows=np.ones(M, dtype=bool), open_rows=some, open_columns=some
+        group,
+        block,
+        block,
+        variant_places(table()),
+        EVERY,
+        in_rows=np.ones(M, dtype=bool),
+        open_rows=some,
+        open_columns=some,
     )
     assert result.n_tests.tolist() == [3, 0, 0]
 

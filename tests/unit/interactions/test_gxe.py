@@ -128,9 +128,7 @@ def test_slopes_and_johnson_neyman():
     fit = refit_gxe(design, design.groups[0], 1, CALLS[3])
     assert fit is not None
     np.testing.assert_allclose(fit.slope_at, AGE.mean() + AGE.std() * np.array([-1, 0, 1]))
-    np.testing.assert_allclose(
-        fit.slopes, fit.beta + fit.interaction_beta * (fit.slope_at - AGE.mean()), rtol=1e-9
-    )
+    np.testing.assert_allclose(fit.slopes, fit.beta + fit.interaction_beta * (fit.slope_at - AGE.mean()), rtol=1e-9)
     assert fit.slope_errors[1] == pytest.approx(fit.standard_error)
     from scipy.stats import t
 

@@ -10,6 +10,8 @@ from brainlocus.genetics.interactions.epistasis import (
     VariantBlock,
     VariantSurvey,
     count_pairs,
+    histogram_lambda,
+    histogram_strength,
     pair_fits_columns,
     prepare_epistasis,
     prepare_variants,
@@ -17,6 +19,7 @@ from brainlocus.genetics.interactions.epistasis import (
     scan_tile,
     survey_variants,
     tile_peak_bytes,
+    variant_places,
 )
 from brainlocus.genetics.interactions.gxe import (
     ERROR_MODELS,
@@ -57,6 +60,8 @@ __all__ = [
     "count_pairs",
     "fit_least_squares",
     "gxe_peak_bytes",
+    "histogram_lambda",
+    "histogram_strength",
     "joint_neg_log10_p",
     "pair_fits_columns",
     "prepare_epistasis",
@@ -68,4 +73,5 @@ __all__ = [
     "scan_tile",
     "survey_variants",
     "tile_peak_bytes",
+    "variant_places",
 ]

@@ -15,8 +15,10 @@ _TOLERANCE = 1e-7
 @njit(cache=True, nogil=True)
 @no_type_check
 def invert_kept(gram, raw, inverse, kept, fine):  # noqa: ANN001, ANN202
-    """Fill the inverse of each Gram matrix over its independent columns (0 elsewhere), their number, and whether the
-    first two are among them. `raw` has the sum of squares of each column before the covariates were taken out.
+    """Fill the inverse of each Gram matrix over its independent columns (0 elsewhere).
+
+    Also their number, and whether the first two are among them. `raw` has the sum of squares of each column before
+    the covariates were taken out.
     """
     columns = gram.shape[1]
     factor = np.zeros((columns, columns))

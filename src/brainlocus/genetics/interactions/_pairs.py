@@ -45,14 +45,15 @@ def standardise(dosage, mean, scale, x):  # noqa: ANN001, ANN202
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def tile_statistics(
-    s11, raw11, v_row, v_column, s22, sy, sii, sjj, u_row, u_column, total, df, use, distance, histogram, t2, tested
-):  # noqa: ANN001, ANN202, PLR0913
+def tile_statistics(products, sides, total, df, use, distance, histogram, t2, tested):  # noqa: ANN001, ANN202
     """Fill t^2 of a tile's pairs (or UNTESTED, UNSTABLE) and count the stable ones.
 
-    `use` is (open_row, open_column, member, place_row, place_column, chromosome_row, chromosome_column, position_row,
-    position_column); see `scan_tile`.
+    `products` is (S11, X'X, V_ij, V_ji, S22, Sy), `sides` (diagonal of S11 of rows, of columns, u of rows, of columns),
+    `total` (y~'y~, people), `use` (open_row, open_column, member, place_row, place_column, chromosome_row,
+    chromosome_column, position_row, position_column); see `scan_tile`.
     """
+    s11, raw11, v_row, v_column, s22, sy = products
+    sii, sjj, u_row, u_column = sides
     open_row, open_column, member, place_row, place_column, chr_row, chr_column, pos_row, pos_column = use
     n = 1.0 * total[1]
     for k in range(sy.shape[0]):
@@ -94,10 +95,11 @@ def tile_statistics(
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def exact_pairs(trait, row, column, g_row, g_column, mean_row, mean_column, q, y, df, t, work):  # noqa: ANN001, ANN202, PLR0913
-    """Fill t of pairs in float64; NaN in perfect LD. `q` is (columns, people), `y` (traits, people), `work` (3, columns).
+def exact_pairs(trait, row, column, g_row, g_column, mean_row, mean_column, q, y, df, t, work):  # noqa: ANN001, ANN202
+    """Fill t of pairs in float64; NaN in perfect LD.
 
-    Every product of two columns a, b is ``a'b - (Q'a)'(Q'b)``, so the covariates are out of the product term too.
+    `q` is (columns, people), `y` (traits, people), `work` (3, columns). Every product of two columns a, b is
+    ``a'b - (Q'a)'(Q'b)``, so the covariates are out of the product term too.
     """
     n, rank = q.shape[1], q.shape[0]
     for m in range(row.size):

@@ -51,6 +51,8 @@ __all__ = [
     "VariantBlock",
     "VariantSurvey",
     "count_pairs",
+    "histogram_lambda",
+    "histogram_strength",
     "pair_fits_columns",
     "prepare_epistasis",
     "prepare_variants",
@@ -58,6 +60,7 @@ __all__ = [
     "scan_tile",
     "survey_variants",
     "tile_peak_bytes",
+    "variant_places",
 ]
 
 _RECOMPUTE_T2 = 16.0
@@ -283,7 +286,7 @@ def scan_tile(
     group: PairGroup,
     rows: VariantBlock,
     columns: VariantBlock,
-    variants: VariantTable,
+    places: Int[np.ndarray, "source 2"],
     rules: PairRules,
     *,
     in_rows: Bool[np.ndarray, " columns"],
@@ -294,8 +297,8 @@ def scan_tile(
 
     Parameters
     ----------
-    variants
-        Of the source: chromosomes and positions.
+    places
+        `variant_places` of the source.
     in_rows
         `PairSet.in_rows` of these columns: such a column is not paired with rows after it.
     open_rows, open_columns
@@ -320,24 +323,23 @@ def scan_tile(
     for k in range(n_traits):
         np.matmul(rows.x * group.residuals[:, k].astype(np.float32), right, out=sy[k])
     everyone = (np.ones((n_traits, rows.index.size), dtype=bool), np.ones((n_traits, columns.index.size), dtype=bool))
-    chromosome = np.unique(variants.chromosome.astype(np.str_), return_inverse=True)[1]
     use = (
         (everyone[0] if open_rows is None else open_rows) & (rows.scale > 0),
         (everyone[1] if open_columns is None else open_columns) & (columns.scale > 0),
         in_rows,
         rows.index,
         columns.index,
-        chromosome[rows.index],
-        chromosome[columns.index],
-        variants.position[rows.index],
-        variants.position[columns.index],
+        places[rows.index, 0],
+        places[columns.index, 0],
+        places[rows.index, 1],
+        places[columns.index, 1],
     )
     histogram = np.zeros((n_traits, _pairs.BINS), dtype=np.int64)
     t2, tested = np.empty(sy.shape, dtype=np.float32), np.zeros(n_traits, dtype=np.int64)
-    _pairs.tile_statistics(
-        s11, raw11, v_row, v_column, s22, sy, rows.left, columns.left, rows.u, columns.u, (float(n), n), df, use,
-        rules.min_distance, histogram, t2, tested,
-    )  # fmt: skip
+    products = (s11, raw11, v_row, v_column, s22, sy)
+    sides = (rows.left, columns.left, rows.u, columns.u)
+    total = (float(n), float(n))
+    _pairs.tile_statistics(products, sides, total, df, use, rules.min_distance, histogram, t2, tested)
     return _keep(group, rows, columns, rules, t2, tested, histogram)
 
 
@@ -378,6 +380,28 @@ def _t2_at(limit: float, df: float) -> float:
     return float(student.isf(0.5 * 10.0**-limit, df) ** 2) if limit < 300 else np.inf
 
 
+def histogram_lambda(counts: Int[np.ndarray, " bins"], df: float) -> float:
+    """Return lambda_GC: the chi-square with the p of the median t^2, over its expectation; NaN without tests."""
+    from scipy.stats import chi2
+    from scipy.stats import t as student
+
+    total = int(counts.sum())
+    if not total:
+        return float("nan")
+    below = np.cumsum(counts)
+    place = int(np.searchsorted(below, total / 2))
+    inside = (total / 2 - (below[place] - counts[place])) / counts[place]
+    t2 = (place + inside) / _pairs.BINS_PER_UNIT
+    return float(chi2.isf(2 * student.sf(np.sqrt(t2), df), 1) / chi2.median(1))
+
+
+def histogram_strength(counts: Int[np.ndarray, " bins"], df: float) -> Float[np.ndarray, "occupied 2"]:
+    """Return, for each bin with tests, -log10 p at its lower edge and its tests: what a Q-Q plot is drawn from."""
+    place = np.flatnonzero(counts)
+    strength = neg_log10_p_from_t(np.sqrt(place / _pairs.BINS_PER_UNIT), df)
+    return np.column_stack([strength, counts[place]]).astype(np.float64)
+
+
 def survey_variants(design: EpistasisDesign, source: GenotypeSource, *, block_size: int = 1024) -> VariantSurvey:
     """Return the frequency and marginal association of every variant, in one pass.
 
@@ -406,17 +430,24 @@ def survey_variants(design: EpistasisDesign, source: GenotypeSource, *, block_si
     return VariantSurvey(frequency, strength)
 
 
+def variant_places(variants: VariantTable) -> Int[np.ndarray, "variants 2"]:
+    """Return the chromosome, as a number of its own, and the position of every variant."""
+    chromosome = np.unique(variants.chromosome.astype(np.str_), return_inverse=True)[1]
+    return np.column_stack([chromosome, variants.position]).astype(np.int64)
+
+
 def count_pairs(pairs: PairSet, variants: VariantTable, min_distance: int) -> int:
     """Return how many pairs a scan tests for a trait without a marginal filter, by sorting positions."""
     n_rows = pairs.rows.size
     total = n_rows * pairs.columns.size - n_rows - n_rows * (n_rows - 1) // 2
     if min_distance <= 0:
         return int(total)
-    chromosome = np.unique(variants.chromosome.astype(np.str_), return_inverse=True)[1]
+    places = variant_places(variants)
+    row_places, column_places = places[pairs.rows], places[pairs.columns]
     near = 0
-    for code in np.unique(chromosome[pairs.rows]):
-        first = np.sort(variants.position[pairs.rows[chromosome[pairs.rows] == code]])
-        second = np.sort(variants.position[pairs.columns[chromosome[pairs.columns] == code]])
+    for code in np.unique(row_places[:, 0]):
+        first = np.sort(row_places[row_places[:, 0] == code, 1])
+        second = np.sort(column_places[column_places[:, 0] == code, 1])
         near += _near(first, second, min_distance) - (_near(first, first, min_distance) + first.size) // 2
     return int(total - near)
 
@@ -455,9 +486,7 @@ def _refit(
     both = ~(np.isnan(first) | np.isnan(second))
     a, b, y, q = first[both].astype(np.float64), second[both].astype(np.float64), trait[both], group.q[both]
     n = int(both.sum())
-    cells = np.bincount(
-        (3 * np.clip(np.rint(a), 0, 2) + np.clip(np.rint(b), 0, 2)).astype(np.int64), minlength=9
-    )
+    cells = np.bincount((3 * np.clip(np.rint(a), 0, 2) + np.clip(np.rint(b), 0, 2)).astype(np.int64), minlength=9)
     smallest = int(cells.min())
     main = np.column_stack([q, a - a.mean(), b - b.mean()]) if n else np.empty((0, q.shape[1] + 2))
     full = np.column_stack([main, main[:, -1] * main[:, -2]])

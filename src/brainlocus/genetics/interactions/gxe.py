@@ -148,7 +148,7 @@ class GxeScan:
     @property
     def t(self) -> Float[np.ndarray, "variants traits"]:
         """Of the interaction."""
-        return self.interaction_beta / self.interaction_standard_error
+        return np.asarray(self.interaction_beta / self.interaction_standard_error)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,7 +206,7 @@ def prepare_gxe(
     levels = np.unique(exposure[known])
     if levels.size < 2:
         raise ValueError(f"Exposure {exposure_name!r} has {levels.size} distinct values; it must vary.")
-    covariates = [k for k, name in enumerate(data.covariate_names) if name != exposure_name]
+    covariates = np.array([k for k, name in enumerate(data.covariate_names) if name != exposure_name], dtype=np.int64)
     quantitative = levels.size > 2
     groups: list[GxeGroup] = []
     skipped: list[tuple[str, str]] = []
@@ -322,7 +322,7 @@ def gxe_peak_bytes(design: GxeDesign, block_size: int) -> int:
     """Return an upper estimate of the bytes `scan_gxe` holds, the block included."""
     n = design.n_samples
     traits = max(len(group.names) for group in design.groups)
-    columns = 2 + max(group.modifiers.shape[1] for group in design.groups)
+    columns = 2 + max(int(group.modifiers.shape[1]) for group in design.groups)
     one = n * 8 * (4 * columns + 2 * traits + 8)
     return block_size * (4 * n * 2 + traits * 8 * 8) + max(_BLOCK_BYTES, one) * 2
 
@@ -429,9 +429,7 @@ def _fit_rows(
 
 def _weighted(
     group: GxeGroup, trait: int
-) -> tuple[
-    Float[np.ndarray, " people"], Float[np.ndarray, "people rank"], Float[np.ndarray, "people 1"]
-]:
+) -> tuple[Float[np.ndarray, " people"], Float[np.ndarray, "people rank"], Float[np.ndarray, "people 1"]]:
     """Return weights, basis and residual trait of the heteroscedastic model of one trait."""
     w = group.weights[:, trait]
     basis, _ = np.linalg.qr(group.q * w[:, None])
