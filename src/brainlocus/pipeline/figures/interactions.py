@@ -14,7 +14,7 @@ _DRAWN = 8
 
 
 def draw_qq(
-    scans: Sequence[tuple[str, Float[np.ndarray, "bins 2"], float]], path: Path, *, what: str = "pairs"
+    scans: Sequence[tuple[str, Float[np.ndarray, "_bins 2"], float]], path: Path, *, what: str = "pairs"
 ) -> None:
     """Draw observed against expected -log10 p of up to eight traits, from their binned tests.
 
