@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
+from scipy.special import ndtri, stdtr, stdtrit
 
 from brainlocus.core.errors import AlignmentError
 from brainlocus.core.genotypes import GenotypeSource, iter_blocks
@@ -65,6 +66,7 @@ __all__ = [
 
 _RECOMPUTE_T2 = 16.0
 _MIN_TRAIT_SHARE = 1e-12
+_MEDIAN_CHI2 = 0.454936423119572
 MIN_CELL = 5
 """Fewest people in each cell of the 3 x 3 table of two variants before the test is trusted as it is (methods)."""
 
@@ -374,17 +376,12 @@ def _keep(
 
 
 def _t2_at(limit: float, df: float) -> float:
-    """Return the t^2 whose -log10 p is `limit`; 0 for a limit of 0."""
-    from scipy.stats import t as student
-
-    return float(student.isf(0.5 * 10.0**-limit, df) ** 2) if limit < 300 else np.inf
+    """Return the t^2 whose -log10 p is `limit`; infinite far in the tail."""
+    return float(stdtrit(df, 0.5 * 10.0**-limit) ** 2) if limit < 100 else np.inf
 
 
 def histogram_lambda(counts: Int[np.ndarray, " bins"], df: float) -> float:
     """Return lambda_GC: the chi-square with the p of the median t^2, over its expectation; NaN without tests."""
-    from scipy.stats import chi2
-    from scipy.stats import t as student
-
     total = int(counts.sum())
     if not total:
         return float("nan")
@@ -392,7 +389,7 @@ def histogram_lambda(counts: Int[np.ndarray, " bins"], df: float) -> float:
     place = int(np.searchsorted(below, total / 2))
     inside = (total / 2 - (below[place] - counts[place])) / counts[place]
     t2 = (place + inside) / _pairs.BINS_PER_UNIT
-    return float(chi2.isf(2 * student.sf(np.sqrt(t2), df), 1) / chi2.median(1))
+    return float(ndtri(stdtr(df, -np.sqrt(t2))) ** 2 / _MEDIAN_CHI2)
 
 
 def histogram_strength(counts: Int[np.ndarray, " bins"], df: float) -> Float[np.ndarray, "occupied 2"]:

@@ -32,6 +32,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int8, Shaped
+from scipy.special import stdtrit
 
 from brainlocus.core.errors import AlignmentError
 from brainlocus.genetics.interactions import _columns
@@ -548,9 +549,7 @@ def _johnson_neyman(
     b: Float[np.ndarray, " 2"], cov: Float[np.ndarray, "2 2"], df: float, mean: float
 ) -> tuple[float, float, str]:
     """Return where ``(b0 + b1 e)^2 = t^2 var(b0 + b1 e)``, and on which side the effect is significant."""
-    from scipy.stats import t as student
-
-    t2 = float(student.isf(0.025, df)) ** 2
+    t2 = float(stdtrit(df, 0.025)) ** 2
     quadratic = b[1] ** 2 - t2 * cov[1, 1]
     linear = 2 * (b[0] * b[1] - t2 * cov[0, 1])
     constant = b[0] ** 2 - t2 * cov[0, 0]
