@@ -253,3 +253,29 @@ def test_bad_input_is_one_message_and_nothing_written(cohort, copies, tmp_path, 
     assert re.search(message, captured.err), captured.err
     assert "Traceback" not in captured.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["correlation", "boost"])
+def test_cases_and_controls(cohort, tmp_path, method):
+    """A status made from the planted pair: the fast scans find it, logistic regression confirms it."""
+    from brainlocus.io import open_genotypes, read_table
+
+    table = read_table(cohort / "t.tsv")
+    calls = np.nan_to_num(open_genotypes(cohort / "g.bed").read(0, M).dosage, nan=1.0)
+    rng = np.random.default_rng(1)
+    eta = 1.6 * (calls[PAIR[0]] - 1) * (calls[PAIR[1]] - 1)
+    status = (rng.random(N) < 1 / (1 + np.exp(-eta))).astype(float)
+    write_table(PhenotypeTable(table.samples, (Column("case", status), table.column("age"))), tmp_path / "t.tsv")
+    model = ("--formula", "age", "--report-p", "1e-5", "--method", method)
+    out = tmp_path / "out"
+    assert command("gwas", "epistasis", cohort / "g.bed", tmp_path / "t.tsv", *model, "--out", out) == 0
+    hits, traits = read_results(out / "pairs.parquet"), read_results(out / "traits.parquet")
+    assert {hits["variant_id"][0], hits["variant_id_2"][0]} == {f"rs{k}" for k in PAIR}
+    assert hits["neg_log10_p"][0] > 5
+    assert hits["degrees_of_freedom"][0] == (1 if method == "correlation" else 4)
+    if method == "correlation":
+        assert hits["beta"][0] == pytest.approx(1.6, abs=4 * hits["standard_error"][0])
+        assert traits["lambda_gc"][0] == pytest.approx(1, abs=0.1)
+    assert traits["n_tests"][0] == 32_350
+    bad = ("gwas", "epistasis", cohort / "g.bed", cohort / "t.tsv", "--columns", "y", "--method", method)
+    assert command(*bad, "--out", tmp_path / "no") == 2

@@ -1,5 +1,13 @@
 """Interactions: gene-environment, gene-gene, copy-number variants."""
 
+from brainlocus.genetics.interactions.case_control import (
+    CaseBlock,
+    CaseMethod,
+    check_cases,
+    confirm_pairs,
+    prepare_cases,
+    scan_cases,
+)
 from brainlocus.genetics.interactions.cnv import (
     FEW_CARRIERS,
     MIN_CARRIERS,
@@ -60,6 +68,8 @@ __all__ = [
     "AlignedTraits",
     "ArrayLimits",
     "CallLimits",
+    "CaseBlock",
+    "CaseMethod",
     "EpistasisDesign",
     "GxeDesign",
     "GxeFit",
@@ -79,6 +89,8 @@ __all__ = [
     "array_reasons",
     "associate_terms",
     "check_builds",
+    "check_cases",
+    "confirm_pairs",
     "count_pairs",
     "filter_segments",
     "fit_least_squares",
@@ -90,11 +102,13 @@ __all__ = [
     "locus_copies",
     "merge_segments",
     "pair_fits_columns",
+    "prepare_cases",
     "prepare_epistasis",
     "prepare_gxe",
     "prepare_variants",
     "refit_gxe",
     "refit_pairs",
+    "scan_cases",
     "scan_gxe",
     "scan_tile",
     "survey_variants",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -15,19 +15,27 @@ from brainlocus.core import GenotypeSource, ResultTable, SchemaError, VariantTab
 from brainlocus.core.text import text_array
 from brainlocus.genetics.interactions import (
     AlignedTraits,
+    CaseBlock,
     EpistasisDesign,
     PairFit,
+    PairGroup,
     PairRules,
     PairSet,
+    TileResult,
+    VariantBlock,
     VariantSurvey,
     align_traits,
+    check_cases,
+    confirm_pairs,
     count_pairs,
     histogram_lambda,
     histogram_strength,
     pair_fits_columns,
+    prepare_cases,
     prepare_epistasis,
     prepare_variants,
     refit_pairs,
+    scan_cases,
     scan_tile,
     survey_variants,
     tile_peak_bytes,
@@ -53,6 +61,8 @@ _TILE = 256
 """Variants of a block on either side: what is computed of its pairs stays in the processor's cache."""
 _ROWS = (512, 2048)
 """Fewest and most variants whose pairs are one resumable part."""
+_NORMAL = 1e9
+"""Degrees of freedom at which t is normal."""
 _FLOPS_PER_SECOND = 4e10
 """Of a core, for the estimate alone."""
 
@@ -65,6 +75,9 @@ class GwasEpistasisConfig(StepConfig):
     columns: CommaList = Field((), description="Traits: names or patterns; all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
+    method: Literal["ols", "correlation", "boost"] = Field(
+        "ols", description="Least squares; for 0/1 traits also the difference of correlations, or BOOST"
+    )
     report_p: float = Field(1e-6, gt=0, le=1, description="Largest p of a reported pair")
     first: InputPath | None = Field(None, description="List of variants to pair with all others; all with all without")
     pairs: InputPath | None = Field(
@@ -92,6 +105,7 @@ class _Plan:
     """Variants of the file among which `pairs` counts."""
     open: Bool[np.ndarray, "traits variants"] | None
     places: Int[np.ndarray, "variants 2"]
+    method: Literal["ols", "correlation", "boost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +137,10 @@ def _scan(task: _Task, path: Path) -> None:
     own = _read(source, rows)
     arrays: dict[str, Any] = {}
     for number, group in enumerate(plan.design.groups):
-        blocks = [prepare_variants(group, own[k : k + _TILE], rows[k : k + _TILE]) for k in range(0, rows.size, _TILE)]
+        blocks = [_block(plan, group, own[k : k + _TILE], rows[k : k + _TILE]) for k in range(0, rows.size, _TILE)]
         results = []
         for index, inside in _columns(plan.pairs, rows):
-            columns = prepare_variants(group, _read(source, index), index)
+            columns = _block(plan, group, _read(source, index), index)
             for block in blocks:
                 if inside.all() and index[-1] <= block.index[0]:
                     continue
@@ -134,12 +148,11 @@ def _scan(task: _Task, path: Path) -> None:
                 if mask is not None:
                     mask = mask[_traits_of(plan.design, number)]
                 results.append(
-                    scan_tile(
+                    _tile(
+                        plan,
                         group,
                         block,
                         columns,
-                        plan.places,
-                        plan.rules,
                         in_rows=inside,
                         open_rows=None if mask is None else mask[:, block.index],
                         open_columns=None if mask is None else mask[:, index],
@@ -151,6 +164,22 @@ def _scan(task: _Task, path: Path) -> None:
             arrays[f"{name}.{number}"] = np.concatenate([getattr(r, name) for r in results])
     with path.open("wb") as stream:
         np.savez(stream, **arrays)
+
+
+def _block(plan: _Plan, group: PairGroup, dosage: Any, index: Int[np.ndarray, " rows"]) -> VariantBlock | CaseBlock:
+    if plan.method == "ols":
+        return prepare_variants(group, dosage, index)
+    return prepare_cases(group, dosage, index, plan.method)
+
+
+def _tile(
+    plan: _Plan, group: PairGroup, rows: VariantBlock | CaseBlock, columns: VariantBlock | CaseBlock, **chosen: Any
+) -> TileResult:
+    if isinstance(rows, VariantBlock) and isinstance(columns, VariantBlock):
+        return scan_tile(group, rows, columns, plan.places, plan.rules, **chosen)
+    if plan.method == "ols" or isinstance(rows, VariantBlock) or isinstance(columns, VariantBlock):
+        raise TypeError("Blocks of one method are paired.")
+    return scan_cases(group, rows, columns, plan.places, plan.rules, plan.method, **chosen)
 
 
 def _columns(
@@ -180,9 +209,13 @@ def _prepare(config: GwasEpistasisConfig, source: GenotypeSource) -> tuple[Epist
         names=traits.names,
     )
     try:
-        return prepare_epistasis(data), data
+        design = prepare_epistasis(data)
     except ValueError as error:
         raise SchemaError(str(error)) from error
+    if config.method != "ols":
+        for group in design.groups:
+            check_cases(group)
+    return design, data
 
 
 def _pair_set(config: GwasEpistasisConfig, variants: VariantTable, wanted: Bool[np.ndarray, " variants"]) -> PairSet:
@@ -226,7 +259,7 @@ def gwas_epistasis(config: GwasEpistasisConfig, out: Path, context: Context) -> 
     pairs = _pair_set(config, selected.variants, wanted)
     plan = _Plan(
         design, data, pairs, PairRules(config.report_p, config.min_distance), kept, passed,
-        variant_places(selected.variants),
+        variant_places(selected.variants), config.method,
     )  # fmt: skip
     n_pairs = count_pairs(pairs, selected.variants, config.min_distance)
     announced = _announcement(plan, n_pairs, context)
@@ -292,7 +325,7 @@ def _finish(
         parts = [_part(path, number) for path in shards]
         total: dict[str, Any] = {n: sum(p[n] for p in parts) for n in ("n_tests", "n_perfect_ld", "histogram")}
         found = {n: np.concatenate([p[n] for p in parts]) for n in ("trait", "row", "column", "neg_log10_p")}
-        df = float(group.degrees_of_freedom)
+        df = float(group.degrees_of_freedom) if plan.method == "ols" else _NORMAL
         for k, name in enumerate(group.names):
             own = found["trait"] == k
             order = np.argsort(-found["neg_log10_p"][own], kind="stable")
@@ -333,7 +366,8 @@ def _refits(
         some = np.union1d(first[k : k + _TILE], second[k : k + _TILE])
         calls = _read(source, some)
         a, b = (calls[np.searchsorted(some, rows[k : k + _TILE])] for rows in (first, second))
-        fits += refit_pairs(plan.design.groups[group], trait, a, b)
+        own = plan.design.groups[group]
+        fits += refit_pairs(own, trait, a, b) if plan.method == "ols" else confirm_pairs(own, trait, a, b, plan.method)
     return fits
 
 
@@ -417,7 +451,16 @@ def _replicate(
     first, second = (np.array([place[pair[k]] for pair in known], dtype=np.int64) for k in (0, 1))
     survey = _survey_of(design, source, np.union1d(first, second))
     pairs = PairSet.of(first, second)
-    plan = _Plan(design, data, pairs, PairRules(1.0, 0), np.arange(len(place)), None, variant_places(source.variants))
+    plan = _Plan(
+        design,
+        data,
+        pairs,
+        PairRules(1.0, 0),
+        np.arange(len(place)),
+        None,
+        variant_places(source.variants),
+        config.method,
+    )
     hits = [
         _hit_table(name, source.variants, survey, first, second, np.full(first.size, np.nan), fits)
         for number, group in enumerate(design.groups)
