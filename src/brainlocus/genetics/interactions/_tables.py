@@ -32,36 +32,45 @@ def pack_calls(dosage, case, planes):  # noqa: ANN001, ANN202
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _kirkwood_lr(table, pair, first, second):  # noqa: ANN001, ANN202
+def _kirkwood_lr(table, pair, first, second, entropy):  # noqa: ANN001, ANN202
     """Return twice the log-likelihood ratio of the table to Kirkwood's superposition approximation.
 
-    ``p_ijk = pi_ij. pi_i.k pi_.jk / (pi_i.. pi_.j. pi_..k)`` scaled to sum to 1. It has the margins' shape of the
-    homogeneous-association model without being its maximum, so the ratio is never below the exact one.
+    ``p_ijk = pi_ij. pi_i.k pi_.jk / (pi_i.. pi_.j. pi_..k)`` scaled to sum to 1. It has the form of the
+    homogeneous-association model without being its maximum, so the ratio is never below the exact one. Counts are
+    whole numbers, so ``entropy[n] = n ln n`` is looked up.
     """
-    total = 0.0
-    a, b, s = [0.0] * 3, [0.0] * 3, [0.0] * 2
+    a0 = a1 = a2 = b0 = b1 = b2 = s0 = s1 = 0.0
+    sums = 0.0
     for i in range(3):
         for j in range(3):
             pair[i, j] = table[i, j, 0] + table[i, j, 1]
-            total += pair[i, j]
-            a[i] += pair[i, j]
-            b[j] += pair[i, j]
+            sums += entropy[int(table[i, j, 0])] + entropy[int(table[i, j, 1])] - entropy[int(pair[i, j])]
     for k in range(2):
         for i in range(3):
             first[i, k] = table[i, 0, k] + table[i, 1, k] + table[i, 2, k]
             second[i, k] = table[0, i, k] + table[1, i, k] + table[2, i, k]
-            s[k] += first[i, k]
-    lr, mass = 0.0, 0.0
-    for i in range(3):
-        for j in range(3):
-            for k in range(2):
-                below = a[i] * b[j] * s[k]
-                if below > 0.0:
-                    expected = pair[i, j] * first[i, k] * second[j, k] / below
-                    mass += expected
-                    if table[i, j, k] > 0.0:
-                        lr += table[i, j, k] * math.log(table[i, j, k] / expected)
-    return 2.0 * (lr + total * math.log(mass / total)) if total > 0.0 else 0.0
+            sums -= entropy[int(first[i, k])] + entropy[int(second[i, k])]
+    a0, a1, a2 = first[0, 0] + first[0, 1], first[1, 0] + first[1, 1], first[2, 0] + first[2, 1]
+    b0, b1, b2 = second[0, 0] + second[0, 1], second[1, 0] + second[1, 1], second[2, 0] + second[2, 1]
+    s0, s1 = first[0, 0] + first[1, 0] + first[2, 0], first[0, 1] + first[1, 1] + first[2, 1]
+    total = s0 + s1
+    if s0 == 0.0 or s1 == 0.0:
+        return 0.0
+    for margin in (a0, a1, a2, b0, b1, b2, s0, s1):
+        sums += entropy[int(margin)]
+    mass = 0.0
+    ra = (1.0 / a0 if a0 > 0.0 else 0.0, 1.0 / a1 if a1 > 0.0 else 0.0, 1.0 / a2 if a2 > 0.0 else 0.0)
+    rb = (1.0 / b0 if b0 > 0.0 else 0.0, 1.0 / b1 if b1 > 0.0 else 0.0, 1.0 / b2 if b2 > 0.0 else 0.0)
+    rs = (1.0 / s0, 1.0 / s1)
+    for k in range(2):
+        part = 0.0
+        for i in range(3):
+            row = 0.0
+            for j in range(3):
+                row += pair[i, j] * second[j, k] * rb[j]
+            part += row * first[i, k] * ra[i]
+        mass += part * rs[k]
+    return 2.0 * (sums + total * math.log(mass / total))
 
 
 @njit(cache=True, nogil=True)
@@ -127,6 +136,10 @@ def boost_tile(row_planes, column_planes, todo, screen, lr, df, work):  # noqa: 
     first, second).
     """
     table, fitted, pair, first, second = work
+    people = 64 * row_planes.shape[3] * 2
+    entropy = np.zeros(people + 1)
+    for n in range(2, people + 1):
+        entropy[n] = n * math.log(n)
     for r in range(row_planes.shape[0]):
         for c in range(column_planes.shape[0]):
             lr[r, c] = -1.0
@@ -141,5 +154,5 @@ def boost_tile(row_planes, column_planes, todo, screen, lr, df, work):  # noqa: 
                         table[i, j, k] = count
             lr[r, c] = 0.0
             df[r, c] = _seen(table, 0) * _seen(table, 1)
-            if _kirkwood_lr(table, pair, first, second) > screen:
+            if _kirkwood_lr(table, pair, first, second, entropy) > screen:
                 lr[r, c] = interaction_lr(table, fitted, first, second)
