@@ -18,12 +18,15 @@ from benchmarks.measure import Measurement, cpu_seconds
 from brainlocus.core import SampleIndex, quantitative_table, select_genotypes
 from brainlocus.genetics.interactions import (
     AlignedTraits,
+    CaseMethod,
     GxeSettings,
     PairRules,
     align_traits,
+    prepare_cases,
     prepare_epistasis,
     prepare_gxe,
     prepare_variants,
+    scan_cases,
     scan_gxe,
     scan_tile,
     variant_places,
@@ -32,6 +35,7 @@ from brainlocus.io import open_bed, write_table
 
 PANEL = Path(os.environ.get("BRAINLOCUS_DATA", "/nowhere")) / "genotypes/hapmap3_14k/hm3"
 M, TILE = 1500, 256
+RULES = PairRules(1e-6, 0)
 KERNEL_ASKED = 0.3
 """CPU seconds of issue "Interactions"; PLINK 1.9 is said to take 1.2."""
 TRAITS = (1, 32)
@@ -42,14 +46,14 @@ def _kernel(source, rows: np.ndarray, traits: np.ndarray) -> int:  # noqa: ANN00
     selected = select_genotypes(source, variants=rows)
     names = [f"t{k}" for k in range(traits.shape[1])]
     group = prepare_epistasis(align_traits(quantitative_table(source.samples, names, traits), source.samples)).groups[0]
-    dosage, places, rules = selected.read(0, M).dosage, variant_places(selected.variants), PairRules(1e-6, 0)
+    dosage, places = selected.read(0, M).dosage, variant_places(selected.variants)
     index = [np.arange(k, min(k + TILE, M)) for k in range(0, M, TILE)]
     blocks = [prepare_variants(group, dosage[k], k) for k in index]
     tested = 0
     for a, row in enumerate(blocks):
         for column in blocks[a:]:
             inside = np.ones(column.index.size, dtype=bool)
-            tested += int(scan_tile(group, row, column, places, rules, in_rows=inside).n_tests[0])
+            tested += int(scan_tile(group, row, column, places, RULES, in_rows=inside).n_tests[0])
     return tested
 
 
@@ -97,6 +101,40 @@ def _epistasis() -> list[Measurement]:
     return measured
 
 
+def _case_control() -> list[Measurement]:
+    source = open_bed(PANEL.with_suffix(".bed"))
+    rows = np.arange(0, len(source.variants), 9)[:M]
+    selected = select_genotypes(source, variants=rows)
+    status = np.random.default_rng(0).integers(0, 2, (len(source.samples), 1)).astype(float)
+    data = align_traits(quantitative_table(source.samples, ["case"], status), source.samples)
+    group, dosage, places = (
+        prepare_epistasis(data).groups[0],
+        selected.read(0, M).dosage,
+        variant_places(source.variants),
+    )
+
+    def scan(method: CaseMethod) -> int:
+        index = [np.arange(k, min(k + TILE, M)) for k in range(0, M, TILE)]
+        blocks = [prepare_cases(group, dosage[k], k, method) for k in index]
+        tested = 0
+        for a, row in enumerate(blocks):
+            for column in blocks[a:]:
+                inside = np.ones(column.index.size, dtype=bool)
+                tested += int(scan_cases(group, row, column, places, RULES, method, in_rows=inside).n_tests[0])
+        return tested
+
+    measured = []
+    methods: tuple[CaseMethod, ...] = ("correlation", "boost")
+    for method in methods:
+        with threadpool_limits(1):
+            scan(method)
+            tested, seconds = cpu_seconds(lambda method=method: scan(method))
+        measured.append(
+            Measurement(f"epistasis kernel, {tested:,} pairs, {method}", seconds, "CPU s", None, "one thread")
+        )
+    return measured
+
+
 def _gxe() -> list[Measurement]:
     n, m, k = 5000, 512, 10
     rng = np.random.default_rng(0)
@@ -121,4 +159,4 @@ def run() -> list[Measurement]:
     if not PANEL.with_suffix(".bed").exists():
         print("interactions: set BRAINLOCUS_DATA to a folder with genotypes/hapmap3_14k", file=sys.stderr)
         return _gxe()
-    return _epistasis() + _gxe()
+    return _epistasis() + _case_control() + _gxe()

@@ -68,7 +68,8 @@ GXE_STATUS = ("ok", "no_calls", "constant", "few_carriers", "collinear")
 """Why a variant has no estimate, by code."""
 
 _MIN_TRAIT_SHARE = 1e-12
-_BLOCK_BYTES = 48 << 20
+_BLOCK_BYTES = 8 << 20
+"""Of the columns of a few variants at a time: measured, larger blocks fall out of the processor's cache."""
 _VARIANCE_STEPS = 25
 
 
@@ -106,7 +107,8 @@ class GxeGroup:
     smallest: int
     """People in the smaller exposure group (a quantitative exposure is split at its mean)."""
     weights: Float[np.ndarray, "people traits"]
-    """1 / error standard deviation given the exposure, mean square 1 over people, for the heteroscedastic model."""
+    """1 / error standard deviation given the exposure, mean square 1 over people, for the heteroscedastic model; 1 where that was not
+    asked for."""
     dropped: tuple[str, ...]
 
 
@@ -187,6 +189,7 @@ def prepare_gxe(
     exposure_name: str,
     *,
     terms: Terms = "all",
+    variance_model: bool = True,
 ) -> GxeDesign:
     """Reduce traits, covariates and one exposure.
 
@@ -197,6 +200,8 @@ def prepare_gxe(
     terms
         ``all``: products of every covariate with g and with e. ``main``: none of them, which inflates the test
         wherever a covariate itself modifies the effect of g (Keller 2014).
+    variance_model
+        Fit the error variance of every trait, which ``auto`` and ``hlm`` errors need.
 
     Raises
     ------
@@ -222,6 +227,7 @@ def prepare_gxe(
             exposure[rows],
             quantitative=quantitative,
             terms=terms,
+            variance_model=variance_model,
             skipped=skipped,
         )
         groups += [made] if made is not None else []
@@ -239,6 +245,7 @@ def _group(
     *,
     quantitative: bool,
     terms: Terms,
+    variance_model: bool,
     skipped: list[tuple[str, str]],
 ) -> GxeGroup | None:
     """Return the reduced traits of the same people; None (with the reasons) when none can be analysed."""
@@ -271,7 +278,9 @@ def _group(
     if not good.any():
         return None
     scaled = residual[:, good] / norm[good]
-    weights = np.column_stack([_error_weights(basis.q, y, unit, quantitative=quantitative) for y in scaled.T])
+    weights = np.ones_like(scaled)
+    if variance_model:
+        weights = np.column_stack([_error_weights(basis.q, y, unit, quantitative=quantitative) for y in scaled.T])
     levels = (e > 0) if quantitative else (exposure == exposure.max())
     return GxeGroup(
         tuple(label for label, fine in zip(labels, good, strict=True) if fine),

@@ -208,9 +208,10 @@ def _plan(
         names=traits.names,
     )
     values = exposures.take(data.samples).matrix()
+    variances = config.errors in ("auto", "hlm")
     try:
         designs = tuple(
-            prepare_gxe(data, np.ascontiguousarray(values[:, k]), name, terms=config.terms)
+            prepare_gxe(data, np.ascontiguousarray(values[:, k]), name, terms=config.terms, variance_model=variances)
             for k, name in enumerate(config.exposure)
         )
     except ValueError as error:
