@@ -107,11 +107,8 @@ def _case_control() -> list[Measurement]:
     selected = select_genotypes(source, variants=rows)
     status = np.random.default_rng(0).integers(0, 2, (len(source.samples), 1)).astype(float)
     data = align_traits(quantitative_table(source.samples, ["case"], status), source.samples)
-    group, dosage, places = (
-        prepare_epistasis(data).groups[0],
-        selected.read(0, M).dosage,
-        variant_places(source.variants),
-    )
+    group = prepare_epistasis(data).groups[0]
+    dosage, places = selected.read(0, M).dosage, variant_places(selected.variants)
 
     def scan(method: CaseMethod) -> int:
         index = [np.arange(k, min(k + TILE, M)) for k in range(0, M, TILE)]

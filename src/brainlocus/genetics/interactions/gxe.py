@@ -107,8 +107,7 @@ class GxeGroup:
     smallest: int
     """People in the smaller exposure group (a quantitative exposure is split at its mean)."""
     weights: Float[np.ndarray, "people traits"]
-    """1 / error standard deviation given the exposure, mean square 1 over people, for the heteroscedastic model; 1 where that was not
-    asked for."""
+    """1 / error standard deviation given the exposure, mean square 1 over people; 1 where no model was asked for."""
     dropped: tuple[str, ...]
 
 
