@@ -100,6 +100,11 @@ def test_executors_and_resuming_give_the_same_pairs(cohort, tmp_path, monkeypatc
     one, two = (read_results(tmp_path / f"{n}/pairs.parquet") for n in ("one", "two"))
     assert one["variant_id"].tolist() == two["variant_id"].tolist()
     np.testing.assert_allclose(one["beta"], two["beta"], rtol=1e-12)
+    with monkeypatch.context() as patch:  # a last part of one variant, which has no pair of its own
+        patch.setattr(epistasis, "_ROWS", (298, 298))
+        assert pairs(cohort, tmp_path / "uneven") == 0
+        uneven = read_results(tmp_path / "uneven/pairs.parquet")
+        assert uneven["variant_id_2"].tolist() == one["variant_id_2"].tolist()
     real, seen = epistasis.scan_tile, []
 
     def dies(*arguments, **more):
@@ -138,6 +143,10 @@ def test_the_planted_modifier_is_found(cohort, tmp_path, capsys):
     counts = json.loads((tmp_path / "out.json").read_text())["counts"]
     assert counts["tests_by_status"]["few_carriers"] > 0
     assert (tmp_path / "out/top.png").exists()
+    variants = read_results(tmp_path / "out/variants.parquet")
+    assert len(variants) == 2 * M
+    assert variants["status"][0] == "few_carriers"
+    assert variants["status"][MODIFIED] == "ok"
     assert "median lambda of the interaction" in capsys.readouterr().out
     more = ("--shard-size", "64", "--executor", "threads", "--threads", "2")
     assert gxe(cohort, tmp_path / "two", *more) == 0
@@ -155,6 +164,17 @@ def test_binary_traits_are_refused_or_differences_of_risk(cohort, tmp_path, caps
         command(*base[:-4], "--columns", "y", "--exposure", "age", "--terms", "main", "--out", tmp_path / "main") == 0
     )
     assert "Without products of covariates" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["gxe", "epistasis"])
+def test_no_variant_is_an_empty_result(cohort, tmp_path, verb):
+    empty = tmp_path / "none.tsv"
+    empty.write_text("variant_id\tbeta\n")
+    more = ("--exposure", "age") if verb == "gxe" else ()
+    base = ("gwas", verb, cohort / "g.bed", cohort / "t.tsv", "--columns", "y", *more, "--variants", empty)
+    assert command(*base, "--out", tmp_path / "out") == 0
+    assert read_results(tmp_path / "out/traits.parquet")["n_tests"].tolist() == [0]
+    assert len(read_results(tmp_path / ("out/hits.parquet" if verb == "gxe" else "out/pairs.parquet"))) == 0
 
 
 @pytest.fixture(scope="module")

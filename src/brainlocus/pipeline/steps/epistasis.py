@@ -142,7 +142,7 @@ def _scan(task: _Task, path: Path) -> None:
         for index, inside in _columns(plan.pairs, rows):
             columns = _block(plan, group, _read(source, index), index)
             for block in blocks:
-                if inside.all() and index[-1] <= block.index[0]:
+                if inside.all() and index[-1] < block.index[0]:
                     continue
                 mask = plan.open
                 if mask is not None:
@@ -322,9 +322,7 @@ def _finish(
     rows: list[dict[str, Any]] = []
     qq: list[dict[str, Any]] = []
     for number, group in enumerate(plan.design.groups):
-        parts = [_part(path, number) for path in shards]
-        total: dict[str, Any] = {n: sum(p[n] for p in parts) for n in ("n_tests", "n_perfect_ld", "histogram")}
-        found = {n: np.concatenate([p[n] for p in parts]) for n in ("trait", "row", "column", "neg_log10_p")}
+        total, found = _joined([_part(path, number) for path in shards], len(group.names))
         df = float(group.degrees_of_freedom) if plan.method == "ols" else _NORMAL
         for k, name in enumerate(group.names):
             own = found["trait"] == k
@@ -333,19 +331,27 @@ def _finish(
             fits = _refits(plan, source, number, k, first, second)
             strength = found["neg_log10_p"][own][order]
             hits.append(_hit_table(name, source.variants, survey, first, second, strength, fits))
-            counts_of = total["histogram"][k] if shards else np.zeros(1, dtype=np.int64)
-            n_tests = int(total["n_tests"][k]) if shards else 0
+            counts_of, n_tests = total["histogram"][k], int(total["n_tests"][k])
             qq.append({"trait": name, "counts": histogram_strength(counts_of, df)})
             rows.append(
                 {
                     "trait": name, "n": group.rows.size, "n_tests": n_tests,
-                    "n_perfect_ld": int(total["n_perfect_ld"][k]) if shards else 0,
+                    "n_perfect_ld": int(total["n_perfect_ld"][k]),
                     "lambda_gc": histogram_lambda(counts_of, df), "n_hits": first.size,
                     "threshold_neg_log10_p": -np.log10(0.05 / max(n_tests, 1)), "reason": "",
                 }
             )  # fmt: skip
     _write_tables(plan, hits, rows, qq, out)
     return _report(plan, rows, counts, announced)
+
+
+def _joined(parts: list[dict[str, Any]], n_traits: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return sums over the parts, and their hits one after the other; zeros and nothing without parts."""
+    none = np.zeros(n_traits, dtype=np.int64)
+    start = {"n_tests": none, "n_perfect_ld": none, "histogram": np.zeros((n_traits, 1), dtype=np.int64)}
+    total = {n: sum((p[n] for p in parts), start[n]) for n in start}
+    empty = {n: np.empty(0, dtype=np.int64) for n in ("trait", "row", "column")} | {"neg_log10_p": np.empty(0)}
+    return total, {n: np.concatenate([*(p[n] for p in parts), empty[n]]) for n in empty}
 
 
 def _part(path: Path, group: int) -> dict[str, Any]:

@@ -60,6 +60,8 @@ _MEDIAN_CHI2 = 0.454936423119572
 _BIN = 0.01
 _BINS = 4001
 """-log10 p up to 40; the last bin is open."""
+_PEOPLE_PER_PARAMETER = 10
+"""Below, the model with all products is too large for the people (methods)."""
 _CORRELATED = 2.0
 """-log10 p of the correlation of a variant and the exposure from which a hit is counted in the warning."""
 _HIT_FIELDS = ("trait", "variant", "frequency", "n", "df", "beta", "error", "interaction", "interaction_error", "joint",
@@ -154,7 +156,8 @@ def _summary(scan: GxeScan, start: int, hits: float) -> dict[str, Any]:
             scan.interaction_standard_error[row, trait], scan.joint[row, trait], scan.error_model[row],
         ]
     ).astype(np.float64)  # fmt: skip
-    return {"hits": table, "qq": _binned(strength), "joint_qq": _binned(joint), "status": scan.status}
+    about = {"status": scan.status, "frequency": scan.effect_allele_frequency, "n": scan.n}
+    return {"hits": table, "qq": _binned(strength), "joint_qq": _binned(joint), **about}
 
 
 def _binned(strength: Float[np.ndarray, "variants traits"]) -> Int[np.ndarray, "traits bins"]:
@@ -298,11 +301,36 @@ def _finish(
     write_results(table, out / "hits.parquet")
     lines = [row for _, row in sorted(traits, key=lambda item: item[0])]
     write_results(ResultTable({n: np.array([r[n] for r in lines]) for n in lines[0]}), out / "traits.parquet")
+    write_results(_variants(plan, source, shards), out / "variants.parquet")
     if any(len(bins) for _, bins, _ in drawn):
         draw_qq(drawn, out / "qq.png", what="interaction")
     if top[1] is not None:
         _draw_top(top[1], out / "top.png")
     return _report(plan, data, table, lines, counts | {"tests_by_status": statuses})
+
+
+def _variants(plan: _Plan, source: GenotypeSource, shards: Sequence[Path]) -> ResultTable:
+    """Return every variant with each exposure: frequency and calls of the first group of traits, and its status.
+
+    The status is ok when it has a test for any trait.
+    """
+    tables, v = [], source.variants
+    for d, design in enumerate(plan.designs):
+        parts = [[_part(path, d, g) for path in shards] for g in range(len(design.groups))]
+        if not shards:
+            continue
+        status = np.array([np.concatenate([p["status"] for p in group]) for group in parts])
+        best = np.where((status == 0).any(axis=0), 0, status[0])
+        tables.append(
+            {
+                "exposure": text_array([design.exposure_name] * len(v)),
+                **{n: getattr(v, n) for n in ("chromosome", "position", "variant_id", "effect_allele", "other_allele")},
+                "effect_allele_frequency": np.concatenate([p["frequency"] for p in parts[0]]),
+                "n": np.concatenate([p["n"] for p in parts[0]]),
+                "status": text_array([GXE_STATUS[k] for k in best]),
+            }
+        )
+    return ResultTable({n: np.concatenate([t[n] for t in tables]) for n in tables[0]} if tables else {})
 
 
 def _trait_row(
@@ -431,6 +459,14 @@ def _report(
         summary.append(
             f"{correlated} hits are correlated with their exposure (p < 0.01): the exposure may itself be heritable, "
             "or follow ancestry"
+        )
+    fewest = min(
+        (g.rows.size / (g.q.shape[1] + 2 + g.modifiers.shape[1]), g.rows.size) for d in plan.designs for g in d.groups
+    )
+    if fewest[0] < _PEOPLE_PER_PARAMETER:
+        summary.append(
+            f"Only {fewest[0]:.1f} people a parameter (n = {fewest[1]}): use fewer covariates, or --terms main where "
+            "none of them can modify the effect of a variant"
         )
     if plan.designs[0].terms == "main":
         summary.append(
