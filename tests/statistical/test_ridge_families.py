@@ -3,18 +3,9 @@
 import numpy as np
 import pytest
 
-from brainlocus.core import SampleIndex
-from brainlocus.genetics.gwas import (
-    RidgeSettings,
-    assign_folds,
-    fit_block,
-    prepare_linear,
-    prepare_ridge,
-    ridge_blocks,
-    scan_linear,
-    stack_predictions,
-)
-from tests.statistical.families import drop_genes, heritable_traits
+from brainlocus.core import ArrayGenotypes, SampleIndex, VariantTable
+from brainlocus.core.text import text_array
+from brainlocus.genetics.gwas import RidgeSettings, predict_genome, prepare_linear, scan_linear
 
 N, CHROMOSOMES, PER, TRAITS, H2 = 3000, 20, 150, 20, 0.8
 MEDIAN_CHI2 = 0.4549
@@ -26,18 +17,10 @@ def t_statistics(traits, dosage, covariates):
 
 def predictions(dosage, chromosome, traits, settings):
     """Return people x traits per chromosome: what the others predict."""
-    folds = assign_folds(SampleIndex.of(range(traits.shape[0])), settings.folds)
-    (design,), _ = prepare_ridge(traits, np.empty((traits.shape[0], 0)), folds, settings=settings)
-    blocks = ridge_blocks(chromosome, np.arange(chromosome.size), settings.block_size)
-    parts = [
-        fit_block(design, dosage[b.rows][:, design.people], chromosome.size, settings).predict(slice(None))
-        for b in blocks
-    ]
-    where = np.repeat([b.chromosome for b in blocks], len(settings.heritabilities))
-    fits = [
-        stack_predictions(design, k, np.concatenate([p[k] for p in parts]), where, traits.shape[0], settings)
-        for k in range(traits.shape[1])
-    ]
+    alleles, names = text_array(["A"] * chromosome.size), text_array([f"v{k}" for k in range(chromosome.size)])
+    table = VariantTable(chromosome, np.arange(1, chromosome.size + 1), alleles, alleles, names, "simulated")
+    source = ArrayGenotypes(SampleIndex.of(range(traits.shape[0])), table, dosage)
+    fits = list(predict_genome(source, traits, np.empty((traits.shape[0], 0)), settings=settings).values())
     return {c: np.stack([fit.loco[fit.chromosomes.index(c)] for fit in fits], axis=1) for c in fits[0].chromosomes}
 
 

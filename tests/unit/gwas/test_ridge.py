@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from tests.reference import ridge as naive
 
-from brainlocus.core import AlignmentError, SampleIndex
-from brainlocus.genetics.gwas.loco import stack_peak_bytes, stack_predictions
+from brainlocus.core import AlignmentError, ArrayGenotypes, SampleIndex, VariantTable
+from brainlocus.core.text import text_array
+from brainlocus.genetics.gwas.loco import predict_genome, stack_peak_bytes, stack_predictions
 from brainlocus.genetics.gwas.ridge import (
     RidgeSettings,
     assign_folds,
@@ -153,6 +154,17 @@ def test_order_of_people_and_of_other_traits_changes_nothing():
     np.testing.assert_allclose(alone["trait_1"].loco, straight["trait_2"].loco, atol=1e-4)
 
 
+def test_alleles_and_units_change_what_they_should():
+    g, y, c, chromosome, folds = study()
+    settings = RidgeSettings(16, H, FOLDS)
+    plain, _ = fit(g, y, c, chromosome, folds, settings)
+    swapped, _ = fit(np.where(np.arange(M)[:, None] % 2, 2 - g, g), y, c, chromosome, folds, settings)
+    scaled, _ = fit(g, -1000 * y + c[:, :1], c, chromosome, folds, settings)
+    np.testing.assert_allclose(swapped["trait_1"].loco, plain["trait_1"].loco, atol=1e-4)
+    np.testing.assert_allclose(scaled["trait_1"].loco, -1000 * plain["trait_1"].loco, atol=0.1)
+    assert scaled["trait_1"].heritability == plain["trait_1"].heritability
+
+
 def test_a_trait_with_many_missing_is_regressed_among_its_own_people():
     _, y, c, _, folds = study()
     y[: N // 2, 2] = np.nan
@@ -198,6 +210,19 @@ def test_bad_input():
     y[0, 0] = np.inf
     with pytest.raises(ValueError, match="trait_1"):
         prepare_ridge(y, c, folds)
+
+
+def test_all_in_one_process_is_the_same():
+    g, y, c, chromosome, _ = study()
+    names, alleles = text_array([f"v{k}" for k in range(M)]), text_array(["A"] * M)
+    people = SampleIndex.of([f"p{k}" for k in range(N)])
+    table = VariantTable(chromosome, np.arange(1, M + 1), alleles, alleles, names, "GRCh38")
+    settings = RidgeSettings(16, H, FOLDS)
+    expected, _ = fit(g, y, c, chromosome, assign_folds(people, FOLDS), settings)
+    found = predict_genome(ArrayGenotypes(people, table, g), y, c, settings=settings)
+    assert list(found) == list(expected)
+    for name, one in expected.items():
+        np.testing.assert_array_equal(found[name].loco, one.loco)
 
 
 @pytest.mark.parametrize("cross_validation", ["folds", "loo"])

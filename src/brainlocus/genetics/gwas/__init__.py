@@ -3,7 +3,7 @@
 from brainlocus.genetics.gwas.chromosomes import HalvedMales, chromosome_classes, normal_build, x_frequency
 from brainlocus.genetics.gwas.linear import STATUS, LinearDesign, TraitGroup, prepare_linear
 from brainlocus.genetics.gwas.linear_scan import LinearMethod, LinearScan, scan_linear
-from brainlocus.genetics.gwas.loco import RidgeFit, stack_peak_bytes, stack_predictions
+from brainlocus.genetics.gwas.loco import RidgeFit, predict_genome, stack_peak_bytes, stack_predictions
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.replicate import join_replication
 from brainlocus.genetics.gwas.ridge import (
@@ -63,6 +63,7 @@ __all__ = [
     "lambda_gc",
     "merge_shards",
     "normal_build",
+    "predict_genome",
     "prepare_linear",
     "prepare_ridge",
     "prepare_scan",

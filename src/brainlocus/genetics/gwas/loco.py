@@ -14,6 +14,7 @@ References
 Mbatchou et al. (2021), Nature Genetics 53:1097, 10.1038/s41588-021-00870-7; Breiman (1996), Machine Learning 24:49.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,11 +22,21 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float, Float32, Shaped
 
+from brainlocus.core.genotypes import GenotypeSource, select_genotypes
 from brainlocus.core.variants import chromosome_rank
 from brainlocus.genetics.gwas.loco_cases import negative_log_likelihood, stack_cases
-from brainlocus.genetics.gwas.ridge import RidgeDesign, RidgeSettings, centre_rows, ridge_solve
+from brainlocus.genetics.gwas.ridge import (
+    RidgeDesign,
+    RidgeSettings,
+    assign_folds,
+    centre_rows,
+    fit_block,
+    prepare_ridge,
+    ridge_blocks,
+    ridge_solve,
+)
 
-__all__ = ["RidgeFit", "stack_peak_bytes", "stack_predictions"]
+__all__ = ["RidgeFit", "predict_genome", "stack_peak_bytes", "stack_predictions"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +52,66 @@ class RidgeFit:
     """The h whose penalty was chosen at level 1."""
     r2: float
     """Share of the residual trait's variance, or a binary one's deviance, explained out of sample; may be negative."""
+
+
+def predict_genome(
+    source: GenotypeSource,
+    traits: Float[np.ndarray, "samples traits"],
+    covariates: Float[np.ndarray, "samples covariates"],
+    *,
+    names: Sequence[str] | None = None,
+    settings: RidgeSettings | None = None,
+    seed: int = 0,
+) -> dict[str, RidgeFit]:
+    """Return what the genome predicts of every trait, in this process: both levels, all blocks in memory.
+
+    Parameters
+    ----------
+    source
+        Variants to regress on, among the people of `traits`, in this order.
+    traits
+        NaN where a person has none. Those that cannot be regressed are not in the result.
+    covariates
+        Complete and without an intercept.
+
+    Raises
+    ------
+    ValueError
+        See `prepare_ridge`.
+
+    Examples
+    --------
+    >>> from brainlocus.core import ArrayGenotypes, SampleIndex, VariantTable
+    >>> from brainlocus.core.text import text_array
+    >>> rng = np.random.default_rng(0)
+    >>> calls = rng.binomial(2, 0.4, (40, 300)).astype(np.float32)
+    >>> names, alleles = text_array([f"v{k}" for k in range(40)]), text_array(["A"] * 40)
+    >>> chromosome = np.array(["1"] * 20 + ["2"] * 20)
+    >>> table = VariantTable(chromosome, np.arange(1, 41), alleles, alleles, names, "GRCh38")
+    >>> trait = calls[:5].sum(axis=0) + rng.normal(size=300)
+    >>> genotypes = ArrayGenotypes(SampleIndex.of(range(300)), table, calls)
+    >>> fit = predict_genome(genotypes, trait[:, None], np.empty((300, 0)), names=["y"])["y"]
+    >>> without_1, without_2 = fit.loco
+    >>> bool(np.corrcoef(without_2, trait)[0, 1] > 0.6), bool(abs(np.corrcoef(without_1, trait)[0, 1]) < 0.2)
+    (True, True)
+    """
+    settings = settings or RidgeSettings()
+    folds = assign_folds(source.samples, settings.folds, seed=seed)
+    designs, _ = prepare_ridge(traits, covariates, folds, names=names, settings=settings)
+    n_variants = len(source.variants)
+    blocks = ridge_blocks(source.variants.chromosome, np.arange(n_variants), settings.block_size)
+    where = np.repeat([block.chromosome for block in blocks], len(settings.heritabilities))
+    fits: dict[str, RidgeFit] = {}
+    for design in designs:
+        people = source.samples.take(design.people)
+        parts = []
+        for block in blocks:
+            dosage = select_genotypes(source, samples=people, variants=block.rows).read(0, block.rows.size).dosage
+            parts.append(fit_block(design, dosage, n_variants, settings).predict(slice(None)))
+        for k, name in enumerate(design.names):
+            columns = np.concatenate([part[k] for part in parts])
+            fits[name] = stack_predictions(design, k, columns, where, len(source.samples), settings)
+    return fits
 
 
 def stack_peak_bytes(n_samples: int, n_columns: int, settings: RidgeSettings) -> int:
