@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.measure import Measurement, cpu_seconds, wall_seconds
 from brainlocus.core import SampleIndex, VariantTable, quantitative_table
 from brainlocus.core.text import text_array
-from brainlocus.genetics.gwas import RidgeDesign, RidgeSettings, fit_block, prepare_ridge, stack_predictions
+from brainlocus.genetics.gwas import RidgeSettings, fit_block, prepare_ridge, stack_predictions
 from brainlocus.io import BedWriter, write_table
 
 N, M = int(os.environ.get("BRAINLOCUS_BENCH_N", "5000")), int(os.environ.get("BRAINLOCUS_BENCH_M", "50000"))
@@ -32,37 +32,40 @@ def _speed(dtype: type) -> float:
     return 2 * 1500**3 / min(cpu_seconds(lambda: a @ a)[1] for _ in range(3))
 
 
-def _block(design: RidgeDesign, dosage: np.ndarray, settings: RidgeSettings) -> None:
-    fit_block(design, dosage, M, settings).predict(slice(None))
+def _block(n: int, n_traits: int, method: Literal["folds", "loo"], speed: tuple[float, float]) -> Measurement:
+    """Measure level 0 of one block, predictions included."""
+    rng = np.random.default_rng(0)
+    settings = RidgeSettings(BLOCK, cross_validation=method)
+    dosage = rng.binomial(2, 0.4, (BLOCK, n)).astype(np.float32)
+    traits, covariates = rng.normal(size=(n, n_traits)), rng.normal(size=(n, COVARIATES))
+    (design,), _ = prepare_ridge(traits, covariates, np.arange(n) % 5, settings=settings)
+    fit_block(design, dosage[:8], M, settings)
+    taken = min(cpu_seconds(lambda: fit_block(design, dosage, M, settings).predict(slice(None)))[1] for _ in range(3))
+    products = n * BLOCK**2 + 4 * n * BLOCK * COVARIATES + 2 * n * BLOCK * n_traits * 6
+    floor = products / speed[0] + (25 * BLOCK**3 / 3 + 50 * BLOCK**2 * n_traits) / speed[1]
+    note = f"floor {floor:.2f} CPU s" if method == "folds" else ""
+    return Measurement(f"block of {BLOCK} x {n}, {n_traits} traits, {method}", taken, "CPU s", None, note)
+
+
+def _stack(n: int, n_blocks: int, method: Literal["folds", "loo"], speed: tuple[float, float]) -> Measurement:
+    """Measure level 1 of one trait."""
+    rng = np.random.default_rng(0)
+    settings = RidgeSettings(BLOCK, cross_validation=method)
+    (design,), _ = prepare_ridge(rng.normal(size=(n, 1)), np.empty((n, 0)), np.arange(n) % 5, settings=settings)
+    n_columns = 5 * n_blocks
+    columns = rng.normal(size=(n_columns, n)).astype(np.float32)
+    where = np.array([str(1 + k * 22 // n_columns) for k in range(n_columns)])
+    taken = cpu_seconds(lambda: stack_predictions(design, 0, columns, where, n, settings))[1]
+    floor = n * n_columns**2 / speed[0] + 25 * n_columns**3 / 3 / speed[1]
+    note = f"floor {floor:.2f} CPU s" if method == "folds" else ""
+    return Measurement(f"level 1 of one trait, {n_blocks} blocks x {n}, {method}", taken, "CPU s", None, note)
 
 
 def _kernels() -> list[Measurement]:
-    rng = np.random.default_rng(0)
-    rows: list[Measurement] = []
-    single, double = _speed(np.float32), _speed(np.float64)
-    dosage = rng.binomial(2, 0.4, (BLOCK, N)).astype(np.float32)
-    folds = np.arange(N) % 5
-    for n_traits in (1, 32, 256):
-        for method in ("folds", "loo"):
-            settings = RidgeSettings(BLOCK, cross_validation=method)
-            traits, covariates = rng.normal(size=(N, n_traits)), rng.normal(size=(N, COVARIATES))
-            (design,), _ = prepare_ridge(traits, covariates, folds, settings=settings)
-            fit_block(design, dosage[:8], M, settings)
-            work = partial(_block, design, dosage, settings)
-            taken = min(cpu_seconds(work)[1] for _ in range(3))
-            products = N * BLOCK**2 + 4 * N * BLOCK * COVARIATES + 2 * N * BLOCK * n_traits * 6
-            solves = 25 * BLOCK**3 / 3 + 50 * BLOCK**2 * n_traits
-            floor = products / single + solves / double
-            note = f"floor {floor:.2f} CPU s" if method == "folds" else ""
-            rows.append(Measurement(f"block of {BLOCK} x {N}, {n_traits} traits, {method}", taken, "CPU s", None, note))
-    n_columns = 5 * M // BLOCK
-    columns = rng.normal(size=(n_columns, N)).astype(np.float32)
-    where = np.array([str(1 + k * 22 // n_columns) for k in range(n_columns)])
-    settings = RidgeSettings(BLOCK)
-    taken = min(cpu_seconds(lambda: stack_predictions(design, 0, columns, where, N, settings))[1] for _ in range(3))
-    floor = N * n_columns**2 / single + 25 * n_columns**3 / 3 / double
-    rows.append(Measurement(f"stack of {n_columns} x {N}, one trait", taken, "CPU s", None, f"floor {floor:.2f} CPU s"))
-    return rows
+    speed = _speed(np.float32), _speed(np.float64)
+    methods: tuple[Literal["folds", "loo"], ...] = ("folds", "loo")
+    rows = [_block(n, q, m, speed) for n, q in ((N, 1), (N, 32), (N, 256), (35_000, 36)) for m in methods]
+    return rows + [_stack(n, b, m, speed) for n, b in ((N, M // BLOCK), (35_000, 500)) for m in methods]
 
 
 def _make(folder: Path) -> None:
