@@ -3,7 +3,7 @@
 from brainlocus.io.atomic import atomic_path, partial_name, replace_path
 from brainlocus.io.bed import BedSource, BedWriter, open_bed
 from brainlocus.io.digest import digest_files, digest_input, require_path
-from brainlocus.io.genotypes import genotype_files, open_genotypes
+from brainlocus.io.genotypes import OpenedGenotypes, genotype_files, open_genotypes
 from brainlocus.io.grm import grm_files, read_grm, write_grm
 from brainlocus.io.images import ImageList, ImageMatrix, convert_images, default_mask, find_images
 from brainlocus.io.nifti import (
@@ -24,6 +24,7 @@ __all__ = [
     "BedWriter",
     "ImageList",
     "ImageMatrix",
+    "OpenedGenotypes",
     "Pedigree",
     "PgenSource",
     "PgenWriter",

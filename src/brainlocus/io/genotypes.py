@@ -1,17 +1,26 @@
 """Genotypes of any supported format, by extension."""
 
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from brainlocus.core.errors import FormatError, nearest
 from brainlocus.io.bed import BedSource, open_bed
 from brainlocus.io.pgen import PgenSource, open_pgen, pvar_of
 
-__all__ = ["genotype_files", "open_genotypes"]
+__all__ = ["OpenedGenotypes", "genotype_files", "open_genotypes"]
+
+OpenedGenotypes: TypeAlias = BedSource | PgenSource
+"""What `open_genotypes` returns: a `GenotypeSource` with the pedigree of its people."""
 
 _SUFFIXES = (".bed", ".pgen")
 
 
-def open_genotypes(path: Path, *, genome_build: str = "unknown") -> BedSource | PgenSource:
+def open_genotypes(
+    path: Path,
+    *,
+    genome_build: str = "unknown",
+    bgen_reference: Literal["first", "last"] = "first",  # noqa: ARG001
+) -> OpenedGenotypes:
     """Open a genotype file.
 
     Parameters

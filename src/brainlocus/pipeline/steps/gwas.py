@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 from pydantic import Field
 
-from brainlocus.core import GenotypeSource, ResultTable, SchemaError, VariantTable, select_genotypes
+from brainlocus.core import GenotypeSource, ResultTable, SampleIndex, SchemaError, VariantTable, select_genotypes
 from brainlocus.core.errors import FormatError, nearest
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
@@ -36,25 +36,18 @@ from brainlocus.genetics.gwas import (
     scan_shard,
     shard_bounds,
 )
-from brainlocus.io import open_genotypes, read_results, write_results
+from brainlocus.io import read_results, write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import (
-    keep_people,
-    keep_variants,
-    read_traits,
-    require_memory,
-    source_counts,
-    table_bytes,
-)
+from brainlocus.pipeline.filters import GenotypeInput, choose_genotypes, choose_people, open_input
+from brainlocus.pipeline.genomes import read_traits, require_memory, table_bytes
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
 
 
-class GwasRunConfig(StepConfig):
+class GwasRunConfig(GenotypeInput):
     """Settings of ``gwas run``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     traits: Annotated[InputPath, Positional()] = Field(description="Table of traits (.tsv, .csv, .parquet, .fam)")
     columns: CommaList = Field((), description="Traits: names or patterns (C32_*); all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
@@ -66,10 +59,7 @@ class GwasRunConfig(StepConfig):
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p of a hit; 1 keeps every test")
     min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele among a trait's people")
     full: bool = Field(False, description="Keep every test, in full/")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
 
 class GwasReplicateConfig(StepConfig):
@@ -88,8 +78,6 @@ _BYTES_PER_HIT = 500
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    genotypes: Path
-    genome_build: str
     plan: Path
     start: int
     stop: int
@@ -97,16 +85,16 @@ class _Task:
 
 
 @lru_cache(maxsize=2)
-def _open(genotypes: Path, genome_build: str, plan: Path, stamp: int) -> tuple[ScanPlan, GenotypeSource]:  # noqa: ARG001
+def _open(plan: Path, stamp: int) -> tuple[ScanPlan, GenotypeSource]:  # noqa: ARG001
+    """Return the plan and the genotypes, which reopen by path: what their file says of variants is not read again."""
     with plan.open("rb") as stream:
-        prepared, rows = pickle.load(stream)  # our own file, written by this run
-    source = open_genotypes(genotypes, genome_build=genome_build)
+        prepared, source, rows = pickle.load(stream)  # our own file, written by this run
     return prepared, select_genotypes(source, samples=prepared.samples, variants=rows)
 
 
 def _scan(task: _Task, path: Path) -> None:
     """Scan one shard into a file."""
-    plan, source = _open(task.genotypes, task.genome_build, task.plan, task.plan.stat().st_mtime_ns)
+    plan, source = _open(task.plan, task.plan.stat().st_mtime_ns)
     shard = scan_shard(plan, source, task.start, task.stop, memory_bytes=task.memory_bytes)
     arrays: dict[str, Any] = {f.name: getattr(shard, f.name) for f in fields(ShardResult) if f.name != "full"}
     if shard.full is not None:
@@ -127,12 +115,12 @@ def _read_shard(path: Path) -> ShardResult:
         return ShardResult(**plain, full=full)
 
 
-def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
+def _plan(config: GwasRunConfig, people: SampleIndex) -> ScanPlan:
     traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
     try:
         return prepare_scan(
             traits.table,
-            keep_people(source.samples, config.keep),
+            people,
             covariates=traits.covariates,
             formula=traits.formula,
             names=traits.names,
@@ -260,13 +248,14 @@ def _write(result: ScanResult, plan: ScanPlan, out: Path) -> None:
 
 def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     """Test every variant for every trait."""
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
-    rows = np.flatnonzero(keep_variants(source.variants, config.variants) & (source.variants.chromosome != "0"))
-    plan = _plan(config, source)
+    asked = choose_genotypes(config)
+    source = asked.source
+    rows = np.flatnonzero(asked.variants & (source.variants.chromosome != "0"))
+    plan = _plan(config, asked.samples)
     chosen = source.variants.take(rows)
     plan_file = context.shards / "plan.pickle"
     with plan_file.open("wb") as stream:
-        pickle.dump((plan, rows), stream)
+        pickle.dump((plan, source, rows), stream)
     # Half of a worker's share is for its blocks, the rest for what it keeps of them.
     fixed = _fixed_bytes(plan, len(source.variants))
     per_worker = 2 * scan_peak_bytes(plan, 64)
@@ -275,7 +264,7 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     require_memory(fixed + workers * per_worker, context.memory_bytes, f"{what}{workers} workers")
     memory = (context.memory_bytes - fixed) // (2 * workers)
     tasks = {
-        f"shard-{start:09d}.npz": _Task(config.genotypes, config.genome_build, plan_file, start, stop, memory)
+        f"shard-{start:09d}.npz": _Task(plan_file, start, stop, memory)
         for start, stop in shard_bounds(rows.size, config.shard_size)
     }
     folder = out / "full" if config.full else None
@@ -286,7 +275,7 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     result = merge_shards(plan, chosen, _shards(done, plan, folder))
     _open.cache_clear()
     _write(result, plan, out)
-    return _report(result, plan, source, rows.size)
+    return _report(result, plan, asked.counts, rows.size)
 
 
 def _fixed_bytes(plan: ScanPlan, n_variants: int) -> int:
@@ -296,12 +285,12 @@ def _fixed_bytes(plan: ScanPlan, n_variants: int) -> int:
     return table_bytes(n_variants) + 3 * plan.design.right.nbytes + (n_traits << 17) + int(_BYTES_PER_HIT * hits)
 
 
-def _report(result: ScanResult, plan: ScanPlan, source: GenotypeSource, n_variants: int) -> StepResult:
+def _report(result: ScanResult, plan: ScanPlan, asked: dict[str, Any], n_variants: int) -> StepResult:
     skipped = dict(plan.design.skipped)
     names, sizes = np.unique(result.variants["reason"], return_counts=True)
     dropped = sorted({name for group in plan.design.groups for name in group.dropped})
     counts = {
-        **source_counts(source),
+        **asked,
         **plan.counts,
         "variants": n_variants,
         "variants_without_result": {str(n): int(c) for n, c in zip(names, sizes, strict=True) if n},
@@ -339,8 +328,8 @@ def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> 
 
 
 def _estimate(config: GwasRunConfig, memory_bytes: int) -> Estimate:
-    source = open_genotypes(config.genotypes)
-    plan = _plan(config, source)
+    source = open_input(config)
+    plan = _plan(config, choose_people(config, source.samples))
     n, m, k = len(plan.samples), len(source.variants), plan.design.right.shape[1]
     needed = _fixed_bytes(plan, m) + 2 * scan_peak_bytes(plan, 4096)
     return Estimate(min(needed, memory_bytes), 2e-11 * n * m * k + 1e-9 * n * m + 2.0)
