@@ -105,5 +105,7 @@ class TestPgen(GenotypeSourceContract):
 
 
 def test_unknown_extensions_are_named(tmp_path):
-    with pytest.raises(FormatError, match=r"ending in .bed or .pgen, found the extension .bd. Did you mean '.bed'"):
+    with pytest.raises(
+        FormatError, match=r"ending in .bed, .pgen or .bgen, found the extension .bd. Did you mean '.bed'"
+    ):
         open_genotypes(tmp_path / "g.bd")

@@ -2,6 +2,7 @@
 
 from brainlocus.io.atomic import atomic_path, partial_name, replace_path
 from brainlocus.io.bed import BedSource, BedWriter, open_bed
+from brainlocus.io.bgen import BgenSource, BgenWriter, open_bgen
 from brainlocus.io.digest import digest_files, digest_input, require_path
 from brainlocus.io.genotypes import OpenedGenotypes, genotype_files, open_genotypes
 from brainlocus.io.grm import grm_files, read_grm, write_grm
@@ -22,6 +23,8 @@ from brainlocus.io.text import read_lines
 __all__ = [
     "BedSource",
     "BedWriter",
+    "BgenSource",
+    "BgenWriter",
     "ImageList",
     "ImageMatrix",
     "OpenedGenotypes",
@@ -38,6 +41,7 @@ __all__ = [
     "genotype_files",
     "grm_files",
     "open_bed",
+    "open_bgen",
     "open_genotypes",
     "open_pgen",
     "partial_name",

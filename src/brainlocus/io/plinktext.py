@@ -22,7 +22,18 @@ from brainlocus.core.samples import SampleIndex
 from brainlocus.core.text import text_array
 from brainlocus.core.variants import VariantTable, canonical_chromosome
 
-__all__ = ["Pedigree", "check_plain_ids", "format_bim", "format_fam", "read_bim", "read_fam", "read_psam", "read_pvar"]
+__all__ = [
+    "Pedigree",
+    "check_plain_ids",
+    "format_bim",
+    "format_fam",
+    "pedigree_of",
+    "read_bim",
+    "read_fam",
+    "read_fields",
+    "read_psam",
+    "read_pvar",
+]
 
 _MISSING_PHENOTYPE = frozenset({"NA", "na", "nan", "NaN", "-9", ""})
 _SEX = {"1": 1, "2": 2, "M": 1, "F": 2, "m": 1, "f": 2}
@@ -57,9 +68,9 @@ def read_fam(path: Path) -> Pedigree:
         A line has another number of fields than the first, fewer than five, a phenotype that is not a number,
         or an id that occurred before (with the line).
     """
-    rows = _read_fields(path, smallest=5, what="family, individual, father, mother, sex")
+    rows = read_fields(path, smallest=5, what="family, individual, father, mother, sex")
     names = [f"phenotype_{k}" for k in range(1, len(rows[0][1]) - 4)] if rows else []
-    return _pedigree(
+    return pedigree_of(
         path,
         ids=[(line, f[1]) for line, f in rows],
         sex=[f[4] for _, f in rows],
@@ -76,7 +87,7 @@ def read_psam(path: Path) -> Pedigree:
     FormatError
         The header has no IID, or a line does not fit it (with the line).
     """
-    rows = _read_fields(path, smallest=1, what="the columns of the header")
+    rows = read_fields(path, smallest=1, what="the columns of the header")
     if not rows or not rows[0][1][0].startswith("#"):
         return read_fam(path)
     header = [rows[0][1][0][1:], *rows[0][1][1:]]
@@ -86,7 +97,7 @@ def read_psam(path: Path) -> Pedigree:
     people = rows[1:]
     extra = [name for name in header if name not in ("FID", "IID", "SID", "PAT", "MAT", "SEX")]
     numeric = {name: [(line, f[at[name]]) for line, f in people] for name in extra}
-    return _pedigree(
+    return pedigree_of(
         path,
         ids=[(line, f[at["IID"]]) for line, f in people],
         sex=[f[at["SEX"]] if "SEX" in at else "0" for _, f in people],
@@ -105,7 +116,7 @@ def read_bim(path: Path, *, genome_build: str) -> VariantTable:
     """
     table = _read_tab_separated(path, ["chromosome", "id", "cm", "position", "a1", "a2"])
     if table is None:
-        rows = _read_fields(path, smallest=6, what="chromosome, id, cM, position, A1, A2", exact=6)
+        rows = read_fields(path, smallest=6, what="chromosome, id, cM, position, A1, A2", exact=6)
         columns: list[list[str]] = [list(c) for c in zip(*(f for _, f in rows), strict=True)] or [[] for _ in range(6)]
         lines = [line for line, _ in rows]
     else:
@@ -214,7 +225,7 @@ def _open_text(path: Path) -> TextIOWrapper:
     return path.open(encoding="utf-8")
 
 
-def _read_fields(path: Path, *, smallest: int, what: str, exact: int | None = None) -> list[tuple[int, list[str]]]:
+def read_fields(path: Path, *, smallest: int, what: str, exact: int | None = None) -> list[tuple[int, list[str]]]:
     """Return line numbers and whitespace-separated fields, every line of the same length."""
     rows: list[tuple[int, list[str]]] = []
     with _explained(path), _open_text(path) as stream:
@@ -299,7 +310,7 @@ def _numbers(path: Path, name: str, cells: list[tuple[int, str]]) -> Float[np.nd
     return values
 
 
-def _pedigree(
+def pedigree_of(
     path: Path,
     *,
     ids: list[tuple[int, str]],
@@ -307,6 +318,13 @@ def _pedigree(
     parents: list[tuple[str, str]],
     phenotypes: dict[str, list[tuple[int, str]]],
 ) -> Pedigree:
+    """Return people from cells with the lines they stand on.
+
+    Raises
+    ------
+    FormatError
+        A participant who occurs twice, or a phenotype that is no number (with the line).
+    """
     first: dict[str, int] = {}
     for line, participant in ids:
         if participant in first:

@@ -38,6 +38,9 @@ class GenotypeInput(StepConfig):
     bgen_reference: Literal["first", "last"] = Field(
         "first", description="Which allele of a BGEN file is the reference; the other one is the effect allele"
     )
+    bgen_sample: InputPath | None = Field(
+        None, description="The .sample file of a BGEN file, when it is not beside it under the same name"
+    )
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     remove: CommaPaths = Field((), description="People to leave out: lists, or tables with participant_id; in any")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
@@ -118,7 +121,12 @@ class ChosenGenotypes:
 
 def open_input(config: GenotypeInput) -> OpenedGenotypes:
     """Open the genotypes of a command."""
-    return open_genotypes(config.genotypes, genome_build=config.genome_build, bgen_reference=config.bgen_reference)
+    return open_genotypes(
+        config.genotypes,
+        genome_build=config.genome_build,
+        bgen_reference=config.bgen_reference,
+        bgen_sample=config.bgen_sample,
+    )
 
 
 def choose_genotypes(config: GenotypeInput) -> ChosenGenotypes:

@@ -197,4 +197,6 @@ def read_traits(path: Path, columns: Sequence[str], covariates: tuple[Path, ...]
 
 def source_counts(source: GenotypeSource) -> dict[str, Any]:
     """Return the size of a genotype source for the counts of a manifest."""
-    return {"genotyped_people": len(source.samples), "genotyped_variants": len(source.variants)}
+    counts: dict[str, Any] = {"genotyped_people": len(source.samples), "genotyped_variants": len(source.variants)}
+    left_out = getattr(source, "left_out", None)
+    return {**counts, **({"variants_not_readable": left_out} if left_out else {})}
