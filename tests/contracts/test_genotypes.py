@@ -5,10 +5,10 @@ import pytest
 
 from brainlocus.core import FormatError
 from brainlocus.io import BedWriter, PgenWriter, open_bed, open_genotypes, open_pgen
-from tests.contracts.genotype_contract import GenotypeSourceContract, example
+from tests.contracts.genotype_contract import GenotypeWriterContract, example
 
 
-class TestBed(GenotypeSourceContract):
+class TestBed(GenotypeWriterContract):
     writer = BedWriter
     suffix = ".bed"
 
@@ -67,7 +67,7 @@ class TestBed(GenotypeSourceContract):
         assert open_bed(path).variants.position[0] == 0
 
 
-class TestPgen(GenotypeSourceContract):
+class TestPgen(GenotypeWriterContract):
     writer = PgenWriter
     suffix = ".pgen"
 
@@ -106,6 +106,7 @@ class TestPgen(GenotypeSourceContract):
 
 def test_unknown_extensions_are_named(tmp_path):
     with pytest.raises(
-        FormatError, match=r"ending in .bed, .pgen or .bgen, found the extension .bd. Did you mean '.bed'"
+        FormatError,
+        match=r"ending in .bed, .pgen, .bgen, .vcf.gz, .vcf or .bcf, found the extension .bd. Did you mean '.bed'",
     ):
         open_genotypes(tmp_path / "g.bd")

@@ -19,6 +19,7 @@ from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
 from brainlocus.io.tables import check_table_name, read_arrow, read_results, read_table, write_results, write_table
 from brainlocus.io.text import read_lines
+from brainlocus.io.vcf import VcfSource, open_vcf
 
 __all__ = [
     "BedSource",
@@ -31,6 +32,7 @@ __all__ = [
     "Pedigree",
     "PgenSource",
     "PgenWriter",
+    "VcfSource",
     "atomic_path",
     "check_table_name",
     "convert_images",
@@ -44,6 +46,7 @@ __all__ = [
     "open_bgen",
     "open_genotypes",
     "open_pgen",
+    "open_vcf",
     "partial_name",
     "read_arrow",
     "read_fam",

@@ -7,13 +7,14 @@ from brainlocus.core.errors import FormatError, nearest
 from brainlocus.io.bed import BedSource, open_bed
 from brainlocus.io.bgen import BgenSource, open_bgen, sample_of
 from brainlocus.io.pgen import PgenSource, open_pgen, pvar_of
+from brainlocus.io.vcf import VcfSource, is_vcf, open_vcf
 
 __all__ = ["OpenedGenotypes", "genotype_files", "open_genotypes"]
 
-OpenedGenotypes: TypeAlias = BedSource | PgenSource | BgenSource
+OpenedGenotypes: TypeAlias = BedSource | PgenSource | BgenSource | VcfSource
 """What `open_genotypes` returns: a `GenotypeSource` with the pedigree of its people."""
 
-_SUFFIXES = (".bed", ".pgen", ".bgen")
+_SUFFIXES = (".bed", ".pgen", ".bgen", ".vcf.gz", ".vcf", ".bcf")
 
 
 def open_genotypes(
@@ -28,8 +29,8 @@ def open_genotypes(
     Parameters
     ----------
     path
-        ``.bed`` (with .bim and .fam), ``.pgen`` (with .pvar[.zst] and .psam) or ``.bgen`` (ids in it or in a .sample
-        file).
+        ``.bed`` (with .bim and .fam), ``.pgen`` (with .pvar[.zst] and .psam), ``.bgen`` (ids in it or in a .sample
+        file), or ``.vcf.gz`` (bgzip), ``.vcf``, ``.bcf``.
     bgen_reference
         Of a BGEN file: which allele is the reference; the other one is the effect allele.
     bgen_sample
@@ -46,6 +47,8 @@ def open_genotypes(
         return open_pgen(path, genome_build=genome_build)
     if path.suffix == ".bgen":
         return open_bgen(path, genome_build=genome_build, reference=bgen_reference, sample=bgen_sample)
+    if is_vcf(path):
+        return open_vcf(path, genome_build=genome_build)
     raise _unknown(path)
 
 
@@ -63,6 +66,8 @@ def genotype_files(path: Path) -> list[Path]:
         return [path, pvar_of(path), path.with_suffix(".psam")]
     if path.suffix == ".bgen":
         return [path, *([sample_of(path)] if sample_of(path).is_file() else [])]
+    if is_vcf(path):
+        return [path]
     raise _unknown(path)
 
 

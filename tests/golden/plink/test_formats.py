@@ -7,7 +7,7 @@ from tests.golden.plink.panels import DATA, needs_plink2, run
 from tests.real_data import real_data
 from tests.reference.genotypes import naive_info
 
-from brainlocus.io import BgenWriter, open_bed, open_bgen, open_pgen
+from brainlocus.io import BgenWriter, open_bed, open_bgen, open_genotypes, open_pgen, open_vcf
 from brainlocus.numerics.imputation import impute_info, mach_r2
 
 EXAMPLES = DATA / "genotypes/bgen_examples"
@@ -137,3 +137,31 @@ def test_info_is_that_of_plink(tmp_path):
         assert info[k] == pytest.approx(
             naive_info(known.one[k, people].tolist(), known.two[k, people].tolist()), abs=1e-6
         )
+
+
+@needs_plink2
+@pytest.mark.parametrize("name", ["reference", "unphased"])
+def test_vcf_is_read_as_plink_does(tmp_path, name):
+    pytest.importorskip("cyvcf2", reason="needs the extra genotypes (cyvcf2)")
+    path = real_data(f"genotypes/chr20_vcf/{name}.vcf.gz")
+    run("plink2", tmp_path, "--vcf", path, "--make-pgen")
+    ours, theirs = open_vcf(path), open_pgen(tmp_path / "out.pgen")
+    assert ours.samples == theirs.samples
+    for column in ("chromosome", "position", "effect_allele", "other_allele"):
+        assert getattr(ours.variants, column).tolist() == getattr(theirs.variants, column).tolist()
+    for start in (0, 10_000, 24_000):
+        np.testing.assert_array_equal(ours.read(start, start + 990).dosage, theirs.read(start, start + 990).dosage)
+
+
+@needs_plink2
+@pytest.mark.parametrize("kind", ["vcf", "vcf bgz", "bcf"])
+def test_dosages_that_plink_exports(tmp_path, kind):
+    """Haploids, sexes, DS: BGEN to VCF and BCF by PLINK, read back by us."""
+    pytest.importorskip("cyvcf2", reason="needs the extra genotypes (cyvcf2)")
+    path = real_data("genotypes/bgen_examples/example.8bits.bgen")
+    run("plink2", tmp_path, "--bgen", path, "ref-first", "--export", *kind.split(), "vcf-dosage=DS-force")
+    suffix = {"vcf": ".vcf", "vcf bgz": ".vcf.gz", "bcf": ".bcf"}[kind]
+    source, expected = open_genotypes(tmp_path / f"out{suffix}"), open_bgen(path)
+    assert source.variants.effect_allele.tolist() == expected.variants.effect_allele.tolist()
+    # PLINK writes six digits of dosages that it keeps to 1/16384.
+    np.testing.assert_allclose(source.read(0, 199).dosage, expected.read(0, 199).dosage, atol=1 / 16384)
