@@ -17,7 +17,15 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
-from brainlocus.io.tables import check_table_name, read_arrow, read_results, read_table, write_results, write_table
+from brainlocus.io.tables import (
+    arrow_column,
+    check_table_name,
+    read_arrow,
+    read_results,
+    read_table,
+    write_results,
+    write_table,
+)
 from brainlocus.io.text import read_lines
 from brainlocus.io.vcf import VcfSource, open_vcf
 
@@ -33,6 +41,7 @@ __all__ = [
     "PgenSource",
     "PgenWriter",
     "VcfSource",
+    "arrow_column",
     "atomic_path",
     "check_table_name",
     "convert_images",

@@ -25,7 +25,14 @@ from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positio
 from brainlocus.pipeline.genomes import TABLE_SUFFIXES, keep_people, keep_variants, read_list, source_counts
 from brainlocus.pipeline.where import evaluate_where, where_names
 
-__all__ = ["ChosenGenotypes", "GenotypeInput", "choose_genotypes", "choose_people", "choose_variants", "open_input"]
+__all__ = [
+    "ChosenGenotypes",
+    "GenotypeFile",
+    "GenotypeInput",
+    "choose_genotypes",
+    "choose_people",
+    "choose_variants",
+]
 
 
 class GenotypeInput(StepConfig):
@@ -54,6 +61,11 @@ class GenotypeInput(StepConfig):
         description="Condition on chromosome, position, alleles, variant_id and the columns of tables given as "
         "--variants: 'info > 0.3 and maf >= 0.01 and chromosome not in [6, 8]'",
     )
+
+    @property
+    def file(self) -> "GenotypeFile":
+        """How to open the genotypes."""
+        return GenotypeFile(self.genotypes, self.genome_build, self.bgen_reference, self.bgen_sample)
 
     @model_validator(mode="before")
     @classmethod
@@ -95,6 +107,30 @@ def _is_file_name(text: str) -> bool:
     return "/" in name or name.lower().endswith((".bed", ".bed.gz", ".txt", ".tsv"))
 
 
+@dataclass(frozen=True, slots=True)
+class GenotypeFile:
+    """How to open the genotypes of a command: small, hashable and picklable, for workers."""
+
+    path: Path
+    genome_build: str
+    bgen_reference: Literal["first", "last"]
+    bgen_sample: Path | None
+
+    def open(self) -> OpenedGenotypes:
+        """Open the genotypes."""
+        return open_genotypes(
+            self.path,
+            genome_build=self.genome_build,
+            bgen_reference=self.bgen_reference,
+            bgen_sample=self.bgen_sample,
+        )
+
+    @property
+    def stamp(self) -> int:
+        """Time of the last change; 0 when there is no file, which opening it explains."""
+        return self.path.stat().st_mtime_ns if self.path.exists() else 0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ChosenGenotypes:
     """A genotype file and which of its people and variants were asked for."""
@@ -119,18 +155,13 @@ class ChosenGenotypes:
         return select_genotypes(self.source, samples=self.samples, variants=self.variants)
 
 
-def open_input(config: GenotypeInput) -> OpenedGenotypes:
-    """Open the genotypes of a command."""
-    return open_genotypes(
-        config.genotypes,
-        genome_build=config.genome_build,
-        bgen_reference=config.bgen_reference,
-        bgen_sample=config.bgen_sample,
-    )
-
-
-def choose_genotypes(config: GenotypeInput) -> ChosenGenotypes:
+def choose_genotypes(config: GenotypeInput, source: OpenedGenotypes | None = None) -> ChosenGenotypes:
     """Open the genotypes of a command and apply its filters, without reading a genotype.
+
+    Parameters
+    ----------
+    source
+        The genotypes, when they are open already.
 
     Raises
     ------
@@ -139,7 +170,7 @@ def choose_genotypes(config: GenotypeInput) -> ChosenGenotypes:
     AlignmentError
         A list shares nothing with the genotypes, or nobody is left.
     """
-    source = open_input(config)
+    source = config.file.open() if source is None else source
     counts = source_counts(source)
     samples = choose_people(config, source.samples)
     rows, left_out = choose_variants(config, source.variants)

@@ -34,7 +34,7 @@ from brainlocus.genetics.genotypes import (
 )
 from brainlocus.io import write_grm, write_results, write_table
 from brainlocus.pipeline.config import InputPath
-from brainlocus.pipeline.filters import GenotypeInput, choose_genotypes, open_input
+from brainlocus.pipeline.filters import GenotypeInput, choose_genotypes
 from brainlocus.pipeline.genomes import keep_people, require_memory, table_bytes
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
@@ -284,7 +284,7 @@ def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> St
 
 
 def _sizes(config: GenotypeInput) -> tuple[int, int]:
-    source = open_input(config)
+    source = config.file.open()
     return len(source.samples), len(source.variants)
 
 
