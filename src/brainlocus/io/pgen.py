@@ -147,8 +147,12 @@ class PgenWriter(BlockWriter):
     def _write(self, dosage: Float32[np.ndarray, "variants samples"]) -> None:
         known = np.where(np.isnan(dosage), _MISSING, dosage)
         if self.dosages:
-            for row in known:
-                self._writer.append_dosages(np.ascontiguousarray(row))
+            whole = (known == np.rint(known)).all(axis=1)
+            for row, is_whole in zip(known, whole.tolist(), strict=True):
+                if is_whole:
+                    self._writer.append_biallelic(row.astype(np.int8))
+                else:
+                    self._writer.append_dosages(np.ascontiguousarray(row))
             return
         calls = known.astype(np.int8)
         if not np.array_equal(calls, known):

@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from brainlocus.core.errors import FormatError, SchemaError
 from brainlocus.core.variants import VariantTable, canonical_chromosome
 
-__all__ = ["Region", "in_regions", "parse_region", "read_regions"]
+__all__ = ["Region", "in_regions", "is_interval_file", "parse_region", "read_regions"]
 
 _REGION = re.compile(r"(?P<chromosome>[^:\s]+)(:(?P<start>[\d_]*)-(?P<stop>[\d_]*)|:(?P<single>[\d_]+))?")
 _END = 2**62
@@ -101,6 +101,15 @@ def read_regions(path: Path) -> list[Region]:
     if not found:
         raise FormatError(f"{path}: expected regions (chromosome, start, end), found none.")
     return found
+
+
+def is_interval_file(path: Path) -> bool:
+    """Return whether a .bed file holds intervals, which are text, rather than PLINK genotypes."""
+    if path.suffix != ".bed" or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    return bool(head) and all(byte >= 32 or byte in b"\t\r\n" for byte in head)
 
 
 def in_regions(variants: VariantTable, regions: Sequence[Region]) -> Bool[np.ndarray, " variants"]:

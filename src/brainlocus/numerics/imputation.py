@@ -14,8 +14,11 @@ Marchini & Howie (2010), Nature Reviews Genetics 11:499 (10.1038/nrg2796), suppl
 Epidemiology 34:816 (10.1002/gepi.20533).
 """
 
+from typing import no_type_check
+
 import numpy as np
 from jaxtyping import Float, Float32
+from numba import njit
 
 from brainlocus.core.genotypes import GenotypeSource, ProbabilityBlock, ProbabilitySource, SelectedGenotypes, runs
 
@@ -48,12 +51,9 @@ def impute_info(
     one, two
         Probabilities of one and two copies; NaN = missing.
     """
-    known = ~np.isnan(one)
-    n = known.sum(axis=1)
-    p1, p2 = (np.where(known, p, 0).astype(np.float64) for p in (one, two))
-    e = p1 + 2 * p2
-    total = e.sum(axis=1)
-    spread = (p1 + 4 * p2 - e**2).sum(axis=1)
+    sums = np.empty((one.shape[0], 3))
+    _sum_probabilities(one, two, sums)
+    n, total, spread = sums.T
     return _one_where_fixed(1 - _over(spread, total, n), total, n)
 
 
@@ -65,14 +65,45 @@ def mach_r2(dosage: Float32[np.ndarray, "variants samples"]) -> Float[np.ndarray
     dosage
         Copies of the effect allele in [0, 2]; NaN = missing.
     """
-    known = ~np.isnan(dosage)
-    n = known.sum(axis=1)
-    e = np.where(known, dosage, 0).astype(np.float64)
-    total = e.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = total / n
-        centred = np.where(known, e - mean[:, None], 0)
-        return _over((centred**2).sum(axis=1), total, n)
+    sums = np.empty((dosage.shape[0], 3))
+    _sum_dosages(dosage, sums)
+    n, total, spread = sums.T
+    return _over(spread, total, n)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _sum_probabilities(one, two, sums):  # noqa: ANN001, ANN202
+    """Fill people with a call, sum of e and sum of f - e^2."""
+    for j in range(one.shape[0]):
+        n = total = spread = 0.0
+        for i in range(one.shape[1]):
+            p1, p2 = np.float64(one[j, i]), np.float64(two[j, i])
+            if p1 == p1:
+                e = p1 + 2.0 * p2
+                n += 1.0
+                total += e
+                spread += p1 + 4.0 * p2 - e * e
+        sums[j, 0], sums[j, 1], sums[j, 2] = n, total, spread
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _sum_dosages(dosage, sums):  # noqa: ANN001, ANN202
+    """Fill people with a call, sum of dosages and sum of squares around their mean."""
+    for j in range(dosage.shape[0]):
+        n = total = spread = 0.0
+        for i in range(dosage.shape[1]):
+            e = np.float64(dosage[j, i])
+            if e == e:
+                n += 1.0
+                total += e
+        mean = total / max(n, 1.0)
+        for i in range(dosage.shape[1]):
+            e = np.float64(dosage[j, i])
+            if e == e:
+                spread += (e - mean) ** 2
+        sums[j, 0], sums[j, 1], sums[j, 2] = n, total, spread
 
 
 def _over(
