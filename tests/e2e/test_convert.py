@@ -122,14 +122,14 @@ def test_filters_and_what_they_took_are_in_the_manifest(calls, tmp_path):
         "--regions",
         f"2:1500-,{tmp_path / 'r.bed'}",
         "--where",
-        "maf > 0.313 and missing_rate < 0.2",
+        "maf > 0.41 and missing_rate < 0.2",
     )
     (tmp_path / "gone.txt").write_text("000\n")
     assert convert(folder / "g.bgen", tmp_path / "some.pgen", *more, "--remove", tmp_path / "gone.txt") == 0
     place, f = variants.position, np.nanmean(expected, axis=1) / 2
     c = variants.chromosome
     kept = ((c == "2") & (place >= 1500)) | ((c == "1") & (place <= 700)) | (c == "X")
-    kept &= (np.minimum(f, 1 - f) > 0.313) & (np.isnan(expected).mean(axis=1) < 0.2)
+    kept &= (np.minimum(f, 1 - f) > 0.41) & (np.isnan(expected).mean(axis=1) < 0.2)
     assert 0 < kept.sum() < 23
     found = open_genotypes(tmp_path / "some.pgen")
     np.testing.assert_array_equal(found.read(0, 99).dosage, expected[kept][:, 1:])

@@ -165,7 +165,7 @@ def _variant_table(variants: VariantTable, parts: list[_Quality], n_people: int)
     columns: dict[str, Any] = {name: getattr(variants, name) for name in names}
     columns |= {
         "effect_allele_frequency": np.concatenate([part.frequency for part in parts]),
-        "missing_rate": 1 - n / n_people,
+        "missing_rate": (n_people - n) / n_people,
         "n": n,
         "info": np.concatenate([part.info for part in parts]),
         "info_method": np.concatenate([part.method for part in parts]),

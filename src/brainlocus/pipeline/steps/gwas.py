@@ -54,6 +54,7 @@ class GwasRunConfig(GenotypeInput):
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p of a hit; 1 keeps every test")
     min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele among a trait's people")
     full: bool = Field(False, description="Keep every test, in full/")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
 
 
@@ -145,7 +146,7 @@ def _plan(config: GwasRunConfig, people: SampleIndex) -> ScanPlan:
             covariates=traits.covariates,
             formula=traits.formula,
             names=traits.names,
-            settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full),
+            settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full, config.device),
         )
     except ValueError as error:
         raise SchemaError(str(error)) from error
