@@ -8,37 +8,76 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-__all__ = ["OK", "PLOIDY", "decode_8bit", "decode_bits", "decode_layout1", "encode_dosages", "encode_probabilities"]
+__all__ = [
+    "OK",
+    "blank",
+    "decode_8bit",
+    "decode_8bit_probabilities",
+    "decode_bits",
+    "decode_layout1",
+    "diploids",
+    "encode_dosages",
+    "encode_probabilities",
+]
 
 OK = -1
-PLOIDY = -2
-"""Returned by `decode_8bit` where some person is not diploid: `decode_bits` has to do it."""
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def decode_8bit(ploidy, stored, phased, flip, table, dosage):  # noqa: ANN001, ANN202
-    """Fill dosages of the second allele: (510 - 2a - b) / 255 of genotypes, (510 - a - b) / 255 of haplotypes.
+def decode_8bit(stored, phased, flip, dosage):  # noqa: ANN001, ANN202
+    """Fill dosages of diploids: (510 - 2a - b) / 255 of genotypes, (510 - a - b) / 255 of haplotypes.
 
-    `table` holds k / 255 at k. `flip`: of the first allele instead.
+    Without branches, so that it is done many people at a time. False where some probabilities sum to more than 1;
+    missing calls are as they happen to be stored.
     """
+    full = np.float32(255)
+    worst = np.int32(0)
+    for i in range(dosage.size):
+        a = np.int32(stored[2 * i])
+        b = np.int32(stored[2 * i + 1])
+        first = a + b
+        if not phased:
+            worst = max(worst, first)
+            first += a
+        dosage[i] = np.float32(first if flip else 510 - first) / full
+    return worst <= 255
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def decode_8bit_probabilities(stored, flip, one, two):  # noqa: ANN001, ANN202
+    """Fill probabilities of unphased diploids, as `decode_8bit` does dosages."""
+    full = np.float32(255)
+    worst = np.int32(0)
+    for i in range(one.size):
+        a = np.int32(stored[2 * i])
+        b = np.int32(stored[2 * i + 1])
+        worst = max(worst, a + b)
+        one[i] = np.float32(b) / full
+        two[i] = np.float32(a if flip else 255 - a - b) / full
+    return worst <= 255
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def diploids(ploidy):  # noqa: ANN001, ANN202
+    """Return whether all are diploid, and whether some call is missing."""
+    either = np.uint8(0)
+    every = np.uint8(255)
     for i in range(ploidy.size):
-        if ploidy[i] & 0x3F != 2:
-            return PLOIDY
+        either |= ploidy[i]
+        every &= ploidy[i]
+    return (either & 0x7F) == 2 and (every & 0x7F) == 2, (either & 0x80) != 0
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def blank(ploidy, values):  # noqa: ANN001, ANN202
+    """Make values of missing calls NaN."""
     for i in range(ploidy.size):
-        a = np.int64(stored[2 * i])
-        b = np.int64(stored[2 * i + 1])
         if ploidy[i] & 0x80:
-            dosage[i] = np.nan
-            continue
-        if phased:
-            first = a + b
-        else:
-            if a + b > 255:
-                return i
-            first = 2 * a + b
-        dosage[i] = table[first] if flip else table[510 - first]
-    return OK
+            values[i] = np.float32(np.nan)
 
 
 @njit(cache=True, nogil=True)

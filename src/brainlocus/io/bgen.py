@@ -29,10 +29,12 @@ from brainlocus.core.text import text_array
 from brainlocus.core.variants import VariantTable, canonical_chromosome
 from brainlocus.io._bgen_kernels import (
     OK,
-    PLOIDY,
+    blank,
     decode_8bit,
+    decode_8bit_probabilities,
     decode_bits,
     decode_layout1,
+    diploids,
     encode_dosages,
     encode_probabilities,
 )
@@ -53,7 +55,6 @@ from brainlocus.io.plinktext import Pedigree
 
 __all__ = ["BgenSource", "BgenWriter", "open_bgen", "sample_of"]
 
-_EIGHT_BITS = (np.arange(511) / 255).astype(np.float32)
 _NOTHING = np.empty(0, dtype=np.float32)
 
 
@@ -183,15 +184,22 @@ def _decode(
     if phased > 1 or not 1 <= bits <= 32:
         return f"expected phased 0 or 1 and 1 to 32 bits, found {phased} and {bits}"
     stored = np.frombuffer(block, dtype=np.uint8, offset=10 + n)
+    all_diploid, some_missing = diploids(ploidy)
+    if all_diploid and bits == 8 and stored.size == 2 * n and not (phased and one.size):
+        if one.size:
+            fine = decode_8bit_probabilities(stored, flip, one, two)
+        else:
+            fine = decode_8bit(stored, bool(phased), flip, dosage)
+        if fine:
+            for values in (one, two) if one.size else (dosage,):
+                if some_missing:
+                    blank(ploidy, values)
+            return OK
     copies = ploidy & 0x3F
-    if stored.size != (int(copies.sum(dtype=np.int64)) * bits + 7) // 8:
+    if stored.size != (int(copies.sum(dtype=np.int64)) * bits + 7) // 8 or (
+        n and not 1 <= copies.min() <= copies.max() <= 2
+    ):
         # With two alleles, haploids store one value and diploids two, phased or not.
-        return _unreadable(copies, bits, stored.size)
-    if bits == 8 and not one.size:
-        found = int(decode_8bit(ploidy, stored, bool(phased), flip, _EIGHT_BITS, dosage))
-        if found != PLOIDY:
-            return found
-    if copies.size and (int(copies.min()) < 1 or int(copies.max()) > 2):
         return _unreadable(copies, bits, stored.size)
     return int(decode_bits(ploidy, stored, bits, bool(phased), flip, dosage, one, two))
 
