@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from brainlocus.core import FormatError, select_genotypes
+from brainlocus.core import FormatError, SampleIndex, VariantTable, select_genotypes
+from brainlocus.core.text import text_array
 from brainlocus.io import BedWriter, PgenWriter, open_bed, open_genotypes, open_pgen
 from tests.contracts.genotype_contract import GenotypeWriterContract, example
 
@@ -97,6 +98,25 @@ class TestPgen(GenotypeWriterContract):
         assert source.read_packed(3, 6) is None
         assert source.read_packed(5, 9) is not None
         np.testing.assert_array_equal(source.read(0, 23).dosage, dosage)
+
+    def test_more_variants_than_a_block_of_the_index(self, tmp_path):
+        m = 66_000
+        dosage = np.tile(np.array([[0, 1, np.nan]], dtype=np.float32), (m, 1))
+        odd = np.array([3, 65_535, 65_536, 65_999])
+        dosage[odd, 1] = 0.5
+        variants = VariantTable(
+            np.array(["1"] * m),
+            np.arange(m),
+            text_array(["A"] * m),
+            text_array(["C"] * m),
+            text_array(range(m)),
+            "GRCh37",
+        )
+        with PgenWriter(tmp_path / "d", SampleIndex.of("abc"), variants, dosages=True) as out:
+            out.append(dosage)
+        source = open_pgen(tmp_path / "d.pgen")
+        assert np.flatnonzero(source.has_dosage).tolist() == odd.tolist()
+        np.testing.assert_array_equal(source.read(65_000, m).dosage, dosage[65_000:])
 
     def test_a_file_that_changed_is_opened_again(self, tmp_path):
         path, calls = self.write(tmp_path)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from brainlocus.cli.main import main
-from brainlocus.io import BedWriter, BgenWriter, PgenWriter, open_genotypes, read_results
+from brainlocus.core import quantitative_table
+from brainlocus.io import BedWriter, BgenWriter, PgenWriter, open_genotypes, read_results, write_table
 from tests.contracts.genotype_contract import example
 from tests.contracts.test_vcf import vcf_text
 from tests.reference.genotypes import naive_info, naive_mach_r2
@@ -188,3 +189,19 @@ def test_other_commands_take_the_formats_and_filters(calls, tmp_path):
         assert len(read_results(out / "variants.parquet")) == 20
     one, *others = ((tmp_path / f"qc{suffix}/variants.parquet").read_bytes() for suffix in SUFFIXES)
     assert all(other == one for other in others)
+
+
+def test_a_scan_is_the_same_from_every_format(calls, tmp_path):
+    folder, samples, *_ = calls
+    rng = np.random.default_rng(0)
+    write_table(quantitative_table(samples, ["a", "b"], rng.normal(size=(40, 2))), tmp_path / "traits.tsv")
+    tables = []
+    for suffix in SUFFIXES:
+        out = tmp_path / f"gwas{suffix}"
+        more = ("--hits", "1", "--min-mac", "5", "--regions", "1,2", "--executor", "processes", "--threads", "2")
+        assert command("gwas", "run", folder / f"g{suffix}", tmp_path / "traits.tsv", *more, "--out", out) == 0
+        tables.append(read_results(out / "hits.parquet"))
+    assert len(tables[0]) > 20
+    for table in tables[1:]:
+        assert table["variant_id"].tolist() == tables[0]["variant_id"].tolist()
+        np.testing.assert_allclose(table["beta"], tables[0]["beta"], rtol=1e-9)
