@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -26,7 +27,7 @@ from brainlocus.core.errors import FormatError, SchemaError, import_extra
 from brainlocus.core.genotypes import GenotypeBlock, ProbabilityBlock
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.text import text_array
-from brainlocus.core.variants import VariantTable, canonical_chromosome
+from brainlocus.core.variants import VariantTable, canonical_chromosome, concat_variants
 from brainlocus.io._bgen_kernels import (
     OK,
     blank,
@@ -56,6 +57,8 @@ from brainlocus.io.plinktext import Pedigree
 __all__ = ["BgenSource", "BgenWriter", "open_bgen", "sample_of"]
 
 _NOTHING = np.empty(0, dtype=np.float32)
+_CHUNK = 1 << 16
+"""Variants that become arrays together when a file is opened: as Python objects they take ten times the memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,11 +256,16 @@ def open_bgen(
             "It belongs to another."
         )
     entries = read_index(path, header)
-    entries = list(scan_variants(path, header)) if entries is None else entries
-    kept = [e for e in entries if len(e.alleles) == 2]
-    left_out = {"not_biallelic": len(entries) - len(kept)} if len(kept) < len(entries) else {}
-    starts, sizes = (np.array([getattr(e, n) for e in kept], dtype=np.int64) for n in ("start", "size"))
-    variants = _variants(kept, genome_build, reference)
+    entries = scan_variants(path, header) if entries is None else entries
+    tables, places, n_other = [_variants([], genome_build, reference)], [np.empty((0, 2), dtype=np.int64)], 0
+    while chunk := list(islice(entries, _CHUNK)):
+        kept = [e for e in chunk if len(e.alleles) == 2]
+        n_other += len(chunk) - len(kept)
+        tables.append(_variants(kept, genome_build, reference))
+        places.append(np.array([(e.start, e.size) for e in kept], dtype=np.int64).reshape(-1, 2))
+    starts, sizes = np.concatenate(places).T.copy()
+    left_out = {"not_biallelic": n_other} if n_other else {}
+    variants = concat_variants(tables)
     return BgenSource(path, pedigree.samples, variants, pedigree, header, starts, sizes, reference, left_out)
 
 

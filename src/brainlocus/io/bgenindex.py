@@ -168,7 +168,7 @@ def read_entry(stream: IO[bytes], header: BgenHeader, at: int, path: Path, where
     return VariantEntry(chromosome, position, name, alleles, at, begin + 4 + length - at)
 
 
-def read_index(path: Path, header: BgenHeader) -> list[VariantEntry] | None:
+def read_index(path: Path, header: BgenHeader) -> Iterator[VariantEntry] | None:
     """Return the variants from the ``.bgi`` index in file order; None when there is no index.
 
     Raises
@@ -179,35 +179,48 @@ def read_index(path: Path, header: BgenHeader) -> list[VariantEntry] | None:
     index = index_of(path)
     if not index.is_file():
         return None
+    _check_index(index, path, header)
+    return _indexed(index)
+
+
+def _check_index(index: Path, path: Path, header: BgenHeader) -> None:
     advice = f"Make it anew with bgenix -index, or remove it: {path.name} is then read without."
-    query = (
-        "SELECT chromosome, position, rsid, number_of_alleles, allele1, allele2, file_start_position, size_in_bytes "
-        "FROM Variant ORDER BY file_start_position"
-    )
     try:
-        with closing(sqlite3.connect(f"{index.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
-            rows = database.execute(query).fetchall()
+        with closing(_connect(index)) as database:
+            query = "SELECT COUNT(*), MAX(file_start_position + size_in_bytes) FROM Variant"
+            n_variants, end = database.execute(query).fetchone()
             about = _metadata(database)
     except sqlite3.Error as error:
         raise FormatError(f"{index}: expected an index of bgenix, found {error}. {advice}") from error
     size = path.stat().st_size
     with path.open("rb") as stream:
         first = stream.read(1000)
-    end = rows[-1][6] + rows[-1][7] if rows else header.first_variant
     if about is not None and about != (size, first):
         raise FormatError(
             f"{index}: expected the index of {path.name} ({size} bytes), found that of a file of {about[0]} bytes with "
             f"another beginning or length. {advice}"
         )
-    if len(rows) != header.n_variants or end != size:
+    if n_variants != header.n_variants or (end or header.first_variant) != size:
         raise FormatError(
-            f"{index}: expected {header.n_variants} variants and {size} bytes of {path.name}, found {len(rows)} and "
+            f"{index}: expected {header.n_variants} variants and {size} bytes of {path.name}, found {n_variants} and "
             f"{end}: the index belongs to another file, or {path.name} is truncated. {advice}"
         )
-    return [
-        VariantEntry(str(c), int(p), str(name), (str(a1), str(a2), *["?"] * (k - 2))[:k], start, length)
-        for c, p, name, k, a1, a2, start, length in rows
-    ]
+
+
+def _connect(index: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{index.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+
+
+def _indexed(index: Path) -> Iterator[VariantEntry]:
+    """Yield the variants of an index that has been checked."""
+    query = (
+        "SELECT chromosome, position, rsid, number_of_alleles, allele1, allele2, file_start_position, size_in_bytes "
+        "FROM Variant ORDER BY file_start_position"
+    )
+    with closing(_connect(index)) as database:
+        for c, p, name, k, a1, a2, start, length in database.execute(query):
+            alleles = (str(a1), str(a2), *["?"] * (k - 2))[:k]
+            yield VariantEntry(str(c), int(p), str(name), alleles, start, length)
 
 
 def _metadata(database: sqlite3.Connection) -> tuple[int, bytes] | None:
