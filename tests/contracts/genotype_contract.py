@@ -7,6 +7,7 @@ import pytest
 
 from brainlocus.core import (
     AlignmentError,
+    BrainlocusError,
     FormatError,
     GenotypeSource,
     SampleIndex,
@@ -136,6 +137,31 @@ class GenotypeSourceContract:
         path.write_bytes(path.read_bytes()[:-9])
         with pytest.raises(FormatError, match=r"truncated|Pgenlib cannot"):
             self.open(path).read(0, 23)
+
+
+class DamageContract:
+    """Whatever happens to a file, reading it gives genotypes or one of our messages: for formats that we parse."""
+
+    def test_damage_is_a_message(self, tmp_path):
+        path, _ = self.write(tmp_path)
+        for extra in (path.with_suffix(".sample"), path.with_name(path.name + ".bgi")):
+            extra.unlink(missing_ok=True)
+        content, rng = path.read_bytes(), np.random.default_rng(0)
+        refused = 0
+        for k in range(60):
+            data = bytearray(content)
+            if k % 3:
+                for at in rng.integers(0, min(len(data), 600) if k % 2 else len(data), 2).tolist():
+                    data[at] = int(rng.integers(0, 256))
+            else:
+                data = data[: int(rng.integers(0, len(data)))]
+            path.write_bytes(data)
+            try:
+                source = self.open(path)
+                source.read(0, len(source.variants))
+            except BrainlocusError:
+                refused += 1
+        assert refused >= 20
 
 
 class GenotypeWriterContract(GenotypeSourceContract):

@@ -9,11 +9,11 @@ import pytest
 from brainlocus.core import AlignmentError, FormatError, ProbabilitySource
 from brainlocus.io import BgenWriter, open_bgen
 from brainlocus.io.bgenindex import index_of
-from tests.contracts.genotype_contract import GenotypeWriterContract, example
+from tests.contracts.genotype_contract import DamageContract, GenotypeWriterContract, example
 from tests.reference.genotypes import naive_bgen
 
 
-class TestBgen(GenotypeWriterContract):
+class TestBgen(DamageContract, GenotypeWriterContract):
     writer = BgenWriter
     suffix = ".bgen"
     holds_dosages = True

@@ -10,7 +10,7 @@ import pytest
 
 from brainlocus.core import FormatError
 from brainlocus.io import open_genotypes, open_vcf
-from tests.contracts.genotype_contract import GenotypeSourceContract, example
+from tests.contracts.genotype_contract import DamageContract, GenotypeSourceContract, example
 
 pytest.importorskip("cyvcf2", reason="needs the extra genotypes (cyvcf2)")
 
@@ -43,7 +43,7 @@ def bgzf(data, size=700):
     return out
 
 
-class TestVcf(GenotypeSourceContract):
+class TestVcf(DamageContract, GenotypeSourceContract):
     suffix = ".vcf"
     holds_sex = False
     bad_magic = "expected a VCF header"

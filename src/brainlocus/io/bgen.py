@@ -57,6 +57,8 @@ from brainlocus.io.plinktext import Pedigree
 __all__ = ["BgenSource", "BgenWriter", "open_bgen", "sample_of"]
 
 _NOTHING = np.empty(0, dtype=np.float32)
+_HEAD_BYTES, _MOST_BYTES = 10, 9
+"""Of the genotypes of a variant: before them, and of one diploid with probabilities of 32 bits."""
 _CHUNK = 1 << 16
 """Variants that become arrays together when a file is opened: as Python objects they take ten times the memory."""
 
@@ -121,6 +123,11 @@ class BgenSource:
             expected, body = struct.unpack("<I", data[4:8])[0], data[8:]
         if self.header.compression == 0:
             return body
+        if expected > _HEAD_BYTES + _MOST_BYTES * self.header.n_samples:  # before it claims memory
+            raise FormatError(
+                f"{self._where(row)}: found {expected} bytes of genotypes, more than {self.header.n_samples} haploids "
+                "and diploids can take. The file is damaged, or the variant has more copies: leave it out (--exclude)."
+            )
         try:
             found = inflate(body, expected)
         except Exception as error:
@@ -148,9 +155,12 @@ class BgenSource:
 
 def _inflater(header: BgenHeader) -> Callable[[bytes, int], bytes]:
     if header.compression == 2:
-        decompressor = import_extra("zstandard", extra="genotypes").ZstdDecompressor()
+        zstandard = import_extra("zstandard", extra="genotypes")
+        decompressor = zstandard.ZstdDecompressor()
 
         def unzstd(data: bytes, size: int) -> bytes:
+            if zstandard.frame_content_size(data) > size:
+                return b""
             found: bytes = decompressor.decompress(data, max_output_size=size)
             return found
 

@@ -125,9 +125,10 @@ class BlockReader:
                 f"{self._path}: expected BGZF (written by bgzip), found plain gzip, which has no place to begin "
                 f"in the middle. Compress it again: gunzip -c {self._path.name} | bgzip > new.vcf.gz"
             )
-        body = self._stream.read(size - 11 - len(extra))
-        if len(body) != size - 11 - len(extra):
-            raise self._damaged(at, "the file is truncated")
+        wanted = size - 11 - len(extra)
+        body = self._stream.read(max(wanted, 0))
+        if len(body) != wanted or wanted < 8:
+            raise self._damaged(at, "the file is truncated or damaged")
         try:
             data = zlib.decompress(body[:-8], wbits=-15)
         except zlib.error as error:
@@ -145,7 +146,7 @@ def _member_size(extra: bytes) -> int | None:
     at = 0
     while at + 4 <= len(extra):
         length = struct.unpack_from("<H", extra, at + 2)[0]
-        if extra[at : at + 2] == b"BC" and length == 2:
+        if extra[at : at + 2] == b"BC" and length == 2 and at + 6 <= len(extra):
             found: int = struct.unpack_from("<H", extra, at + 4)[0]
             return found
         at += 4 + length

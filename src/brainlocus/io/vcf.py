@@ -19,6 +19,7 @@ import re
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,15 +90,16 @@ class VcfSource:
             piece.write(self.header)
             piece.write(body)
             piece.flush()
-            opened = cyvcf2.VCF(piece.name)
             try:
-                yield from opened
+                with closing(cyvcf2.VCF(piece.name)) as opened:
+                    yield from opened
             except Exception as error:
-                if type(error) is not Exception:
+                if type(error) not in (Exception, OSError):  # what cyvcf2 raises
                     raise
-                raise FormatError(f"{self.path}: htslib cannot read records {first + 1} to {last}: {error}.") from error
-            finally:
-                opened.close()
+                why = str(error).replace(piece.name, "its records")
+                raise FormatError(
+                    f"{self.path}: htslib cannot read records {first + 1} to {last}: {why}. The file is damaged."
+                ) from error
 
     def _decode(self, site: Any, row: int, dosage: Float32[np.ndarray, " samples"]) -> None:
         allele = int(self.allele[row])
