@@ -17,6 +17,7 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
+from brainlocus.io.segments import read_array_quality, read_regions, read_segments
 from brainlocus.io.tables import (
     arrow_column,
     check_table_name,
@@ -57,6 +58,7 @@ __all__ = [
     "open_pgen",
     "open_vcf",
     "partial_name",
+    "read_array_quality",
     "read_arrow",
     "read_fam",
     "read_grm",
@@ -64,7 +66,9 @@ __all__ = [
     "read_mask",
     "read_parcellation",
     "read_psam",
+    "read_regions",
     "read_results",
+    "read_segments",
     "read_table",
     "read_volume",
     "replace_path",
