@@ -32,18 +32,17 @@ from brainlocus.genetics.gwas import (
     scan_shard,
     shard_bounds,
 )
-from brainlocus.io import open_genotypes, read_results, write_results
+from brainlocus.io import OpenedGenotypes, read_results, write_results
 from brainlocus.numerics.design import covariate_design
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
+from brainlocus.pipeline.filters import ChosenGenotypes, GenotypeFile, GenotypeInput, choose_genotypes, choose_people
 from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
 from brainlocus.pipeline.genomes import (
     TraitInputs,
-    keep_people,
     keep_variants,
     read_list,
     read_traits,
     require_memory,
-    source_counts,
     table_bytes,
 )
 from brainlocus.pipeline.ridge import Loco, RidgeInputs, fit_loco, read_loco, ridge_estimate, ridge_variants
@@ -62,10 +61,9 @@ from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 __all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
 
 
-class GwasRunConfig(StepConfig):
+class GwasRunConfig(GenotypeInput):
     """Settings of ``gwas run``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     traits: Annotated[InputPath, Positional()] = Field(description="Table of traits (.tsv, .csv, .parquet, .fam)")
     columns: CommaList = Field((), description="Traits: names or patterns (C32_*); all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
@@ -81,8 +79,6 @@ class GwasRunConfig(StepConfig):
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p of a hit; 1 keeps every test")
     min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele among a trait's people")
     full: bool = Field(False, description="Keep every test, in full/")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     condition: CommaPaths = Field(
         (), description="Lists of variants whose dosages become covariates: what else there is beside them"
     )
@@ -103,7 +99,6 @@ class GwasRunConfig(StepConfig):
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
 
 class GwasReplicateConfig(StepConfig):
@@ -122,8 +117,7 @@ _BYTES_PER_HIT = 500
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    genotypes: Path
-    genome_build: str
+    genotypes: GenotypeFile
     unit: Path
     number: int
     """Of the plan."""
@@ -135,27 +129,21 @@ class _Task:
 
 
 @lru_cache(maxsize=2)
-def _open(genotypes: Path, genome_build: str, unit: Path, stamp: int) -> tuple[ScanUnit, GenotypeSource]:  # noqa: ARG001
+def _open(genotypes: GenotypeFile, unit: Path, stamp: int) -> tuple[ScanUnit, GenotypeSource]:  # noqa: ARG001
     with unit.open("rb") as stream:
         prepared: ScanUnit = pickle.load(stream)  # our own file, written by this run
-    source = _source(genotypes, genome_build, _stamp(genotypes))
-    return prepared, source
+    return prepared, _source(genotypes, genotypes.stamp)
 
 
 @lru_cache(maxsize=1)
-def _source(genotypes: Path, genome_build: str, stamp: int) -> GenotypeSource:  # noqa: ARG001
+def _source(genotypes: GenotypeFile, stamp: int) -> OpenedGenotypes:  # noqa: ARG001
     """Return the genotypes, opened once in a process."""
-    return open_genotypes(genotypes, genome_build=genome_build)
-
-
-def _stamp(path: Path) -> int:
-    """Return the time of the last change; 0 when there is no file, which opening it explains."""
-    return path.stat().st_mtime_ns if path.exists() else 0
+    return genotypes.open()
 
 
 def _scan(task: _Task, path: Path) -> None:
     """Scan one shard into a file, and every test into another."""
-    unit, source = _open(task.genotypes, task.genome_build, task.unit, task.unit.stat().st_mtime_ns)
+    unit, source = _open(task.genotypes, task.unit, task.unit.stat().st_mtime_ns)
     calls = unit.genotypes(source)
     shard = scan_shard(unit.plan, calls, task.start, task.stop, rows=unit.scan_rows, memory_bytes=task.memory_bytes)
     shard = unit.with_frequencies(shard, source)
@@ -199,10 +187,10 @@ def _prepare(
 
 
 def _plans(
-    config: GwasRunConfig, source: GenotypeSource, rows: Int[np.ndarray, " variants"], out: Path, context: Context
+    config: GwasRunConfig, asked: ChosenGenotypes, rows: Int[np.ndarray, " variants"], out: Path, context: Context
 ) -> tuple[UnitPlans, dict[str, Any]]:
     """Return the plans of the scan with their variants, and counts of what led to them."""
-    people, traits = keep_people(source.samples, config.keep), _inputs(config)
+    source, people, traits = asked.source, asked.samples, _inputs(config)
     counts: dict[str, Any] = {}
     loco, conditioned = None, None
     if config.method == "ridge" or config.condition:
@@ -226,7 +214,7 @@ def _whole_genome(
     if config.loco is not None:
         return read_loco(config.loco, traits.names), {"predictions_of": str(config.loco)}
     if config.ridge_genotypes is not None:
-        source = open_genotypes(config.ridge_genotypes, genome_build=config.genome_build)
+        source = GenotypeFile(config.ridge_genotypes, config.genome_build, config.bgen_reference, None).open()
     people = plan.samples.take(source.samples.indices_of(plan.samples) >= 0)
     if not len(people):
         raise SchemaError(f"{config.ridge_genotypes}: none of the {len(plan.samples)} people analysed is in it.")
@@ -270,12 +258,13 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
 
 
 def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
-    source = _source(config.genotypes, config.genome_build, _stamp(config.genotypes))
+    file = config.file
+    asked = choose_genotypes(config, _source(file, file.stamp))
+    source = asked.source
     placed = source.variants.chromosome != "0"
-    listed = keep_variants(source.variants, config.variants)
-    rows = np.flatnonzero(listed & placed)
-    planned, about = _plans(config, source, rows, out, context)
-    about["variants_unplaced"] = int((listed & ~placed).sum())
+    rows = np.flatnonzero(asked.variants & placed)
+    planned, about = _plans(config, asked, rows, out, context)
+    about["variants_unplaced"] = int((asked.variants & ~placed).sum())
     plans = [unit.plan for unit in planned.units]
     chosen = source.variants.take(rows)
     # Half of a worker's share is for its blocks, the rest for what it keeps of them.
@@ -298,7 +287,7 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     _open.cache_clear()
     _source.cache_clear()
     _write(result, plans[0], out)
-    return _report(result, plans, {**source_counts(source), **about}, rows.size, planned.notes)
+    return _report(result, plans, {**asked.counts, **about}, rows.size, planned.notes)
 
 
 def _tasks(config: GwasRunConfig, units: Sequence[ScanUnit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
@@ -311,9 +300,7 @@ def _tasks(config: GwasRunConfig, units: Sequence[ScanUnit], shards: Path, memor
         for start, stop in shard_bounds(unit.source_rows.size, config.shard_size):
             name = f"shard-{number:03d}-{start:09d}"
             full = shards / f"{name}.parquet" if config.full else None
-            tasks[f"{name}.npz"] = _Task(
-                config.genotypes, config.genome_build, path, number, start, stop, memory_bytes, full
-            )
+            tasks[f"{name}.npz"] = _Task(config.file, path, number, start, stop, memory_bytes, full)
     return tasks
 
 
@@ -382,8 +369,8 @@ def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> 
 
 
 def _estimate(config: GwasRunConfig, memory_bytes: int) -> Estimate:
-    source = open_genotypes(config.genotypes)
-    plan = _prepare(config, keep_people(source.samples, config.keep), _inputs(config))
+    source = config.file.open()
+    plan = _prepare(config, choose_people(config, source.samples), _inputs(config))
     n, m, k = len(plan.samples), len(source.variants), len(plan.method.names) + 16
     needed = _fixed_bytes(plan, m) + 2 * scan_peak_bytes(plan, 4096)
     seconds = 2e-11 * n * m * k + 1e-9 * n * m + 2.0
