@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int8, Shaped
+from jaxtyping import Float, Int, Int8, Shaped
 
 __all__ = ["BlockResult", "CallBlock", "Missing", "ScanDesign", "ScanSettings", "Tallies"]
 
@@ -41,7 +41,7 @@ class CallBlock:
 
     start: int
     """Row of the first variant in the scanned source."""
-    counts: Float32[np.ndarray, "variants samples"]
+    counts: Float[np.ndarray, "variants samples"]
     """Copies of the rarer allele; a missing call holds the mean of the observed ones."""
     sign: Float[np.ndarray, " variants"]
     """-1 where the effect allele is the common one, so that counts are 2 minus its dosage; else 1."""
@@ -58,14 +58,14 @@ class CallBlock:
     @property
     def mean(self) -> Float[np.ndarray, " variants"]:
         """Mean count among the people with a call; 0 without any."""
-        return self.total / np.maximum(self.n_called, 1)
+        return np.asarray(self.total / np.maximum(self.n_called, 1))
 
     @property
     def effect_allele_frequency(self) -> Float[np.ndarray, " variants"]:
         """Among the people with a call; NaN without any."""
         with np.errstate(invalid="ignore", divide="ignore"):
             rarer = self.total / (2.0 * self.n_called)
-        return np.where(self.sign < 0, 1.0 - rarer, rarer)
+        return np.asarray(np.where(self.sign < 0, 1.0 - rarer, rarer))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +91,11 @@ class BlockResult:
     a method adds to them."""
     status: Int8[np.ndarray, " variants"]
     """0 when at least one trait has an estimate, else index into `linear.STATUS`."""
-    full: dict[str, Shaped[np.ndarray, " variants"]]
-    """Columns of the store of every test, as ``t:TRAIT`` or ``n:GROUP``; empty unless `ScanSettings.full`."""
+    full_traits: dict[str, Shaped[np.ndarray, "variants traits"]]
+    """For the store of every test, one value per variant and trait (t, or beta and standard_error, ...); empty unless
+    `ScanSettings.full`."""
+    full_groups: dict[str, Shaped[np.ndarray, "variants groups"]]
+    """The same per variant and group of traits with the same people (n, effect_allele_frequency, ...)."""
 
 
 @runtime_checkable
@@ -119,11 +122,18 @@ class ScanDesign(Protocol):
     def dropped(self) -> tuple[str, ...]:
         """Covariates that were constant or combinations of others."""
 
+    @property
+    def patterns(self) -> int:
+        """Different sets of people among the traits."""
+
     def peak_bytes(self, block_size: int, settings: ScanSettings) -> int:
         """Return an upper estimate of the bytes that `scan_block` takes besides the block itself."""
 
     def full_index(self) -> dict[str, dict[str, object]]:
-        """Return, by trait, what `full` columns mean: the group of each trait and constants; goes to JSON."""
+        """Return, by trait, what makes results of the stored numbers, for JSON.
+
+        ``group`` is the trait's column of `full_groups`, ``n`` its people; a method adds what it needs.
+        """
 
     def scan_block(self, block: CallBlock, settings: ScanSettings, tallies: Tallies) -> BlockResult:
         """Test every trait on every variant of the block and add the tests to `tallies`."""
