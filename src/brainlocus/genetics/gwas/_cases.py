@@ -15,7 +15,7 @@ from brainlocus.genetics.gwas.saddlepoint import MIN_Z, two_tails
 
 __all__ = [
     "BETA", "COLUMNS", "COPIES_CASES", "COPIES_CONTROLS", "ERROR", "METHOD", "N_CASES", "N_CONTROLS", "SCORE_Z",
-    "STATUS", "TAILS", "Z", "fit_tests", "sum_missing",
+    "STATUS", "TAILS", "Z", "fit_tests",
 ]  # fmt: skip
 
 SCORE_Z, BETA, ERROR, Z, METHOD, STATUS, N_CASES, N_CONTROLS, COPIES_CASES, COPIES_CONTROLS = range(10)
@@ -35,19 +35,6 @@ _EMPTY_CELL = 1e-6
 """Copies of an allele among cases or controls below which there are none (dosages carry rounding)."""
 _MIN_VARIANCE = 1e-8
 """Share of a dosage's weighted variance that the covariates must leave."""
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def sum_missing(rows, start, people, right):  # noqa: ANN001, ANN202
-    """Return, for each listed variant, the sum of the rows of `right` over the people without a call."""
-    sums = np.zeros((rows.size, right.shape[1]))
-    for a in range(rows.size):
-        for b in range(start[rows[a]], start[rows[a] + 1]):
-            i = people[b]
-            for k in range(right.shape[1]):
-                sums[a, k] += right[i, k]
-    return sums
 
 
 @njit(cache=True, nogil=True)

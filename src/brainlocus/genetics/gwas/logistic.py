@@ -44,9 +44,11 @@ from brainlocus.core.errors import AlignmentError
 from brainlocus.genetics.gwas import _cases, _kernels
 from brainlocus.genetics.gwas._newton import CONVERGED, evaluate, maximise
 from brainlocus.genetics.gwas.firth import MAX_ITERATIONS, MAX_STEP
-from brainlocus.genetics.gwas.linear import MIN_MEAN_CALL_RATE, STATUS
+from brainlocus.genetics.gwas.linear import STATUS
+from brainlocus.genetics.gwas.linear_scan import MIN_MEAN_CALL_RATE
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanSettings, Tallies
 from brainlocus.genetics.gwas.saddlepoint import neg_log10_of_tails
+from brainlocus.genetics.gwas.tallies import tally_t
 from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.projection import covariate_basis
 from brainlocus.numerics.tails import neg_log10_p_from_z
@@ -160,6 +162,11 @@ class LogisticDesign:
         """Covariates that were constant or combinations of others for some trait."""
         return tuple(sorted({name for group in self.groups for name in group.dropped}))
 
+    @property
+    def patterns(self) -> int:
+        """Different sets of people among the traits."""
+        return len(self.groups)
+
     def peak_bytes(self, block_size: int, settings: ScanSettings) -> int:
         """Return an upper estimate of the bytes that `scan_block` takes besides the block itself."""
         columns = self._chunk_columns()
@@ -171,7 +178,7 @@ class LogisticDesign:
         return products + kept + (3 * rank + 24) * 8 * n
 
     def full_index(self) -> dict[str, dict[str, object]]:
-        """Return, by trait, the group whose columns hold n and frequency, and people by status."""
+        """Return group, n, cases and controls of every trait."""
         index: dict[str, dict[str, object]] = {}
         for g, group in enumerate(self.groups):
             for k in range(group.columns.start, group.columns.stop):
@@ -195,7 +202,7 @@ class LogisticDesign:
             )
         squares = block.counts * block.counts
         parts = [_scan_group(self, group, block, squares, settings) for group in self.groups]
-        _add(tallies, parts, self.groups)
+        _add(tallies, parts)
         return _assemble(self, block, settings, parts)
 
     def _chunk_columns(self) -> int:
@@ -391,7 +398,6 @@ class _GroupBlock:
     """Signed root of each test's chi-square; NaN without an estimate."""
     beta: Float[np.ndarray, "variants traits"]
     standard_error: Float[np.ndarray, "variants traits"]
-    method: Int8[np.ndarray, "variants traits"]
     n: Int[np.ndarray, " variants"]
     effect_allele_frequency: Float[np.ndarray, " variants"]
     status: Int8[np.ndarray, " variants"]
@@ -409,7 +415,7 @@ def _scan_group(
     squares: Float32[np.ndarray, "variants samples"],
     settings: ScanSettings,
 ) -> _GroupBlock:
-    n, total, centred, mean = _calls(group, block, squares, design.n_samples)
+    n, total, centred, mean = _calls(group, block, design.n_samples)
     score, variance, weighted = _screen(group, block, squares, mean, design)
     copies = np.minimum(total, 2.0 * n - total)
     rules: list[Shaped[np.ndarray, " variants"]] = [
@@ -438,8 +444,6 @@ def _scan_group(
     z, beta = block.sign[:, None] * z, block.sign[:, None] * beta
     z[rows, columns], beta[rows, columns] = tests[:, _cases.Z], tests[:, _cases.BETA]
     error[rows, columns] = tests[:, _cases.ERROR]
-    method = np.zeros(z.shape, dtype=np.int8)
-    method[rows, columns] = tests[:, _cases.METHOD]
     collinear = np.zeros(z.shape, dtype=bool)
     collinear[rows, columns] = tests[:, _cases.STATUS] == _cases.COLLINEAR
     status[(status == 0) & collinear.all(axis=1)] = STATUS.index("collinear")
@@ -447,12 +451,12 @@ def _scan_group(
         frequency = total / (2.0 * n)
     frequency = np.where(block.sign < 0, 1.0 - frequency, frequency)
     return _GroupBlock(
-        z, beta, error, method, np.rint(n).astype(np.int64), frequency, status, rows, columns, tests, p
+        z, beta, error, np.rint(n).astype(np.int64), frequency, status, rows, columns, tests, p
     )  # fmt: skip
 
 
 def _calls(
-    group: CaseGroup, block: CallBlock, squares: Float32[np.ndarray, "variants samples"], n_samples: int
+    group: CaseGroup, block: CallBlock, n_samples: int
 ) -> tuple[
     Float[np.ndarray, " variants"],
     Float[np.ndarray, " variants"],
@@ -460,19 +464,19 @@ def _calls(
     Float[np.ndarray, " variants"],
 ]:
     """Return calls, copies, sum of squares about the mean, and mean count among the group's people."""
-    if group.people.size == n_samples:
-        n, total, square_sum = block.n_called.astype(np.float64), block.total, block.squares
-    else:
-        inside = np.zeros((n_samples, 1), dtype=np.float32)
-        inside[group.people] = 1.0
-        n = np.full(block.counts.shape[0], float(group.people.size))
-        total = np.asarray((block.counts @ inside)[:, 0], dtype=np.float64)
-        square_sum = np.asarray((squares @ inside)[:, 0], dtype=np.float64)
-        rows = np.flatnonzero(np.diff(block.missing_start) > 0)
-        absent = _cases.sum_missing(rows, block.missing_start, block.missing_people, inside)[:, 0]
-        n[rows] -= absent
-        total[rows] -= absent * block.mean[rows]
-        square_sum[rows] -= absent * block.mean[rows] ** 2
+    n, total, square_sum = block.n_called.astype(np.float64), block.total, block.squares
+    if group.people.size < n_samples:
+        inside = np.zeros(n_samples, dtype=bool)
+        inside[group.people] = True
+        absent = 2 * group.people.size >= n_samples
+        listed = np.flatnonzero(~inside) if absent else group.people
+        inside = ~inside if absent else inside
+        nothing = np.empty((block.counts.shape[0], 0), dtype=block.counts.dtype)
+        sums = _kernels.sum_listed(block.counts, block.missing_start, block.missing_people, listed, inside, nothing)
+        called = listed.size - sums[:, 2]
+        n, total, square_sum = (
+            (n - called, total - sums[:, 0], square_sum - sums[:, 1]) if absent else (called, sums[:, 0], sums[:, 1])
+        )
     mean = total / np.maximum(n, 1.0)
     return n, total, square_sum - n * mean**2, mean
 
@@ -493,7 +497,7 @@ def _screen(
     weighted = np.empty((n_variants, n_traits))
     part = design.n_samples != group.people.size
     rows = np.flatnonzero(np.diff(block.missing_start) > 0) if part else np.empty(0, dtype=np.int64)
-    shift = (mean - block.mean)[rows, None]
+    shift, everyone = (mean - block.mean)[rows, None], np.ones(design.n_samples)
     step = max(1, design._chunk_columns() // (rank + 2))
     for first in range(0, n_traits, step):
         stop = min(first + step, n_traits)
@@ -502,7 +506,7 @@ def _screen(
         product = np.asarray(block.counts @ linear, dtype=np.float64)
         square = np.asarray(squares @ weights, dtype=np.float64)
         if rows.size:
-            absent = _cases.sum_missing(rows, block.missing_start, block.missing_people, right)
+            absent = _kernels.sum_missing(rows, block.missing_start, block.missing_people, right, everyone)
             product[rows] += shift * absent[:, : linear.shape[1]]
             square[rows] += (mean[rows, None] ** 2 - block.mean[rows, None] ** 2) * absent[:, linear.shape[1] :]
         product = product.reshape(n_variants, stop - first, rank + 1)
@@ -561,9 +565,11 @@ def _test(
     return tests, p
 
 
-def _add(tallies: Tallies, parts: Sequence[_GroupBlock], groups: Sequence[CaseGroup]) -> None:
-    """Count every test in the histograms."""
-    raise NotImplementedError
+def _add(tallies: Tallies, parts: Sequence[_GroupBlock]) -> None:
+    """Count every test in the histograms: z is t with so many degrees of freedom that they make no difference."""
+    z = np.concatenate([part.z for part in parts], axis=1)
+    many = np.full((z.shape[0], 1), 1e12)
+    tally_t(z, many, many, np.zeros(z.shape[1], dtype=np.int64), tallies)
 
 
 def _assemble(
@@ -582,7 +588,8 @@ def _assemble(
         hit_trait=trait[order],
         hit_values={name: column[order] for name, column in values.items()},
         status=np.where(ok, 0, parts[0].status).astype(np.int8),
-        full=_full(design, parts) if settings.full else {},
+        full_traits=_full_traits(parts) if settings.full else {},
+        full_groups=_full_groups(parts) if settings.full else {},
     )
 
 
@@ -617,13 +624,18 @@ def _hits(
     return rows.astype(np.int64), part.columns[kept].astype(np.int64) + group.columns.start, table
 
 
-def _full(design: LogisticDesign, parts: Sequence[_GroupBlock]) -> dict[str, Shaped[np.ndarray, " variants"]]:
-    columns: dict[str, Shaped[np.ndarray, " variants"]] = {}
-    for g, (part, group) in enumerate(zip(parts, design.groups, strict=True)):
-        columns[f"n:{g}"], columns[f"effect_allele_frequency:{g}"] = part.n, part.effect_allele_frequency
-        for k, name in enumerate(design.names[group.columns]):
-            columns[f"z:{name}"] = part.z[:, k].astype(np.float32)
-            columns[f"beta:{name}"] = part.beta[:, k].astype(np.float32)
-            columns[f"standard_error:{name}"] = part.standard_error[:, k].astype(np.float32)
-            columns[f"method:{name}"] = part.method[:, k]
-    return columns
+def _full_traits(parts: Sequence[_GroupBlock]) -> dict[str, Shaped[np.ndarray, "variants traits"]]:
+    p = [neg_log10_p_from_z(part.z) for part in parts]
+    columns = {
+        "beta": [part.beta for part in parts],
+        "standard_error": [part.standard_error for part in parts],
+        "neg_log10_p": p,
+    }
+    return {name: np.concatenate(values, axis=1).astype(np.float32) for name, values in columns.items()}
+
+
+def _full_groups(parts: Sequence[_GroupBlock]) -> dict[str, Shaped[np.ndarray, "variants groups"]]:
+    return {
+        "n": np.stack([part.n for part in parts], axis=1),
+        "effect_allele_frequency": np.stack([part.effect_allele_frequency for part in parts], axis=1),
+    }
