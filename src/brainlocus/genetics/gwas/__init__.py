@@ -1,9 +1,12 @@
 """Genome-wide association: genotypes x phenotypes -> results, thousands of traits at once."""
 
+from brainlocus.genetics.gwas.firth import FirthFit, fit_firth
 from brainlocus.genetics.gwas.linear import STATUS, LinearDesign, TraitGroup, prepare_linear
 from brainlocus.genetics.gwas.linear_scan import LinearMethod, LinearScan, scan_linear
+from brainlocus.genetics.gwas.logistic import LogisticDesign, LogisticSettings, prepare_logistic
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.replicate import join_replication
+from brainlocus.genetics.gwas.saddlepoint import saddlepoint_neg_log10_p
 from brainlocus.genetics.gwas.scan import (
     FullScan,
     ScanPlan,
@@ -25,10 +28,13 @@ __all__ = [
     "STATUS",
     "BlockResult",
     "CallBlock",
+    "FirthFit",
     "FullScan",
     "LinearDesign",
     "LinearMethod",
     "LinearScan",
+    "LogisticDesign",
+    "LogisticSettings",
     "ScanDesign",
     "ScanPlan",
     "ScanResult",
@@ -37,12 +43,15 @@ __all__ = [
     "Tallies",
     "TraitGroup",
     "expand_full",
+    "fit_firth",
     "full_results",
     "join_replication",
     "lambda_gc",
     "merge_shards",
     "prepare_linear",
+    "prepare_logistic",
     "prepare_scan",
+    "saddlepoint_neg_log10_p",
     "scan",
     "scan_linear",
     "scan_peak_bytes",

@@ -5,6 +5,7 @@ interrupted run is taken up where it stopped.
 """
 
 import pickle
+from collections import Counter
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from brainlocus.core import GenotypeSource, ResultTable, SchemaError, select_gen
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
+    LogisticDesign,
+    LogisticSettings,
     ScanPlan,
     ScanResult,
     ScanSettings,
@@ -53,7 +56,16 @@ class GwasRunConfig(StepConfig):
     columns: CommaList = Field((), description="Traits: names or patterns (C32_*); all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
-    method: Literal["linear"] = Field("linear", description="Regression")
+    method: Literal["linear", "logistic"] = Field(
+        "linear", description="Regression; logistic is for cases and controls (0/1 or 1/2)"
+    )
+    correction: Literal["firth-fallback", "firth", "firth-approx", "spa", "none"] = Field(
+        "firth-fallback", description="Logistic: what is done where cases or alleles are few"
+    )
+    test: Literal["lrt", "wald"] = Field("lrt", description="Logistic: likelihood ratio, or Wald as PLINK prints it")
+    screen: float = Field(
+        0.05, gt=0, le=1, description="Logistic: largest p of the score test from which a variant is fitted"
+    )
     missing: Literal["auto", "exact", "mean"] = Field(
         "auto", description="Missing calls: left out (exact), or imputed (mean); auto is mean from a call rate of 97 %"
     )
@@ -150,6 +162,8 @@ def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
             formula=traits.formula,
             names=traits.names,
             settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full),
+            method=config.method,
+            logistic=LogisticSettings(config.correction, config.test, config.screen),
         )
     except ValueError as error:
         raise SchemaError(str(error)) from error
@@ -248,9 +262,31 @@ def _report(result: ScanResult, plans: list[ScanPlan], source: GenotypeSource, n
         f"{counts['tests']:,} tests, {len(result.hits):,} hits at p <= {plan.settings.hits:g}; "
         f"median lambda {middle:.3f}",
     ]
+    for design in (each.method for each in plans[:1]):
+        if isinstance(design, LogisticDesign):
+            more, lines = _about_cases(result, design)
+            counts |= more
+            summary += lines
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")
     return StepResult(counts, n_failed=len(skipped), summary=tuple(summary))
+
+
+def _about_cases(result: ScanResult, design: LogisticDesign) -> tuple[dict[str, Any], list[str]]:
+    """Return coding of the traits and methods of the hits, for the manifest and in words."""
+    lines = []
+    for coding in ("0/1", "1/2"):
+        names = [name for name, code in design.coding.items() if code == coding]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        if names:
+            lines.append(f"Controls {coding[0]}, cases {coding[2]}: {shown}")
+    methods = dict(sorted(Counter(result.hits["method"].tolist()).items()))
+    failed = int((result.hits["status"] != "ok").sum())
+    if methods:
+        lines.append("Hits by test: " + ", ".join(f"{name} {count:,}" for name, count in methods.items()))
+    if failed:
+        lines.append(f"{failed:,} variants with a score p that small have no estimate (see status in hits)")
+    return {"coding": dict(design.coding), "hits_by_method": methods, "hits_without_estimate": failed}, lines
 
 
 def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> StepResult:  # noqa: ARG001
