@@ -4,6 +4,7 @@ from brainlocus.genetics.gwas.firth import FirthFit, fit_firth
 from brainlocus.genetics.gwas.linear import STATUS, LinearDesign, TraitGroup, prepare_linear
 from brainlocus.genetics.gwas.linear_scan import LinearMethod, LinearScan, scan_linear
 from brainlocus.genetics.gwas.logistic import LogisticDesign, LogisticSettings, prepare_logistic
+from brainlocus.genetics.gwas.logistic_scan import LogisticMethod
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.replicate import join_replication
 from brainlocus.genetics.gwas.saddlepoint import saddlepoint_neg_log10_p
@@ -34,6 +35,7 @@ __all__ = [
     "LinearMethod",
     "LinearScan",
     "LogisticDesign",
+    "LogisticMethod",
     "LogisticSettings",
     "ScanDesign",
     "ScanPlan",

@@ -9,7 +9,7 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from brainlocus.genetics.gwas._newton import CONVERGED, evaluate, maximise, solve_lower, solve_upper
+from brainlocus.genetics.gwas._newton import CONVERGED, cholesky, evaluate, maximise, solve_lower, solve_upper
 from brainlocus.genetics.gwas.firth import firth_test
 from brainlocus.genetics.gwas.saddlepoint import MIN_Z, two_tails
 
@@ -237,7 +237,7 @@ def fit_tests(  # noqa: ANN202
             matrix, y_, known, offset_ = _take_called(x, y, known, offset, full[c], called, n - absent)
             gamma = gamma.copy()
             null = np.ascontiguousarray(matrix[:c])
-            status, likelihood, lower = maximise(
+            status, likelihood, _ = maximise(
                 null, y_, offset_, gamma, c, False, PLAIN_ITERATIONS, np.inf, np.zeros((0, 0))
             )
             if status != CONVERGED:
@@ -245,6 +245,8 @@ def fit_tests(  # noqa: ANN202
                 continue
             mu_, w = np.empty(y_.size), np.empty(y_.size)
             evaluate(np.dot(gamma, null) + offset_, y_, mu_, w)
+            lower = np.empty((c, c))
+            cholesky(np.dot(null * w, null.T), lower)
             score, variance, v = _score(null, matrix[c], y_, mu_, lower)
             if not variance > 0.0:
                 out[STATUS] = COLLINEAR

@@ -19,7 +19,16 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-__all__ = ["CONVERGED", "NOT_CONVERGED", "cholesky", "evaluate", "exp_negative", "maximise", "solve_lower", "solve_upper"]
+__all__ = [
+    "CONVERGED",
+    "NOT_CONVERGED",
+    "cholesky",
+    "evaluate",
+    "exp_negative",
+    "maximise",
+    "solve_lower",
+    "solve_upper",
+]
 
 CONVERGED, NOT_CONVERGED = 0, 1
 

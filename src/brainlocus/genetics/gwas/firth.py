@@ -2,7 +2,7 @@ r"""Firth logistic regression: a penalty that keeps estimates finite and nearly 
 
 The penalised likelihood adds half the log-determinant of the information, Jeffreys' prior::
 
-    l*(b) = l(b) + ln det I(b) / 2        U*_r = sum_i (y_i - mu_i + h_i (1/2 - mu_i)) x_ir        h_i = w_i x_i' I^-1 x_i
+    l*(b) = l(b) + ln det I(b) / 2      U*_r = sum_i (y_i - mu_i + h_i (1/2 - mu_i)) x_ir      h_i = w_i x_i' I^-1 x_i
 
 The test of one coefficient is the penalised likelihood ratio ``2 (l*(b) - l*(b with 0))``, the penalty of both from the
 whole matrix. Its approximate form leaves the covariates at their effects in the penalised model without the variant,

@@ -28,7 +28,8 @@ from brainlocus.core.variants import VariantTable
 from brainlocus.genetics.gwas.calls import calls_buffer, read_calls
 from brainlocus.genetics.gwas.linear import STATUS, prepare_linear
 from brainlocus.genetics.gwas.linear_scan import LinearMethod
-from brainlocus.genetics.gwas.logistic import LogisticDesign, LogisticSettings, prepare_logistic
+from brainlocus.genetics.gwas.logistic import LogisticSettings, prepare_logistic
+from brainlocus.genetics.gwas.logistic_scan import LogisticMethod
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.tallies import empty_tallies, lambda_gc
 from brainlocus.numerics.design import covariate_design
@@ -195,8 +196,10 @@ def prepare_scan(
     counts["analysed"] = len(people)
     design: ScanDesign
     if method == "logistic":
-        design = prepare_logistic(
-            values, matrix, names=wanted, covariate_names=covariate_names, offset=known, settings=logistic
+        design = LogisticMethod(
+            prepare_logistic(
+                values, matrix, names=wanted, covariate_names=covariate_names, offset=known, settings=logistic
+            )
         )
     else:
         values = values if known is None else values - known
@@ -290,7 +293,8 @@ def merge_shards(
     table: dict[str, Shaped[np.ndarray, " hits"]] = {"trait": text_array(names)[columns[order]]}
     table |= _place_columns(variants.take(rows[order]))
     table |= {
-        name: text_array(column[order]) if column.dtype.kind == "U" else column[order] for name, column in values.items()
+        name: text_array(column[order]) if column.dtype.kind == "U" else column[order]
+        for name, column in values.items()
     }
     return ScanResult(
         hits=ResultTable(table),
@@ -534,7 +538,7 @@ def _status_columns(
     plans: list[ScanPlan], names: Sequence[str], n: dict[str, int]
 ) -> dict[str, Int[np.ndarray, " traits"]]:
     """Return cases and controls of each trait; nothing unless the traits are binary."""
-    designs = [plan.method for plan in plans if isinstance(plan.method, LogisticDesign)]
+    designs = [plan.method.design for plan in plans if isinstance(plan.method, LogisticMethod)]
     if not designs:
         return {}
     cases: dict[str, int] = {}

@@ -20,6 +20,7 @@ from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
     LogisticDesign,
+    LogisticMethod,
     LogisticSettings,
     ScanPlan,
     ScanResult,
@@ -262,11 +263,10 @@ def _report(result: ScanResult, plans: list[ScanPlan], source: GenotypeSource, n
         f"{counts['tests']:,} tests, {len(result.hits):,} hits at p <= {plan.settings.hits:g}; "
         f"median lambda {middle:.3f}",
     ]
-    for design in (each.method for each in plans[:1]):
-        if isinstance(design, LogisticDesign):
-            more, lines = _about_cases(result, design)
-            counts |= more
-            summary += lines
+    if isinstance(plan.method, LogisticMethod):
+        more, lines = _about_cases(result, plan.method.design)
+        counts |= more
+        summary += lines
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")
     return StepResult(counts, n_failed=len(skipped), summary=tuple(summary))
