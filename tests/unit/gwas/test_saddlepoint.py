@@ -6,7 +6,7 @@ from scipy import stats
 from tests.reference.logistic import exact_two_groups_p
 
 from brainlocus.genetics.gwas import saddlepoint_neg_log10_p
-from brainlocus.genetics.gwas._newton import exp_negative
+from brainlocus.genetics.gwas._cases import exp_negative
 
 
 def two_groups(n_carriers, n_others, carrier_cases, other_cases):

@@ -19,19 +19,14 @@ Firth (1993), 10.1093/biomet/80.1.27; Heinze & Schemper (2002), 10.1002/sim.1047
 
 import math
 from dataclasses import dataclass
-from typing import Literal, no_type_check
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from numba import njit
 
-from brainlocus.genetics.gwas._newton import CONVERGED, maximise
+from brainlocus.genetics.gwas._cases import CONVERGED, firth_test
 
 __all__ = ["FirthFit", "fit_firth"]
-
-MAX_ITERATIONS = 50
-MAX_STEP = 5.0
-"""Largest change of a coefficient in one step; the likelihood can be flat far from its top."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,18 +80,3 @@ def fit_firth(
     if status != CONVERGED:
         return FirthFit(np.full(b.size, np.nan), math.nan, math.nan, math.nan, "not_converged")
     return FirthFit(b, error, chi2, value, "ok")
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def firth_test(xt, y, offset, b):  # noqa: ANN001, ANN202
-    """Fit in place from `b`; return status, standard error and likelihood ratio of the last column, and l*."""
-    p = xt.shape[0]
-    null = b.copy()
-    null[p - 1] = 0.0
-    null_status, null_value, _ = maximise(xt, y, offset, null, p - 1, True, MAX_ITERATIONS, MAX_STEP, np.zeros((0, 0)))
-    status, value, lower = maximise(xt, y, offset, b, p, True, MAX_ITERATIONS, MAX_STEP, np.zeros((0, 0)))
-    pivot = lower[p - 1, p - 1]
-    if pivot == 0.0:
-        return 1, np.nan, np.nan, value
-    return max(status, null_status), 1.0 / pivot, max(2.0 * (value - null_value), 0.0), value

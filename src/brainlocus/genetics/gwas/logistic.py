@@ -39,9 +39,16 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8
 
-from brainlocus.genetics.gwas._cases import PLAIN_ITERATIONS
-from brainlocus.genetics.gwas._newton import CONVERGED, cholesky, evaluate, maximise
-from brainlocus.genetics.gwas.firth import MAX_ITERATIONS, MAX_STEP
+from brainlocus.genetics.gwas._cases import (
+    CONVERGED,
+    FIRTH_ITERATIONS,
+    FIRTH_STEP,
+    PLAIN_ITERATIONS,
+    cholesky,
+    evaluate,
+    maximise,
+    weighted_products,
+)
 from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.projection import covariate_basis
 
@@ -311,12 +318,14 @@ def _fit_null(
     if status != CONVERGED:
         return None
     probability, w, lower = np.empty(y.size), np.empty(y.size), np.empty((b.size, b.size))
+    products = np.empty_like(lower)
     evaluate(b @ x + known, y, probability, w)
-    cholesky((x * w) @ x.T, lower)
+    weighted_products(x, w, products)
+    cholesky(products, lower)
     penalised = None
     if correction == "firth-approx":
         b_penalised = b.copy()
-        status, _, _ = maximise(x, y, known, b_penalised, b.size, True, MAX_ITERATIONS, MAX_STEP, no_factor)
+        status, _, _ = maximise(x, y, known, b_penalised, b.size, True, FIRTH_ITERATIONS, FIRTH_STEP, no_factor)
         if status != CONVERGED:
             return None
         penalised = b_penalised @ x + known

@@ -16,25 +16,15 @@ Barndorff-Nielsen (1990), J. R. Stat. Soc. B 52:485; Dey et al. (2017), 10.1016/
 """
 
 import math
-from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float
-from numba import njit
 from scipy.special import log_ndtr
 
-from brainlocus.genetics.gwas._newton import evaluate
+from brainlocus.genetics.gwas._cases import MIN_Z, two_tails
 from brainlocus.numerics.tails import neg_log10_p_from_z
 
-__all__ = ["MIN_Z", "saddlepoint_neg_log10_p"]
-
-MIN_Z = 2.0
-"""Below this |z| the normal tail is as good, and the saddlepoint formula divides by a w near 0 (Dey et al. 2017)."""
-_TOLERANCE = 1e-10
-"""Of K'(s) = u, in standard deviations of the score."""
-_MAX_ITERATIONS = 200
-_FAR = 600.0
-"""g~ s at which e^(g~ s) leaves no difference from its limit."""
+__all__ = ["neg_log10_of_tails", "saddlepoint_neg_log10_p"]
 
 
 def saddlepoint_neg_log10_p(
@@ -78,63 +68,3 @@ def neg_log10_of_tails(tails: Float[np.ndarray, "tests 4"]) -> Float[np.ndarray,
     upper = np.where(np.isnan(tails[:, 2]), log_ndtr(-tails[:, 0]), tails[:, 2])
     lower = np.where(np.isnan(tails[:, 3]), log_ndtr(tails[:, 1]), tails[:, 3])
     return np.asarray(-np.minimum(np.logaddexp(upper, lower), 0.0) / math.log(10.0))
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def two_tails(g, eta, mu, u):  # noqa: ANN001, ANN202
-    """Return the normal deviates of P(S > u) and P(S < -u), then their logarithms where these are known exactly."""
-    upper, upper_log = _tail(g, eta, mu, u)
-    lower, lower_log = _tail(g, eta, mu, -u)
-    return upper, lower, upper_log, lower_log
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _tail(g, eta, mu, u):  # noqa: ANN001, ANN202
-    """Return the deviate w + ln(v / w) / w, or NaN and the logarithm of the tail at the end of what S can be."""
-    n = g.size
-    sign = 1.0 if u > 0.0 else -1.0
-    end, single, variance, widest, mean = 0.0, 0.0, 0.0, 0.0, 0.0
-    for i in range(n):
-        toward = sign * g[i]
-        end += toward * (1.0 - mu[i]) if toward > 0.0 else -toward * mu[i]
-        if toward > 0.0:
-            single += math.log(mu[i])
-        elif toward < 0.0:
-            single += math.log1p(-mu[i])
-        variance += g[i] * g[i] * mu[i] * (1.0 - mu[i])
-        widest = max(widest, abs(g[i]))
-        mean += g[i] * mu[i]
-    sd = math.sqrt(variance)
-    if abs(u) > end + _TOLERANCE * sd:
-        return np.nan, -np.inf
-    if abs(u) > end - _TOLERANCE * sd:
-        return np.nan, single
-    nobody, tilted, p, w = np.zeros(n), np.empty(n), np.empty(n), np.empty(n)
-    at_zero = evaluate(eta, nobody, p, w)
-    # K' rises: keep the solution between `near` and `far`, and halve where Newton leaves them.
-    near, far = 0.0, sign * _FAR / widest * 2.0
-    s = u / variance
-    slope = curvature = cumulant = 0.0
-    for _ in range(_MAX_ITERATIONS):
-        for i in range(n):
-            tilted[i] = eta[i] + g[i] * s
-        cumulant = at_zero - evaluate(tilted, nobody, p, w) - s * mean
-        slope, curvature = -mean, 0.0
-        for i in range(n):
-            slope += g[i] * p[i]
-            curvature += g[i] * g[i] * w[i]
-        if abs(slope - u) <= _TOLERANCE * sd or abs(far - near) <= 1e-14 * abs(far):
-            break
-        if (slope < u) == (sign > 0.0):
-            near = s
-        else:
-            far = s
-        step = s + (u - slope) / curvature if curvature > 0.0 else np.inf
-        s = step if (step - near) * (step - far) < 0.0 else 0.5 * (near + far)
-    w_root = sign * math.sqrt(max(2.0 * (s * u - cumulant), 0.0))
-    v = s * math.sqrt(curvature)
-    if w_root == 0.0 or not v / w_root > 0.0:
-        return np.nan, single
-    return w_root + math.log(v / w_root) / w_root, np.nan
