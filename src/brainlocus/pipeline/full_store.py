@@ -20,7 +20,7 @@ from brainlocus.core import ResultTable, SchemaError, VariantTable
 from brainlocus.core.errors import FormatError, nearest
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import FullScan, ScanPlan, expand_full
-from brainlocus.io import read_results, write_results
+from brainlocus.io import arrow_column, read_results, write_results
 
 __all__ = ["add_full_part", "full_traits", "read_full", "write_full_index", "write_full_part"]
 
@@ -32,7 +32,7 @@ def write_full_part(full: FullScan, names: Sequence[str], rows: Any, plan: int, 
         columns |= {f"{key}:{name}": values[:, k] for k, name in enumerate(names)}
     for key, values in full.groups.items():
         columns |= {f"{key}:{g}": values[:, g] for g in range(values.shape[1])}
-    table = pa.table({name: np.ascontiguousarray(values) for name, values in columns.items()})
+    table = pa.table({name: arrow_column(values) for name, values in columns.items()})
     table = table.replace_schema_metadata({"plan": str(plan)})
     # Random bits do not compress; a light code keeps the rest small without costing more than the scan.
     pq.write_table(table, path, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False)

@@ -102,7 +102,7 @@ def test_the_screen_is_the_score_test():
             np.testing.assert_allclose(result.full_traits["standard_error"][j, k], v**-0.5, rtol=SEARCH)
             p = -np.log10(stats.chi2.sf(u * u / v, 1))
             np.testing.assert_allclose(result.full_traits["neg_log10_p"][j, k], p, rtol=1e-4, atol=1e-4)
-    assert tallies.qq.sum() == dosage.shape[0] * cases.shape[1]
+    assert tallies.counts.sum() == dosage.shape[0] * cases.shape[1]
     kept = scan(dosage, cases, covariates, screen=1e-300)
     assert {row["method"] for row in kept.values()} == {"score"}
 
@@ -227,7 +227,7 @@ def test_a_failed_test_is_kept_when_its_score_is_a_hit():
     design = prepare_logistic(cases, covariates, settings=LogisticSettings(correction="none"))
     _, result, tallies = results_of(design, g, ScanSettings(hits=1e-5, full=True))
     assert np.isnan(result.full_traits["neg_log10_p"]).all()
-    assert tallies.qq.sum() == 0
+    assert tallies.counts.sum() == 0
 
 
 def test_variants_without_an_estimate():

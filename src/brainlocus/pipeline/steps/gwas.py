@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from jaxtyping import Int
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from brainlocus.core import GenotypeSource, ResultTable, SchemaError, select_genotypes
 from brainlocus.core.text import text_array
@@ -75,6 +76,7 @@ class GwasRunConfig(StepConfig):
     full: bool = Field(False, description="Keep every test, in full/")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
     genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
@@ -122,8 +124,19 @@ class _Task:
 def _open(genotypes: Path, genome_build: str, unit: Path, stamp: int) -> tuple[_Unit, GenotypeSource]:  # noqa: ARG001
     with unit.open("rb") as stream:
         prepared: _Unit = pickle.load(stream)  # our own file, written by this run
-    source = open_genotypes(genotypes, genome_build=genome_build)
+    source = _source(genotypes, genome_build, _stamp(genotypes))
     return prepared, select_genotypes(source, samples=prepared.plan.samples, variants=prepared.source_rows)
+
+
+@lru_cache(maxsize=1)
+def _source(genotypes: Path, genome_build: str, stamp: int) -> GenotypeSource:  # noqa: ARG001
+    """Return the genotypes, opened once in a process."""
+    return open_genotypes(genotypes, genome_build=genome_build)
+
+
+def _stamp(path: Path) -> int:
+    """Return the time of the last change; 0 when there is no file, which opening it explains."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _scan(task: _Task, path: Path) -> None:
@@ -162,7 +175,7 @@ def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
             covariates=traits.covariates,
             formula=traits.formula,
             names=traits.names,
-            settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full),
+            settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full, config.device),
             method=config.method,
             logistic=LogisticSettings(config.correction, config.test, config.screen),
         )
@@ -186,7 +199,12 @@ def _write(result: ScanResult, plan: ScanPlan, out: Path) -> None:
 
 def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     """Test every variant for every trait."""
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    with threadpool_limits(limits=1):  # the executor's tasks are the threads; idle BLAS threads would only spin
+        return _gwas_run(config, out, context)
+
+
+def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
+    source = _source(config.genotypes, config.genome_build, _stamp(config.genotypes))
     rows = np.flatnonzero(keep_variants(source.variants, config.variants) & (source.variants.chromosome != "0"))
     units = _units(config, source, rows)
     plans = [unit.plan for unit in units]
@@ -208,6 +226,7 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
         if task.full is not None:
             add_full_part(task.full, out / "full", number)
     _open.cache_clear()
+    _source.cache_clear()
     _write(result, plans[0], out)
     return _report(result, plans, source, rows.size)
 
