@@ -33,7 +33,7 @@ Chang et al. (2015), 10.1186/s13742-015-0047-8.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -66,6 +66,8 @@ Correction = Literal["none", "firth-fallback", "firth", "firth-approx", "spa"]
 
 MIN_CASES = 10
 """Fewest cases, and fewest controls, of a trait that is analysed."""
+_TRANSFORM_TOLERANCE = 1e-8
+"""Largest error of a group's basis made of the common one; beyond it the group keeps its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,9 @@ class CaseGroup:
     """Its traits in `LogisticDesign.names` order."""
     people: Int[np.ndarray, " observed"]
     """Rows among all samples."""
-    basis: Float[np.ndarray, "rank observed"]
-    """Intercept and covariates, orthogonal, with mean square 1."""
+    transform: Float[np.ndarray, "common_rank rank"] | None
+    """Makes the group's basis of the common one; None: it has an `own` one, or is of everyone."""
+    own: Float[np.ndarray, "rank observed"] | None
     dropped: tuple[str, ...]
     """Covariates that are constant or combinations of others among these people."""
     null: NullModels
@@ -127,12 +130,18 @@ class LogisticDesign:
     names: tuple[str, ...]
     """Traits that can be analysed, grouped by missingness."""
     groups: tuple[CaseGroup, ...]
-    n_samples: int
+    common: Float[np.ndarray, "common_rank samples"]
+    """Intercept and covariates of everyone, orthogonal, with mean square 1."""
     skipped: tuple[tuple[str, str], ...]
     """Traits left out, with the reason: too_few_people, too_few_cases, too_few_controls, null_not_converged."""
     coding: dict[str, str]
     """By trait, the values of controls and cases: 0/1 or 1/2."""
     settings: LogisticSettings
+
+    @property
+    def n_samples(self) -> int:
+        """People, observed for a trait or not."""
+        return int(self.common.shape[1])
 
     @property
     def n_observed(self) -> Int[np.ndarray, " traits"]:
@@ -148,6 +157,21 @@ class LogisticDesign:
     def dropped(self) -> tuple[str, ...]:
         """Covariates that were constant or combinations of others for some trait."""
         return tuple(sorted({name for group in self.groups for name in group.dropped}))
+
+    def basis(self, group: CaseGroup) -> Float[np.ndarray, "rank observed"]:
+        """Return intercept and covariates among a group's people, orthogonal, with mean square 1."""
+        return _basis(self.common, group.people, group.transform, group.own)
+
+
+def _basis(
+    common: Float[np.ndarray, "common_rank samples"],
+    people: Int[np.ndarray, " observed"],
+    transform: Float[np.ndarray, "common_rank rank"] | None,
+    own: Float[np.ndarray, "rank observed"] | None,
+) -> Float[np.ndarray, "rank observed"]:
+    if own is not None:
+        return own
+    return common if transform is None else np.ascontiguousarray(transform.T @ common[:, people])
 
 
 def prepare_logistic(
@@ -191,6 +215,7 @@ def prepare_logistic(
         raise ValueError(f"There are {covariates.shape[1]} covariates for {traits.shape[0]} people; use fewer.")
     coding, cases = _coded(traits, labels)
     _check_offset(offset, ~np.isnan(traits), labels)
+    common = np.ascontiguousarray(covariate_basis(covariates, covariate_names).q.T) * np.sqrt(traits.shape[0])
     order: list[str] = []
     skipped: list[tuple[str, str]] = []
     groups: list[CaseGroup] = []
@@ -199,14 +224,14 @@ def prepare_logistic(
         status = cases[np.ix_(people, members)].T
         known = None if offset is None else np.ascontiguousarray(offset[np.ix_(people, members)].T)
         group, kept = _prepare_group(
-            people, status, covariates, covariate_names, known, options, [labels[k] for k in members], skipped
+            common, people, status, covariates, covariate_names, known, options, [labels[k] for k in members], skipped
         )
         if group is not None:
-            groups.append(_at(group, len(order)))
+            groups.append(replace(group, columns=slice(len(order), len(order) + kept.size)))
             order += [labels[k] for k in members[kept]]
     if not groups:
         raise ValueError(f"No trait can be analysed: {dict(skipped)}. A trait needs {MIN_CASES} cases and controls.")
-    return LogisticDesign(tuple(order), tuple(groups), traits.shape[0], tuple(skipped), coding, options)
+    return LogisticDesign(tuple(order), tuple(groups), common, tuple(skipped), coding, options)
 
 
 def _coded(
@@ -244,6 +269,7 @@ def _check_offset(
 
 
 def _prepare_group(
+    common: Float[np.ndarray, "common_rank samples"],
     people: Int[np.ndarray, " observed"],
     status: Int8[np.ndarray, "traits observed"],
     covariates: Float[np.ndarray, "samples covariates"],
@@ -258,7 +284,8 @@ def _prepare_group(
     if basis is None or people.size - basis.rank - 1 <= 0:
         skipped += [(label, "too_few_people") for label in labels]
         return None, np.empty(0, dtype=np.int64)
-    x = np.ascontiguousarray(basis.q.T) * np.sqrt(people.size)
+    transform, own = _made_of(common, people, np.ascontiguousarray(basis.q.T) * np.sqrt(people.size))
+    x = _basis(common, people, transform, own)
     kept, fits = [], []
     for k, label in enumerate(labels):
         n_cases = int(status[k].sum())
@@ -284,14 +311,20 @@ def _prepare_group(
         log_likelihood=np.array([fit.log_likelihood for fit in fits]),
         penalised_offset=np.stack(penalised) if penalised else np.empty((0, people.size)),
     )
-    return CaseGroup(slice(0, len(kept)), people, x, basis.dropped, null), chosen
+    return CaseGroup(slice(0, len(kept)), people, transform, own, basis.dropped, null), chosen
 
 
-def _at(group: CaseGroup, start: int) -> CaseGroup:
-    """Return the group with its traits from column `start` on."""
-    return CaseGroup(
-        slice(start, start + group.null.cases.shape[0]), group.people, group.basis, group.dropped, group.null
-    )
+def _made_of(
+    common: Float[np.ndarray, "common_rank samples"],
+    people: Int[np.ndarray, " observed"],
+    x: Float[np.ndarray, "rank observed"],
+) -> tuple[Float[np.ndarray, "common_rank rank"] | None, Float[np.ndarray, "rank observed"] | None]:
+    """Return how a group's basis is had from the common one, or the basis itself where it cannot be."""
+    if people.size == common.shape[1]:
+        return None, None
+    inside = common[:, people]
+    transform = np.linalg.lstsq(inside.T, x.T, rcond=None)[0]
+    return (transform, None) if np.abs(transform.T @ inside - x).max() <= _TRANSFORM_TOLERANCE else (None, x)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

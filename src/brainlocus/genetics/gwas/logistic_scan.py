@@ -81,11 +81,11 @@ class LogisticMethod:
         design, screen = self.design, self.design.settings.screen
         columns = _chunk_columns(design)
         n, q = design.n_samples, len(design.names)
-        rank = max(int(g.basis.shape[0]) for g in design.groups)
+        rank = int(design.common.shape[0])
         share = 1.0 if settings.hits > screen else min(1.0, 1.5 * screen)
         products = block_size * (4 * n + 12 * columns) + 4 * n * columns
         kept = block_size * q * (6 * 8 + int(share * (_cases.COLUMNS + 12) * 8))
-        return products + kept + (3 * rank + 24) * 8 * n
+        return products + kept + (4 * rank + 24) * 8 * n
 
     def full_index(self) -> dict[str, dict[str, object]]:
         """Return group, n, cases and controls of every trait."""
@@ -118,7 +118,7 @@ class LogisticMethod:
 
 
 def _chunk_columns(design: LogisticDesign) -> int:
-    return max(_CHUNK_COLUMNS, *(int(g.basis.shape[0]) + 2 for g in design.groups))
+    return max(_CHUNK_COLUMNS, int(design.common.shape[0]) + 2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +147,8 @@ def _scan_group(
     settings: ScanSettings,
 ) -> _GroupBlock:
     n, total, centred, mean = _calls(group, block, design.n_samples)
-    score, variance, weighted = _screen(group, block, squares, mean, design)
+    basis = design.basis(group)
+    score, variance, weighted = _screen(design, group, basis, block, squares, mean)
     copies = np.minimum(total, 2.0 * n - total)
     rules: list[Shaped[np.ndarray, " variants"]] = [
         n <= 0,
@@ -168,7 +169,7 @@ def _scan_group(
     exact = (n < group.people.size) & (
         (settings.missing == "exact") | ((settings.missing == "auto") & (n < MIN_MEAN_CALL_RATE * group.people.size))
     )
-    tests, p = _test(group, block, mean, rows, columns, exact[rows], options, least_z, design.n_samples)
+    tests, p = _test(group, basis, block, mean, rows, columns, exact[rows], options, least_z, design.n_samples)
     sign = block.sign[rows]
     for column in (_cases.BETA, _cases.Z, _cases.SCORE_Z):
         tests[:, column] *= sign
@@ -213,16 +214,17 @@ def _calls(
 
 
 def _screen(
+    design: LogisticDesign,
     group: CaseGroup,
+    basis: Float[np.ndarray, "rank observed"],
     block: CallBlock,
     squares: Float32[np.ndarray, "variants samples"],
     mean: Float[np.ndarray, " variants"],
-    design: LogisticDesign,
 ) -> tuple[
     Float[np.ndarray, "variants traits"], Float[np.ndarray, "variants traits"], Float[np.ndarray, "variants traits"]
 ]:
     """Return score, variance and weighted sum of squares of every test, by float32 products."""
-    null, rank = group.null, group.basis.shape[0]
+    null, rank = group.null, int(basis.shape[0])
     n_variants, n_traits = block.counts.shape[0], null.cases.shape[0]
     score, variance = np.empty((n_variants, n_traits)), np.empty((n_variants, n_traits))
     weighted = np.empty((n_variants, n_traits))
@@ -232,7 +234,7 @@ def _screen(
     step = max(1, _chunk_columns(design) // (rank + 2))
     for first in range(0, n_traits, step):
         stop = min(first + step, n_traits)
-        right = _right(group, first, stop, design.n_samples)
+        right = _right(group, basis, first, stop, design.n_samples)
         linear, weights = right[:, : (stop - first) * (rank + 1)], right[:, (stop - first) * (rank + 1) :]
         product = np.asarray(block.counts @ linear, dtype=np.float64)
         square = np.asarray(squares @ weights, dtype=np.float64)
@@ -247,16 +249,18 @@ def _screen(
     return score, variance, weighted
 
 
-def _right(group: CaseGroup, first: int, stop: int, n_samples: int) -> Float32[np.ndarray, "samples columns"]:
+def _right(
+    group: CaseGroup, basis: Float[np.ndarray, "rank observed"], first: int, stop: int, n_samples: int
+) -> Float32[np.ndarray, "samples columns"]:
     """Return ``[y - mu | W C (C'WC)^(-1/2)]`` of each trait, then the weights of all; zero outside the group."""
-    null, rank = group.null, group.basis.shape[0]
+    null, rank = group.null, int(basis.shape[0])
     right = np.zeros((n_samples, (stop - first) * (rank + 2)), dtype=np.float32)
     columns = np.empty((rank + 1, group.people.size))
     for k in range(first, stop):
         mu = null.probability[k]
         w = mu * (1.0 - mu)
         columns[0] = null.cases[k] - mu
-        columns[1:] = np.linalg.solve(null.lower[k], group.basis) * w
+        columns[1:] = np.linalg.solve(null.lower[k], basis) * w
         at = (k - first) * (rank + 1)
         right[group.people, at : at + rank + 1] = columns.T
         right[group.people, (stop - first) * (rank + 1) + k - first] = w
@@ -265,6 +269,7 @@ def _right(group: CaseGroup, first: int, stop: int, n_samples: int) -> Float32[n
 
 def _test(
     group: CaseGroup,
+    basis: Float[np.ndarray, "rank observed"],
     block: CallBlock,
     mean: Float[np.ndarray, " variants"],
     rows: Int[np.ndarray, " tests"],
@@ -282,7 +287,7 @@ def _test(
     tests = _cases.fit_tests(
         block.counts, group.people, place, block.missing_start, block.missing_people, mean,
         rows, columns, exact,
-        group.basis, null.cases, null.probability, null.offset, null.coefficients, null.lower, null.log_likelihood,
+        basis, null.cases, null.probability, null.offset, null.coefficients, null.lower, null.log_likelihood,
         null.penalised_offset, correction, options.test == "wald", least_z,
     )  # fmt: skip
     p = neg_log10_p_from_z(tests[:, _cases.Z])
