@@ -251,7 +251,9 @@ def _fixed_bytes(plan: ScanPlan, n_variants: int) -> int:
     """Return what a scan holds whatever its blocks: variants, design, bins of p, and the hits expected by chance."""
     n_traits = len(plan.method.names)
     hits = min(1.0, plan.settings.hits) * n_variants * n_traits
-    design = 20 * len(plan.samples) * (n_traits + 64)
+    # Null models keep a probability per person and trait, here and where the plan is read again.
+    per_number = 40 if isinstance(plan.method, LogisticMethod) else 20
+    design = per_number * len(plan.samples) * (n_traits + 64)
     return table_bytes(n_variants) + design + (n_traits << 17) + int(_BYTES_PER_HIT * hits)
 
 
