@@ -67,6 +67,12 @@ def run() -> list[Measurement]:
         rows: list[Measurement] = []
         common = ["--covariates", str(folder / "covariates.tsv"), "--method", "logistic", "--executor", "threads"]
         common += ["--threads", str(THREADS), "--quiet"]
+        # A first small run compiles what is not compiled yet (about 20 s, once on a machine).
+        (folder / "few.txt").write_text("\n".join(f"v{k}" for k in range(200)))
+        few = [*COMMAND, "gwas", "run", str(folder / "g.bed"), str(folder / "cases.tsv"), *common, "--columns", "t0"]
+        few += ["--variants", str(folder / "few.txt"), "--out"]
+        _row("compiling", [*few, str(folder / "first")])
+        rows.append(_row("brainlocus gwas run, start-up and one small scan", [*few, str(folder / "second")]))
         for traits, label in (("t0", "1 trait"), ("t*", f"{TRAITS} traits")):
             for correction in ("firth-fallback", "firth", "firth-approx", "spa"):
                 out = folder / f"out{len(rows)}"

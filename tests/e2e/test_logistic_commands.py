@@ -120,6 +120,16 @@ def test_a_trait_that_is_not_binary(cohort, tmp_path, capsys):
     assert run(cohort, out, "--screen", "0") == 2
 
 
+def test_no_variant_and_no_hit(cohort, tmp_path):
+    (tmp_path / "none.tsv").write_text("variant_id\tposition\n")
+    assert run(cohort, tmp_path / "gwas", "--variants", tmp_path / "none.tsv") == 0
+    assert len(read_results(tmp_path / "gwas/hits.parquet")) == 0
+    assert run(cohort, tmp_path / "few", "--hits", "1e-200", "--full") == 0
+    hits = read_results(tmp_path / "few/hits.parquet")
+    assert len(hits) == 0
+    assert "n_cases" in hits.names
+
+
 def test_workers_and_shards_change_nothing(cohort, tmp_path):
     more = ("--hits", "0.2", "--correction", "firth-approx")
     assert run(cohort, tmp_path / "one", *more) == 0

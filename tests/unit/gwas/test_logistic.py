@@ -6,8 +6,15 @@ import statsmodels.api as sm
 from scipy import stats
 from tests.reference.logistic import naive_approximate_firth, naive_score, naive_test
 
-from brainlocus.core import AlignmentError
-from brainlocus.genetics.gwas import LogisticMethod, LogisticSettings, ScanDesign, ScanSettings, prepare_logistic
+from brainlocus.core import AlignmentError, SampleIndex, quantitative_table
+from brainlocus.genetics.gwas import (
+    LogisticMethod,
+    LogisticSettings,
+    ScanDesign,
+    ScanSettings,
+    prepare_logistic,
+    prepare_scan,
+)
 from brainlocus.genetics.gwas.calls import calls_of_dosage
 from brainlocus.genetics.gwas.tallies import empty_tallies
 
@@ -118,6 +125,33 @@ def test_offsets_enter_null_and_full_fits():
             np.testing.assert_allclose(row["beta"], beta, rtol=SEARCH, atol=SEARCH)
             np.testing.assert_allclose(row["standard_error"], error, rtol=SEARCH)
             np.testing.assert_allclose(row["z"] ** 2, chi2, rtol=1e-6, atol=1e-7)
+
+
+def test_a_scan_with_polygenic_predictions():
+    """Aligned by id; people without a prediction are left out of its trait only."""
+    rng = np.random.default_rng(16)
+    dosage, cases, covariates = make_data(rng, m=4, q=2)
+    people = SampleIndex.of(range(400))
+    offset = 0.5 * rng.normal(size=cases.shape)
+    offset[:30, 1] = np.nan
+    order = rng.permutation(400)
+    plan = prepare_scan(
+        quantitative_table(people, ["a", "b"], cases), people,
+        covariates=quantitative_table(people, ["c1", "c2"], covariates),
+        offset=quantitative_table(people.take(order), ["a", "b"], offset[order]),
+        method="logistic", settings=ALL, logistic=LogisticSettings(screen=1.0),
+    )  # fmt: skip
+    assert plan.method.n_observed.tolist() == [400, 370]
+    found = results_of(plan.method.design, dosage)[0]
+    known = ~np.isnan(offset[:, 1])
+    alone = scan(dosage[:, known], cases[known, 1:], covariates[known], offset=offset[known, 1:], names=["b"])
+    for key, row in alone.items():
+        np.testing.assert_allclose(found[key]["z"], row["z"], rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match="logistic regression runs on cpu"):
+        prepare_scan(
+            quantitative_table(people, ["a", "b"], cases), people, method="logistic",
+            settings=ScanSettings(device="cuda"),
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("test", ["lrt", "wald"])

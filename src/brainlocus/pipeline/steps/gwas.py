@@ -301,8 +301,9 @@ def _about_cases(result: ScanResult, design: LogisticDesign) -> tuple[dict[str, 
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         if names:
             lines.append(f"Controls {coding[0]}, cases {coding[2]}: {shown}")
-    methods = dict(sorted(Counter(result.hits["method"].tolist()).items()))
-    failed = int((result.hits["status"] != "ok").sum())
+    hits = result.hits if len(result.hits) else None
+    methods = {} if hits is None else dict(sorted(Counter(hits["method"].tolist()).items()))
+    failed = 0 if hits is None else int((hits["status"] != "ok").sum())
     if methods:
         lines.append("Hits by test: " + ", ".join(f"{name} {count:,}" for name, count in methods.items()))
     if failed:
