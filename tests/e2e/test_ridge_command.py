@@ -10,6 +10,7 @@ from brainlocus.core import Column, PhenotypeTable, SampleIndex, VariantTable, q
 from brainlocus.core.text import text_array
 from brainlocus.io import BedWriter, read_results, read_table, write_table
 from tests.reference.gwas import naive_linear
+from tests.reference.ridge import naive_logistic_ridge
 
 N, M = 300, 160
 CHROMOSOMES = ["1"] * 60 + ["2"] * 50 + ["3"] * 30 + ["X"] * 20
@@ -82,6 +83,35 @@ def test_tests_are_those_of_the_trait_without_its_prediction(cohort, tmp_path, c
             assert row["neg_log10_p"][0] == pytest.approx(p, rel=1e-8)
 
 
+def test_cases_are_tested_beside_their_predicted_log_odds(cohort, tmp_path, capsys):
+    folder, g, y, age = cohort
+    people = read_table(folder / "y.parquet").samples
+    cases = np.where(np.isnan(y[:, :2]), np.nan, y[:, :2] > np.nanquantile(y[:, :2], 0.6, axis=0))
+    write_table(quantitative_table(people, ["a", "b"], cases), tmp_path / "cases.parquet")
+    out = tmp_path / "out"
+    assert command(
+        "gwas", "run", folder / "g.bed", tmp_path / "cases.parquet", "--covariates", folder / "age.tsv",
+        "--method", "ridge", "--ridge-binary", "--ridge-block", "25", "--hits", "1", "--min-mac", "0", "--missing", "exact", "--screen", "1",
+        "--correction", "none", "--test", "wald", "--out", out,
+    ) == 0  # fmt: skip
+    assert "Controls 0, cases 1: a, b" in capsys.readouterr().out
+    about = read_results(out / "loco/traits.parquet")
+    assert (about["cv_r2"] > 0.02).all()
+    hits = read_results(out / "hits.parquet")
+    for k, trait in enumerate("ab"):
+        for j in (0, 70, 120):
+            loco = read_table(out / f"loco/{CHROMOSOMES[j]}.parquet").column(trait).values
+            with_all = np.isfinite(loco) & ~np.isnan(g[j])
+            x = np.column_stack([np.ones(N), age - 60, g[j]])[with_all]
+            b = naive_logistic_ridge(x, cases[with_all, k], loco[with_all], 0.0)
+            row = hits.take((hits["trait"] == trait) & (hits["variant_id"] == f"v{j}"))
+            assert row["beta"][0] == pytest.approx(b[-1], rel=1e-5, abs=1e-6)
+            assert row["n"][0] == with_all.sum()
+    quantitative = ("gwas", "run", folder / "g.bed", folder / "y.parquet", "--method", "ridge", "--ridge-binary")
+    assert command(*quantitative, "--out", tmp_path / "x") == 2
+    assert "binary" in capsys.readouterr().err
+
+
 def test_executors_and_reuse_give_the_same(cohort, tmp_path):
     folder = cohort[0]
     assert run(folder, tmp_path / "a", "--executor", "threads", "--threads", "2") == 0
@@ -134,6 +164,8 @@ def test_bad_input(cohort, tmp_path, capsys):
     assert "there are no predictions of b; it has a" in capsys.readouterr().err
     assert run(folder, tmp_path / "x", "--ridge-min-maf", "0.5", "--ridge-variants", folder / "few.txt") == 2
     assert "none of the 2 autosomal variants" in capsys.readouterr().err
+    assert run(folder, tmp_path / "x", "--method", "linear", "--ridge-binary") == 2
+    assert "--ridge-binary: only with --method ridge" in capsys.readouterr().err
     assert run(folder, tmp_path / "x", "--memory", "20MiB") == 2
     assert "Raise --memory" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

@@ -57,6 +57,11 @@ COLUMNS: dict[str, ColumnSpec] = {
     # estimates
     "n": _spec("int", "People analysed"),
     "n_cases": _spec("int", "Cases among them (binary phenotypes), else 0"),
+    "n_controls": _spec("int", "Controls among them (binary phenotypes)"),
+    "effect_allele_frequency_cases": _spec("float", "Frequency of the effect allele among the cases"),
+    "effect_allele_frequency_controls": _spec("float", "Frequency of the effect allele among the controls"),
+    "z": _spec("float", "Signed root of the test's chi-square (one degree of freedom); agrees with neg_log10_p"),
+    "method": _spec("str", "How the test was made: score, logistic, firth, firth-approx or spa"),
     "beta": _spec("float", "Effect in trait units per effect allele or per unit of the predictor"),
     "standard_error": _spec("float", "Standard error of beta"),
     "t": _spec("float", "t statistic"),

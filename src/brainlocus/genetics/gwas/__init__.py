@@ -1,9 +1,12 @@
 """Genome-wide association: genotypes x phenotypes -> results, thousands of traits at once."""
 
 from brainlocus.genetics.gwas.chromosomes import HalvedMales, chromosome_classes, normal_build, x_frequency
+from brainlocus.genetics.gwas.firth import FirthFit, fit_firth
 from brainlocus.genetics.gwas.linear import STATUS, LinearDesign, TraitGroup, prepare_linear
 from brainlocus.genetics.gwas.linear_scan import LinearMethod, LinearScan, scan_linear
 from brainlocus.genetics.gwas.loco import RidgeFit, predict_genome, stack_peak_bytes, stack_predictions
+from brainlocus.genetics.gwas.logistic import LogisticDesign, LogisticSettings, prepare_logistic
+from brainlocus.genetics.gwas.logistic_scan import LogisticMethod
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.replicate import join_replication
 from brainlocus.genetics.gwas.ridge import (
@@ -16,6 +19,7 @@ from brainlocus.genetics.gwas.ridge import (
     prepare_ridge,
     ridge_blocks,
 )
+from brainlocus.genetics.gwas.saddlepoint import saddlepoint_neg_log10_p
 from brainlocus.genetics.gwas.scan import (
     FullScan,
     ScanPlan,
@@ -37,11 +41,15 @@ __all__ = [
     "STATUS",
     "BlockResult",
     "CallBlock",
+    "FirthFit",
     "FullScan",
     "HalvedMales",
     "LinearDesign",
     "LinearMethod",
     "LinearScan",
+    "LogisticDesign",
+    "LogisticMethod",
+    "LogisticSettings",
     "RidgeBlock",
     "RidgeDesign",
     "RidgeFit",
@@ -58,6 +66,7 @@ __all__ = [
     "chromosome_classes",
     "expand_full",
     "fit_block",
+    "fit_firth",
     "full_results",
     "join_replication",
     "lambda_gc",
@@ -65,9 +74,11 @@ __all__ = [
     "normal_build",
     "predict_genome",
     "prepare_linear",
+    "prepare_logistic",
     "prepare_ridge",
     "prepare_scan",
     "ridge_blocks",
+    "saddlepoint_neg_log10_p",
     "scan",
     "scan_linear",
     "scan_peak_bytes",

@@ -5,6 +5,7 @@ interrupted run is taken up where it stopped.
 """
 
 import pickle
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
@@ -13,13 +14,16 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
 from brainlocus.core import GenotypeSource, PhenotypeTable, ResultTable, SampleIndex, SchemaError
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
+    LogisticDesign,
+    LogisticMethod,
+    LogisticSettings,
     RidgeSettings,
     ScanPlan,
     ScanResult,
@@ -68,10 +72,17 @@ class GwasRunConfig(GenotypeInput):
     columns: CommaList = Field((), description="Traits: names or patterns (C32_*); all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
-    method: Literal["linear", "ridge"] = Field(
+    method: Literal["linear", "logistic", "ridge"] = Field(
         "linear",
-        description="Regression: linear; ridge is linear after what the other chromosomes predict of a trait was taken "
-        "from it, for people who are related and for power",
+        description="Regression: linear; logistic for cases and controls (0/1 or 1/2); ridge: linear, after what the "
+        "other chromosomes predict of a trait was taken from it, for people who are related and for power",
+    )
+    correction: Literal["firth-fallback", "firth", "firth-approx", "spa", "none"] = Field(
+        "firth-fallback", description="Logistic: what is done where cases or alleles are few"
+    )
+    test: Literal["lrt", "wald"] = Field("lrt", description="Logistic: likelihood ratio, or Wald as PLINK prints it")
+    screen: float = Field(
+        0.05, gt=0, le=1, description="Logistic: largest p of the score test from which a variant is fitted"
     )
     missing: Literal["auto", "exact", "mean"] = Field(
         "auto", description="Missing calls: left out (exact), or imputed (mean); auto is mean from a call rate of 97 %"
@@ -94,11 +105,23 @@ class GwasRunConfig(GenotypeInput):
     ridge_block: int = Field(1_000, ge=1, description="Variants of a block of the ridge regression")
     ridge_folds: int = Field(5, ge=2, description="Folds of its cross-validation")
     ridge_loo: bool = Field(False, description="Leave out one person at a time instead of a fold")
+    ridge_binary: bool = Field(
+        False, description="With --method ridge: traits are cases and controls, and logistic regression tests them"
+    )
     ridge_max_missing: float = Field(
         0.15, ge=0, lt=1, description="Traits missing in a larger share of the people are predicted by themselves"
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
+
+    @model_validator(mode="after")
+    def _of_ridge(self) -> "GwasRunConfig":
+        """Refuse options of another method."""
+        given = [name for name in ("loco", "ridge_binary", "ridge_genotypes", "ridge_variants") if getattr(self, name)]
+        if given and self.method != "ridge":
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"{names}: only with --method ridge, found --method {self.method}")
+        return self
 
 
 class GwasReplicateConfig(StepConfig):
@@ -181,6 +204,8 @@ def _prepare(
             names=traits.names,
             offset=offset,
             settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full, config.device),
+            method="logistic" if config.method == "logistic" or config.ridge_binary else "linear",
+            logistic=LogisticSettings(config.correction, config.test, config.screen),
         )
     except ValueError as error:
         raise SchemaError(str(error)) from error
@@ -233,6 +258,7 @@ def _ridge_settings(config: GwasRunConfig) -> RidgeSettings:
         block_size=config.ridge_block,
         folds=config.ridge_folds,
         cross_validation="loo" if config.ridge_loo else "folds",
+        binary=config.ridge_binary,
         max_missing=config.ridge_max_missing,
     )
 
@@ -308,7 +334,9 @@ def _fixed_bytes(plan: ScanPlan, n_variants: int) -> int:
     """Return what a scan holds whatever its blocks: variants, design, bins of p, and the hits expected by chance."""
     n_traits = len(plan.method.names)
     hits = min(1.0, plan.settings.hits) * n_variants * n_traits
-    design = 20 * len(plan.samples) * (n_traits + 64)
+    # Null models keep a probability per person and trait, here and where the plan is read again.
+    per_number = 40 if isinstance(plan.method, LogisticMethod) else 20
+    design = per_number * len(plan.samples) * (n_traits + 64)
     return table_bytes(n_variants) + design + (n_traits << 17) + int(_BYTES_PER_HIT * hits)
 
 
@@ -341,6 +369,10 @@ def _report(
         f"{counts['tests']:,} tests, {len(result.hits):,} hits at p <= {plan.settings.hits:g}; "
         f"median lambda {middle:.3f}",
     ]
+    if isinstance(plan.method, LogisticMethod):
+        more, lines = _about_cases(result, plan.method.design)
+        counts |= more
+        summary += lines
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")
     unplaced = about["variants_unplaced"]
@@ -353,6 +385,24 @@ def _report(
             f"cross-validated r2 {found['mean_cv_r2']:.3f}"
         )
     return StepResult(counts, n_failed=len(skipped), summary=(*summary, *notes))
+
+
+def _about_cases(result: ScanResult, design: LogisticDesign) -> tuple[dict[str, Any], list[str]]:
+    """Return coding of the traits and methods of the hits, for the manifest and in words."""
+    lines = []
+    for coding in ("0/1", "1/2"):
+        names = [name for name, code in design.coding.items() if code == coding]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        if names:
+            lines.append(f"Controls {coding[0]}, cases {coding[2]}: {shown}")
+    hits = result.hits if len(result.hits) else None
+    methods = {} if hits is None else dict(sorted(Counter(hits["method"].tolist()).items()))
+    failed = 0 if hits is None else int((hits["status"] != "ok").sum())
+    if methods:
+        lines.append("Hits by test: " + ", ".join(f"{name} {count:,}" for name, count in methods.items()))
+    if failed:
+        lines.append(f"{failed:,} variants with a score p that small have no estimate (see status in hits)")
+    return {"coding": dict(design.coding), "hits_by_method": methods, "hits_without_estimate": failed}, lines
 
 
 def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> StepResult:  # noqa: ARG001
