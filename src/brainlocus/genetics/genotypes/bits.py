@@ -8,7 +8,7 @@ a missing call has neither.
 from typing import Any, no_type_check
 
 import numpy as np
-from jaxtyping import Float32, UInt8, UInt64
+from jaxtyping import Bool, Float32, UInt8, UInt64
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
@@ -16,9 +16,19 @@ from numba.extending import intrinsic
 from brainlocus.core.genotypes import GenotypeSource
 from brainlocus.numerics.packed import read_packed
 
-__all__ = ["calls_of", "pack_calls", "people_planes", "popcount", "variant_planes"]
+__all__ = [
+    "EVEN",
+    "call_words",
+    "calls_of",
+    "pack_calls",
+    "people_bits",
+    "people_planes",
+    "popcount",
+    "variant_planes",
+]
 
-_EVEN = np.uint64(0x5555555555555555)
+EVEN = np.uint64(0x5555555555555555)
+"""The low bits of 32 packed calls."""
 _WORD = 64
 
 
@@ -58,7 +68,7 @@ def variant_planes(
     are 0, as a missing call is.
     """
     planes = np.empty((codes.shape[0], 3, (n_samples + _WORD - 1) // _WORD), dtype=np.uint64)
-    _variant_planes(_words(codes, n_samples), _valid(n_samples), planes)
+    _variant_planes(call_words(codes, n_samples), people_bits(np.ones(n_samples, dtype=bool)), planes)
     return planes
 
 
@@ -66,11 +76,13 @@ def people_planes(codes: UInt8[np.ndarray, "variants bytes"], n_samples: int) ->
     """Return, for every person, the variants with the effect allele, with the other allele, and with both."""
     n_words = (codes.shape[0] + _WORD - 1) // _WORD
     planes = np.empty((n_samples, 3, n_words), dtype=np.uint64)
-    _people_planes(_words(codes, n_samples), n_samples, planes)
+    _people_planes(call_words(codes, n_samples), n_samples, planes)
     return planes
 
 
-def _words(codes: UInt8[np.ndarray, "variants bytes"], n_samples: int) -> UInt64[np.ndarray, "variants words"]:
+def call_words(
+    codes: UInt8[np.ndarray, "variants bytes"], n_samples: int
+) -> UInt64[np.ndarray, "variants words"]:
     """Return the codes as whole pairs of 64-bit words, 64 people a pair."""
     size = 2 * ((n_samples + _WORD - 1) // _WORD) * 8
     if codes.shape[1] == size and codes.flags.c_contiguous:
@@ -80,12 +92,16 @@ def _words(codes: UInt8[np.ndarray, "variants bytes"], n_samples: int) -> UInt64
     return padded.view("<u8")
 
 
-def _valid(n_samples: int) -> UInt64[np.ndarray, " words"]:
-    """Return the bits of the plane that stand for people: even bits for the first 32 of a word, odd for the others."""
-    n_words = (n_samples + _WORD - 1) // _WORD
-    people = np.arange(n_words * _WORD).reshape(n_words, 2, 32) < n_samples
+def people_bits(people: Bool[np.ndarray, " samples"]) -> UInt64[np.ndarray, " words"]:
+    """Return the bits of a variant's plane that stand for some people.
+
+    Even bits are the first 32 of a word's 64 people, odd bits the others: so two packed words make a plane at once.
+    """
+    n_words = (people.size + _WORD - 1) // _WORD
+    padded = np.zeros(n_words * _WORD, dtype=bool)
+    padded[: people.size] = people
     bit = np.uint64(1) << (2 * np.arange(32, dtype=np.uint64) + np.arange(2, dtype=np.uint64)[:, None])
-    return np.asarray((people * bit).sum(axis=(1, 2), dtype=np.uint64))
+    return np.asarray((padded.reshape(n_words, 2, 32) * bit).sum(axis=(1, 2), dtype=np.uint64))
 
 
 @njit(cache=True, nogil=True)
@@ -109,8 +125,8 @@ def _variant_planes(words, valid, planes):  # noqa: ANN001, ANN202 - numba
     for row in range(words.shape[0]):
         for w in range(valid.size):
             a, b = words[row, 2 * w], words[row, 2 * w + 1]
-            low = (a & _EVEN) | ((b & _EVEN) << one)
-            high = ((a >> one) & _EVEN) | (b & ~_EVEN)
+            low = (a & EVEN) | ((b & EVEN) << one)
+            high = ((a >> one) & EVEN) | (b & ~EVEN)
             planes[row, 0, w] = ~(low ^ high) & valid[w]
             planes[row, 1, w] = low & high
             planes[row, 2, w] = (~low | high) & valid[w]
@@ -129,8 +145,8 @@ def _people_planes(words, n_samples, planes):  # noqa: ANN001, ANN202 - numba
                 row = 64 * v + k
                 if row < n_variants:
                     a, b = words[row, 2 * w], words[row, 2 * w + 1]
-                    low[k] = ~((a & _EVEN) | ((b & _EVEN) << one))
-                    high[k] = ((a >> one) & _EVEN) | (b & ~_EVEN)
+                    low[k] = ~((a & EVEN) | ((b & EVEN) << one))
+                    high[k] = ((a >> one) & EVEN) | (b & ~EVEN)
                 else:
                     low[k] = np.uint64(0)
                     high[k] = np.uint64(0)

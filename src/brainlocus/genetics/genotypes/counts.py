@@ -11,9 +11,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 from numba import njit
 
-from brainlocus.core.genotypes import GenotypeSource, block_size_for, iter_blocks
+from brainlocus.core.genotypes import (
+    GenotypeSource,
+    SelectedGenotypes,
+    block_size_for,
+    iter_blocks,
+)
+from brainlocus.genetics.genotypes.bits import EVEN, call_words, people_bits, popcount
+from brainlocus.numerics.packed import read_packed
 
 __all__ = ["GenotypeCounts", "count_genotypes", "counts_peak_bytes"]
+
+_BLOCK = 4096
+"""Variants read at once in two bits a call."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,26 +89,101 @@ def count_genotypes(
     which = np.zeros(n_variants, dtype=np.int64) if sets is None else sets.astype(np.int64)
     of_interest = np.ones(n_samples, dtype=bool) if founders is None else founders
     n_sets = max(int(which.max(initial=0)) + 1, 1)
-    variant, founder = np.zeros((n_variants, 4), dtype=np.int64), np.zeros((n_variants, 4), dtype=np.int64)
-    dosage_sum = np.zeros(n_variants)
-    missing, het = np.zeros((n_samples, n_sets), dtype=np.int64), np.zeros((n_samples, n_sets), dtype=np.int64)
-    expected = np.zeros((n_samples, n_sets))
-    for block in iter_blocks(source, block_size_for(n_samples, memory_bytes)):
-        rows = slice(block.start, block.stop)
-        _count_block(
-            block.dosage,
-            which[rows],
-            of_interest,
-            variant[rows],
-            founder[rows],
-            dosage_sum[rows],
-            missing,
-            het,
-            expected,
-        )
+    tally = _Tally.empty(n_variants, n_samples, n_sets)
+    if not _count_hard_calls(source, which, of_interest, tally):
+        for block in iter_blocks(source, block_size_for(n_samples, memory_bytes)):
+            rows = slice(block.start, block.stop)
+            _count_block(
+                block.dosage, which[rows], of_interest, tally.variant[rows], tally.founder[rows],
+                tally.dosage_sum[rows], tally.missing, tally.het, tally.expected,
+            )  # fmt: skip
     return GenotypeCounts(
-        variant, founder, dosage_sum, missing, het, expected, np.bincount(which[which >= 0], minlength=n_sets)
-    )
+        tally.variant, tally.founder, tally.dosage_sum, tally.missing, tally.het, tally.expected,
+        np.bincount(which[which >= 0], minlength=n_sets),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tally:
+    """What is being counted; see `GenotypeCounts`."""
+
+    variant: Int64[np.ndarray, "variants 4"]
+    founder: Int64[np.ndarray, "variants 4"]
+    dosage_sum: Float[np.ndarray, " variants"]
+    missing: Int64[np.ndarray, "samples sets"]
+    het: Int64[np.ndarray, "samples sets"]
+    expected: Float[np.ndarray, "samples sets"]
+
+    @classmethod
+    def empty(cls, n_variants: int, n_samples: int, n_sets: int) -> "_Tally":
+        by_variant, by_person = (n_variants, 4), (n_samples, n_sets)
+        whole = (np.zeros(shape, dtype=np.int64) for shape in (by_variant, by_variant, by_person, by_person))
+        variant, founder, missing, het = whole
+        return cls(variant, founder, np.zeros(n_variants), missing, het, np.zeros(by_person))
+
+
+def _count_hard_calls(
+    source: GenotypeSource,
+    sets: Int64[np.ndarray, " variants"],
+    founders: Bool[np.ndarray, " samples"],
+    tally: _Tally,
+) -> bool:
+    """Count packed calls, 64 people to a word; return whether the source holds any.
+
+    People are selected by a mask, which spares packing the calls of some people again.
+    """
+    whole, people = source, np.arange(len(source.samples))
+    if isinstance(source, SelectedGenotypes):
+        everyone = source.source.samples
+        people = source.sample_indices
+        whole = SelectedGenotypes(
+            source.source, everyone, source.variants, np.arange(len(everyone)), source.variant_indices
+        )
+    if np.unique(people).size != people.size or read_packed(whole, 0, min(1, len(whole.variants))) is None:
+        return False
+    n_people, (n_samples, n_sets) = len(whole.samples), tally.missing.shape
+    chosen = np.zeros((2, n_people), dtype=bool)
+    chosen[0, people], chosen[1, people[founders]] = True, True
+    masks = np.stack([people_bits(mask) for mask in chosen])
+    counters = _Counters(n_people, n_sets)
+    share = np.zeros(n_sets)
+    for start in range(0, len(whole.variants), _BLOCK):
+        block = read_packed(whole, start, min(start + _BLOCK, len(whole.variants)))
+        if block is None:  # dosages begin here: all is counted from them
+            tally.variant[:], tally.founder[:] = 0, 0
+            return False
+        rows = slice(start, start + block.codes.shape[0])
+        _count_words(
+            call_words(block.codes, n_people), sets[rows], masks, tally.variant[rows], tally.founder[rows],
+            counters.planes, counters.filled, counters.totals, counters.lost, share,
+        )  # fmt: skip
+    counters.finish()
+    tally.dosage_sum[:] = 2 * tally.variant[:, 0] + tally.variant[:, 1]
+    tally.missing[:] = counters.totals[0][people]
+    tally.het[:] = counters.totals[1][people]
+    tally.expected[:] = share - counters.lost[people]
+    return True
+
+
+class _Counters:
+    """Counts by person in bit slices: counter k of a word's 64 people is bit k of eight words.
+
+    A count is added to 64 people with a few logical operations; every 255 variants the slices are emptied.
+    """
+
+    def __init__(self, n_people: int, n_sets: int) -> None:
+        n_words = (n_people + 63) // 64
+        self.planes = np.zeros((n_sets, 2, 8, n_words), dtype=np.uint64)
+        self.filled = np.zeros(n_sets, dtype=np.int64)
+        self.totals = np.zeros((2, n_words * 64, n_sets), dtype=np.int64)
+        """Missing calls and heterozygous calls."""
+        self.lost = np.zeros((n_words * 64, n_sets))
+        """Expected heterozygosity of the variants without a call."""
+
+    def finish(self) -> None:
+        """Empty the slices into the totals."""
+        for s in range(self.filled.size):
+            _empty_slices(self.planes[s], self.totals, s)
 
 
 def counts_peak_bytes(n_samples: int, n_variants: int, block_size: int) -> int:
@@ -136,3 +221,84 @@ def _count_block(dosage, sets, founders, variant, founder, dosage_sum, missing, 
             for i in range(n_samples):
                 if dosage[j, i] == dosage[j, i]:
                     expected[i, s] += share
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _count_words(words, sets, masks, variant, founder, planes, filled, totals, lost, share):  # noqa: ANN001, ANN202
+    one = np.uint64(1)
+    n_words = masks.shape[1]
+    carry = np.empty((3, n_words), dtype=np.uint64)
+    for row in range(words.shape[0]):
+        for w in range(n_words):
+            a, b = words[row, 2 * w], words[row, 2 * w + 1]
+            low = (a & EVEN) | ((b & EVEN) << one)
+            high = ((a >> one) & EVEN) | (b & ~EVEN)
+            carry[0, w] = low & ~high
+            carry[1, w] = high & ~low
+            carry[2, w] = low & high
+        for m in range(2):
+            absent = het = other = people = np.uint64(0)
+            for w in range(n_words):
+                absent += popcount(carry[0, w] & masks[m, w])
+                het += popcount(carry[1, w] & masks[m, w])
+                other += popcount(carry[2, w] & masks[m, w])
+                people += popcount(masks[m, w])
+            counts = variant if m == 0 else founder
+            counts[row, 0] = np.int64(people) - np.int64(absent) - np.int64(het) - np.int64(other)
+            counts[row, 1] = np.int64(het)
+            counts[row, 2] = np.int64(other)
+            counts[row, 3] = np.int64(absent)
+        s = sets[row]
+        if s < 0:
+            continue
+        called = 2.0 * (variant[row, 0] + variant[row, 1] + variant[row, 2])
+        if called > 0.0:
+            p = (2.0 * variant[row, 0] + variant[row, 1]) / called
+            expected = 2.0 * p * (1.0 - p) * called / (called - 1.0)
+            share[s] += expected
+            if variant[row, 3] > 0:
+                _add_lost(carry[0], masks[0], expected, lost, s)
+        if filled[s] == 255:
+            _empty_slices(planes[s], totals, s)
+            filled[s] = 0
+        filled[s] += 1
+        for kind in range(2):
+            for level in range(8):
+                for w in range(n_words):
+                    both = planes[s, kind, level, w] & carry[kind, w]
+                    planes[s, kind, level, w] ^= carry[kind, w]
+                    carry[kind, w] = both
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _person(word, bit):  # noqa: ANN001, ANN202 - numba
+    """Return which person a bit of a plane stands for; see `bits.people_bits`."""
+    return 64 * word + (bit >> 1) + 32 * (bit & 1)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _add_lost(absent, mask, expected, lost, s):  # noqa: ANN001, ANN202 - numba
+    one = np.uint64(1)
+    for w in range(mask.size):
+        word = absent[w] & mask[w]
+        while word:
+            below = (word - one) & ~word
+            lost[_person(w, np.int64(popcount(below))), s] += expected
+            word &= word - one
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _empty_slices(planes, totals, s):  # noqa: ANN001, ANN202 - numba
+    for kind in range(2):
+        for w in range(planes.shape[2]):
+            for level in range(8):
+                word = planes[kind, level, w]
+                if word:
+                    for bit in range(64):
+                        here = np.int64((word >> np.uint64(bit)) & np.uint64(1))
+                        totals[kind, _person(w, bit), s] += here << level
+                planes[kind, level, w] = np.uint64(0)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Literal, no_type_check
 
 import numpy as np
-import scipy.linalg.blas
 from jaxtyping import Bool, Float, Float32, Float64
 from numba import njit
 
@@ -124,7 +123,9 @@ def genetic_relationships(
 
 def _gram(values: Float32[np.ndarray, "variants samples"]) -> Float[np.ndarray, "samples samples"]:
     """Return the lower triangle of X'X: half the work of a full product."""
-    return np.asarray(scipy.linalg.blas.ssyrk(1.0, values.T, lower=True))
+    from scipy.linalg import blas
+
+    return np.asarray(blas.ssyrk(1.0, values.T, lower=True))
 
 
 @njit(cache=True, nogil=True)

@@ -14,7 +14,6 @@ Musco & Musco (2015), arXiv:1504.05477, algorithm 2.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Bool, Float, Float32
 
 from brainlocus.core.genotypes import GenotypeSource, block_size_for, iter_blocks
@@ -83,6 +82,8 @@ def principal_components(
         raise ValueError(f"{n_components} components were asked of {n_samples} people; ask for 1 to {n_samples - 1}.")
     residual = 0.0
     if exact if exact is not None else n_samples <= EXACT_LIMIT:
+        import scipy.linalg
+
         grm = genetic_relationships(source, missing="mean")
         first = n_samples - n_components
         values, vectors = scipy.linalg.eigh(grm.matrix, subset_by_index=(first, n_samples - 1))
