@@ -52,6 +52,8 @@ COLUMNS: dict[str, ColumnSpec] = {
     "heterozygosity_f": _spec("float", "Inbreeding coefficient from heterozygosity"),
     "sex_f": _spec("float", "Inbreeding coefficient on the X chromosome"),
     "kinship": _spec("float", "KING-robust kinship"),
+    "degree": _spec("int", "0 duplicate or twin, 1, 2, 3; 4 farther; -1 where there is no kinship"),
+    "ibs0": _spec("float", "Share of the variants called in both that are opposite homozygotes"),
     "n_variants": _spec("int", "Variants that entered"),
     # estimates
     "n": _spec("int", "People analysed"),

@@ -50,6 +50,8 @@ class KinshipPairs:
     """NaN where either has fewer than 100 heterozygous calls in common with the other."""
     n_variants: Int64[np.ndarray, " pairs"]
     """Variants called in both."""
+    ibs0: Float64[np.ndarray, " pairs"]
+    """Share of them with opposite homozygotes: near 0 for parent and child, not for siblings."""
 
 
 def degree_of(kinship: Float64[np.ndarray, " pairs"]) -> Int64[np.ndarray, " pairs"]:
@@ -67,7 +69,7 @@ def degree_of(kinship: Float64[np.ndarray, " pairs"]) -> Int64[np.ndarray, " pai
 def kinship_peak_bytes(n_samples: int, n_rows: int | None = None) -> int:
     """Return an upper estimate of the bytes held while a band of `n_rows` people meets all others (None: the least)."""
     rows = min(_TILE, n_samples) if n_rows is None else n_rows
-    chunk = n_samples * (3 * _CHUNK // 8 + 16) + _CHUNK * (n_samples + 64) + 5 * 8 * _PAIRS_AT_ONCE
+    chunk = n_samples * (3 * _CHUNK // 8 + 16) + _CHUNK * (n_samples + 64) + 8 * 8 * _PAIRS_AT_ONCE
     return 4 * rows * n_samples + chunk
 
 
@@ -139,7 +141,7 @@ def _counted(
     source: GenotypeSource, pairs: Int64[np.ndarray, "pairs 2"], distance: np.ndarray, start: int, threshold: float | None
 ) -> KinshipPairs:
     """Return the pairs at or above the threshold, with counts over the variants called in both."""
-    counts = np.zeros((pairs.shape[0], 3), dtype=np.int64)
+    counts = np.zeros((pairs.shape[0], 4), dtype=np.int64)
     for planes in _chunks(source):
         _add_counts(planes, pairs, counts)
     smaller = np.minimum(counts[:, 0], counts[:, 1])
@@ -147,7 +149,10 @@ def _counted(
         kinship = 0.5 - distance[pairs[:, 0] - start, pairs[:, 1]] / (4.0 * smaller)
     kinship = np.where(smaller < MIN_HETEROZYGOUS, np.nan, kinship)
     kept = np.ones(pairs.shape[0], dtype=bool) if threshold is None else kinship >= threshold
-    return KinshipPairs(pairs[kept, 0], pairs[kept, 1], kinship[kept], counts[kept, 2])
+    called = counts[kept, 2]
+    return KinshipPairs(
+        pairs[kept, 0], pairs[kept, 1], kinship[kept], called, counts[kept, 3] / np.maximum(called, 1)
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -205,17 +210,20 @@ def _find(distance, het, start, factor, row, column, pairs):  # noqa: ANN001, AN
 @njit(cache=True, nogil=True)
 @no_type_check
 def _add_counts(planes, pairs, counts):  # noqa: ANN001, ANN202 - numba
-    """Add heterozygous calls of the first, of the second, and all calls, where both are called."""
+    """Add, where both are called: heterozygous calls of the first, of the second, all, and opposite homozygotes."""
     for k in range(pairs.shape[0]):
         i, j = pairs[k, 0], pairs[k, 1]
         effect_i, other_i, het_i = planes[i, 0], planes[i, 1], planes[i, 2]
         effect_j, other_j, het_j = planes[j, 0], planes[j, 1], planes[j, 2]
-        one = two = both = np.uint64(0)
+        one = two = both = opposite = np.uint64(0)
         for w in range(planes.shape[2]):
             called_i, called_j = effect_i[w] | other_i[w], effect_j[w] | other_j[w]
             one += popcount(het_i[w] & called_j)
             two += popcount(het_j[w] & called_i)
             both += popcount(called_i & called_j)
+            other = (effect_i[w] & other_j[w]) ^ (other_i[w] & effect_j[w])
+            opposite += popcount(other & ~(het_i[w] | het_j[w]))
         counts[k, 0] += np.int64(one)
         counts[k, 1] += np.int64(two)
         counts[k, 2] += np.int64(both)
+        counts[k, 3] += np.int64(opposite)
