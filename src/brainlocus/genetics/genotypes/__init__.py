@@ -1,7 +1,7 @@
 """Genotypes: counts, quality control, relationships, linkage disequilibrium, ancestry components."""
 
 from brainlocus.genetics.genotypes.counts import GenotypeCounts, count_genotypes, counts_peak_bytes
-from brainlocus.genetics.genotypes.grm import genetic_relationships, grm_peak_bytes, standardise
+from brainlocus.genetics.genotypes.grm import genetic_relationships, grm_peak_bytes
 from brainlocus.genetics.genotypes.hwe import hwe_neg_log10_p
 from brainlocus.genetics.genotypes.kinship import (
     DEGREES,
@@ -10,7 +10,14 @@ from brainlocus.genetics.genotypes.kinship import (
     kinship_pairs,
     kinship_peak_bytes,
 )
-from brainlocus.genetics.genotypes.pca import PrincipalComponents, pca_peak_bytes, principal_components
+from brainlocus.genetics.genotypes.pca import (
+    LOCAL_SHARE,
+    PrincipalComponents,
+    local_shares,
+    pca_peak_bytes,
+    principal_components,
+)
+from brainlocus.genetics.genotypes.project import project_people
 from brainlocus.genetics.genotypes.prune import PruneSettings, prune_variants
 from brainlocus.genetics.genotypes.qc import (
     PRESETS,
@@ -25,6 +32,7 @@ from brainlocus.genetics.genotypes.relatives import unrelated_people
 
 __all__ = [
     "DEGREES",
+    "LOCAL_SHARE",
     "LONG_RANGE_LD",
     "PRESETS",
     "FlowRow",
@@ -45,11 +53,12 @@ __all__ = [
     "in_regions",
     "kinship_pairs",
     "kinship_peak_bytes",
+    "local_shares",
     "long_range_ld",
     "pca_peak_bytes",
     "principal_components",
+    "project_people",
     "prune_variants",
     "quality_control",
-    "standardise",
     "unrelated_people",
 ]
