@@ -20,7 +20,7 @@ from jaxtyping import Float64
 
 from brainlocus.core.genotypes import GenotypeSource, block_size_for
 from brainlocus.genetics.genotypes.pca import PrincipalComponents
-from brainlocus.genetics.genotypes.standard import standard_blocks
+from brainlocus.genetics.genotypes.standard import add_missing, standard_blocks
 
 __all__ = ["augmented_scores", "project_people"]
 
@@ -46,13 +46,14 @@ def project_people(
     n_samples = len(source.samples)
     weights = np.nan_to_num(components.loadings).astype(np.float32)
     inner = np.zeros((n_samples, weights.shape[1]))
-    squared, called = np.zeros(n_samples), np.zeros(n_samples)
+    squared, missing = np.zeros(n_samples), np.zeros(n_samples, dtype=np.int64)
     size = block_size_for(n_samples, memory_bytes)
     for block in standard_blocks(source, size, moments=components.moments):
         inner += block.values.T @ weights[block.start : block.stop]
         squared += np.einsum("vi,vi->i", block.values, block.values, dtype=np.float64)
-        called += (block.values != 0).sum(axis=0)
-    share = np.maximum(called, 1.0) / max(components.n_used, 1)
+        if block.codes is not None:
+            add_missing(block.codes[~np.isnan(block.moments.scale)], missing)
+    share = np.maximum(components.n_used - missing, 1.0) / max(components.n_used, 1)
     singular = np.sqrt(components.eigenvalues * components.n_used)
     inner /= share[:, None]
     squared /= share

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Literal, no_type_check
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 from numba import njit
 
 from brainlocus.core.genotypes import GenotypeSource
 from brainlocus.genetics.genotypes.bits import pack_calls
 from brainlocus.numerics.packed import count_packed, read_packed
 
-__all__ = ["Moments", "StandardBlock", "standard_blocks"]
+__all__ = ["Moments", "StandardBlock", "add_missing", "standard_blocks"]
 
 _SMALLEST_SCALE = 1e-6
 
@@ -84,6 +84,11 @@ def standard_blocks(
         yield StandardBlock(start, values, codes, here)
 
 
+def add_missing(codes: UInt8[np.ndarray, "variants bytes"], missing: Int64[np.ndarray, " samples"]) -> None:
+    """Add every person's missing calls, in place."""
+    _add_missing(np.ascontiguousarray(codes), missing)
+
+
 def _moments_of_counts(counts: np.ndarray, n_samples: int, scale: str) -> Moments:
     called = np.maximum(counts[:, :3].sum(axis=1), 1)
     mean = (2.0 * counts[:, 0] + counts[:, 1]) / called
@@ -132,3 +137,16 @@ def _look_up(codes, table, values):  # noqa: ANN001, ANN202 - numba
                 values[row, 4 * byte + k] = quads[code, k]
         for i in range(4 * whole, n_samples):
             values[row, i] = quads[codes[row, whole], i - 4 * whole]
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _add_missing(codes, missing):  # noqa: ANN001, ANN202 - numba
+    for row in range(codes.shape[0]):
+        for byte in range(codes.shape[1]):
+            code = codes[row, byte]
+            absent = code & ~(code >> 1) & 0x55
+            if absent:
+                for k in range(4):
+                    if (absent >> (2 * k)) & 1:
+                        missing[4 * byte + k] += 1

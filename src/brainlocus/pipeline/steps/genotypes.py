@@ -19,22 +19,25 @@ from brainlocus.core import (
     select_genotypes,
 )
 from brainlocus.core.errors import nearest
-from brainlocus.core.variants import AUTOSOMES
 from brainlocus.genetics.genotypes import (
+    LOCAL_SHARE,
     PRESETS,
+    PrincipalComponents,
     QcResult,
     QcSettings,
-    count_genotypes,
     counts_peak_bytes,
     genetic_relationships,
     grm_peak_bytes,
+    local_shares,
     pca_peak_bytes,
     principal_components,
+    project_people,
     quality_control,
 )
 from brainlocus.io import open_genotypes, write_grm, write_results, write_table
 from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import keep_people, keep_variants, require_memory, source_counts, table_bytes
+from brainlocus.pipeline.genomes import keep_people, require_memory, source_counts, table_bytes
+from brainlocus.pipeline.panels import Panel, PanelRules, choose_panel, read_regions
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = [
@@ -80,8 +83,22 @@ class GenotypesPcaConfig(StepConfig):
     components: int = Field(10, ge=1, description="Number of components")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
-    min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
+    fit: CommaPaths = Field(
+        (), description="People the components are fitted on (unrelated.txt of genotypes kinship); others are projected"
+    )
+    projection: Literal["corrected", "plain"] = Field(
+        "corrected", description="Projected people: shrinkage corrected, or the plain product with the loadings"
+    )
+    min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among those fitted on")
+    exclude_long_range_ld: bool = Field(
+        False, description="Leave out the regions of long-range LD (GRCh37, GRCh38: state --genome-build)"
+    )
+    exclude_regions: InputPath | None = Field(
+        None, description="Regions to leave out: lines of chromosome, start and stop"
+    )
+    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
     method: Literal["auto", "exact", "krylov"] = Field("auto", description="auto is exact up to 5,000 people")
+    figures: bool = Field(False, description="Draw components.png (needs the extra plot)")
 
 
 class GenotypesGrmConfig(StepConfig):
@@ -184,70 +201,93 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
     return StepResult(counts, summary=(*_flow_lines(result), *result.notes))
 
 
-def _chosen(
-    path: Path, keep: tuple[Path, ...], variants: tuple[Path, ...], *, min_maf: float, max_missing: float,
-    reference: Path | None, memory_bytes: int,
-) -> tuple[GenotypeSource, dict[str, Any]]:  # fmt: skip
-    """Return the autosomal variants that pass, among the people kept, and what was dropped."""
-    source = open_genotypes(path)
-    people = keep_people(source.samples, keep)
-    rows = keep_variants(source.variants, variants)
-    judged: SampleIndex = keep_people(source.samples, (reference,)) if reference is not None else people
-    counted = count_genotypes(select_genotypes(source, samples=judged), memory_bytes=min(memory_bytes // 4, 1 << 28))
-    frequency = np.nan_to_num(counted.effect_allele_frequency, nan=0.0)
-    passes = (np.minimum(frequency, 1.0 - frequency) >= min_maf) & (counted.missing_rate <= max_missing)
-    autosomal = np.isin(source.variants.chromosome, AUTOSOMES)
-    chosen = rows & passes & autosomal
-    counts = {
-        **source_counts(source),
-        "people": len(people),
-        "variants": int(chosen.sum()),
-        "variants_not_listed": int((~rows).sum()),
-        "variants_not_autosomal": int((rows & ~autosomal).sum()),
-        "variants_rare_or_missing": int((rows & autosomal & ~passes).sum()),
-    }
-    if not chosen.any():
-        raise SchemaError(f"No variant is left: {counts}. Lower --min-maf or check --variants.")
-    return select_genotypes(source, samples=people, variants=chosen), counts
-
-
 def _exact(config: GenotypesPcaConfig) -> bool | None:
     return None if config.method == "auto" else config.method == "exact"
 
 
+def _pca_panel(config: GenotypesPcaConfig, memory_bytes: int) -> tuple[Panel, SampleIndex]:
+    """Return the people fitted on with the variants chosen among them, and everyone who gets scores."""
+    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    regions = read_regions(
+        config.exclude_regions, long_range=config.exclude_long_range_ld, variants=source.variants,
+        build=config.genome_build,
+    )  # fmt: skip
+    rules = PanelRules((*config.keep, *config.fit), config.variants, min_maf=config.min_maf, regions=regions)
+    panel = choose_panel(source, rules, memory_bytes=memory_bytes // 4)
+    if config.components >= len(panel.source.samples):
+        raise SchemaError(
+            f"--components: {config.components} were asked of {len(panel.source.samples)} people; ask for fewer."
+        )
+    return panel, keep_people(source.samples, config.keep)
+
+
 def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> StepResult:
     """Write scores, eigenvalues and loadings of the leading components."""
-    chosen, counts = _chosen(
-        config.genotypes, config.keep, config.variants, min_maf=config.min_maf, max_missing=1.0, reference=None,
-        memory_bytes=context.memory_bytes,
-    )  # fmt: skip
-    if config.components >= len(chosen.samples):
-        raise SchemaError(
-            f"--components: {config.components} were asked of {len(chosen.samples)} people; ask for fewer."
-        )
+    panel, people = _pca_panel(config, context.memory_bytes)
+    chosen, counts = panel.source, panel.counts
     needed = pca_peak_bytes(len(chosen.samples), len(chosen.variants), config.components, exact=_exact(config))
-    needed += table_bytes(counts["genotyped_variants"]) + 64 * 12 * len(chosen.samples)
+    needed += table_bytes(counts["genotyped_variants"]) + 64 * 12 * len(people)
     hint = "" if config.method == "krylov" else " (--method krylov needs less)"
     what = f"{config.components} components of {len(chosen.samples)} people{hint}"
     require_memory(needed, context.memory_bytes, what)
+    memory = max((context.memory_bytes - needed) // 2, 64 * 12 * len(people))
     with threadpool_limits(limits=context.threads):
         found = principal_components(
-            chosen,
-            config.components,
-            rng=context.rng(0),
-            exact=_exact(config),
-            memory_bytes=max((context.memory_bytes - needed) // 2, 64 * 12 * len(chosen.samples)),
+            chosen, config.components, rng=context.rng(0), exact=_exact(config), memory_bytes=memory
         )
+        scores, fitted = _everyone(found, panel, people, config, memory)
     names = [f"PC{k + 1}" for k in range(config.components)]
-    write_table(_table(found.samples, names, found.scores), out / "scores.parquet")
-    rows = [f"{name}\t{value:.10g}" for name, value in zip(names, found.eigenvalues, strict=True)]
-    (out / "eigenvalues.tsv").write_text("\n".join(["component\teigenvalue", *rows]) + "\n")
-    _write_loadings(chosen, names, found.loadings, out / "loadings.parquet")
-    counts["residual"] = found.residual
-    text = ", ".join(f"{v:.3f}" for v in found.eigenvalues[:5])
-    return StepResult(
-        counts, summary=(f"{counts['people']:,} people, {counts['variants']:,} variants; eigenvalues {text}",)
+    write_table(_table(people, names, scores), out / "scores.parquet")
+    shares, regions = local_shares(chosen.variants, found.loadings)
+    rows = [
+        f"{name}\t{value:.10g}\t{share:.4f}\t{region}"
+        for name, value, share, region in zip(names, found.eigenvalues, shares, regions, strict=True)
+    ]
+    (out / "eigenvalues.tsv").write_text(
+        "\n".join(["component\teigenvalue\tlocal_share\tlocal_region", *rows]) + "\n"
     )
+    _write_loadings(chosen, names, found.loadings, out / "loadings.parquet")
+    local = shares > LOCAL_SHARE
+    if config.figures:
+        from brainlocus.pipeline.figures.genotypes import draw_components
+
+        draw_components(scores, fitted, found.eigenvalues, local, out / "components.png")
+    counts |= {
+        "people": len(people),
+        "people_fitted": len(chosen.samples),
+        "people_projected": int((~fitted).sum()),
+        "residual": found.residual,
+        "components_of_one_region": {names[k]: regions[k] for k in np.flatnonzero(local).tolist()},
+    }
+    return StepResult(counts, summary=_pca_summary(counts, found.eigenvalues))
+
+
+def _everyone(
+    found: PrincipalComponents, panel: Panel, people: SampleIndex, config: GenotypesPcaConfig, memory_bytes: int
+) -> tuple[Any, Any]:
+    """Return the scores of all people, and who of them was fitted on."""
+    rows = people.indices_of(found.samples)
+    fitted = np.zeros(len(people), dtype=bool)
+    fitted[rows] = True
+    scores = np.empty((len(people), found.eigenvalues.size))
+    scores[rows] = found.scores
+    if not fitted.all():
+        source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+        others = select_genotypes(source, samples=people.take(~fitted), variants=panel.rows)
+        scores[~fitted] = project_people(
+            found, others, correct=config.projection == "corrected", memory_bytes=memory_bytes
+        )
+    return scores, fitted
+
+
+def _pca_summary(counts: dict[str, Any], eigenvalues: Any) -> tuple[str, ...]:
+    text = ", ".join(f"{v:.3f}" for v in eigenvalues[:5])
+    lines = [f"{counts['people']:,} people, {counts['variants']:,} variants; eigenvalues {text}"]
+    if counts["people_projected"]:
+        lines.append(f"Fitted on {counts['people_fitted']:,}, projected {counts['people_projected']:,} others")
+    for name, region in counts["components_of_one_region"].items():
+        lines.append(f"{name} is the linkage disequilibrium of one region, {region}; leave it out (--exclude-regions)")
+    return tuple(lines)
 
 
 def _table(samples: SampleIndex, names: list[str], values: Any) -> PhenotypeTable:
@@ -273,10 +313,9 @@ def _write_loadings(source: GenotypeSource, names: list[str], loadings: Any, pat
 
 def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> StepResult:
     """Write the genetic relationship matrix in GCTA's format."""
-    chosen, counts = _chosen(
-        config.genotypes, config.keep, config.variants, min_maf=config.min_maf, max_missing=config.max_missing,
-        reference=config.reference, memory_bytes=context.memory_bytes,
-    )  # fmt: skip
+    rules = PanelRules(config.keep, config.variants, config.min_maf, config.max_missing, config.reference)
+    panel = choose_panel(open_genotypes(config.genotypes), rules, memory_bytes=context.memory_bytes // 4)
+    chosen, counts = panel.source, panel.counts
     with threadpool_limits(limits=context.threads):
         memory = context.memory_bytes - table_bytes(counts["genotyped_variants"])
         grm = genetic_relationships(chosen, scale=config.scale, missing=config.missing, memory_bytes=memory)
