@@ -48,6 +48,7 @@ COLUMNS: dict[str, ColumnSpec] = {
     "missing_rate": _spec("float", "Share of missing calls"),
     "minor_allele_count": _spec("float", "Copies of the rarer allele among the analysed"),
     "hwe_neg_log10_p": _spec("float", "-log10 p of the exact Hardy-Weinberg test"),
+    "status_missing_neg_log10_p": _spec("float", "-log10 p of Fisher's test of missing calls in cases and controls"),
     "info": _spec("float", "Imputation quality; NaN where the genotypes carry none"),
     "heterozygosity_f": _spec("float", "Inbreeding coefficient from heterozygosity"),
     "sex_f": _spec("float", "Inbreeding coefficient on the X chromosome"),

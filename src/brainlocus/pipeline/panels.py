@@ -76,9 +76,7 @@ def choose_panel(
         judged = people if rules.reference is None else keep_people(source.samples, (rules.reference,))
         counted = count_genotypes(select_genotypes(source, samples=judged), memory_bytes=min(memory_bytes, 1 << 28))
         frequency = np.nan_to_num(counted.effect_allele_frequency, nan=0.0)
-        passes = (np.minimum(frequency, 1.0 - frequency) >= rules.min_maf) & (
-            counted.missing_rate <= rules.max_missing
-        )
+        passes = (np.minimum(frequency, 1.0 - frequency) >= rules.min_maf) & (counted.missing_rate <= rules.max_missing)
     chosen = listed & autosomal & outside & passes
     counts = {
         **source_counts(source),

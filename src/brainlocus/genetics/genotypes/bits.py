@@ -80,9 +80,7 @@ def people_planes(codes: UInt8[np.ndarray, "variants bytes"], n_samples: int) ->
     return planes
 
 
-def call_words(
-    codes: UInt8[np.ndarray, "variants bytes"], n_samples: int
-) -> UInt64[np.ndarray, "variants words"]:
+def call_words(codes: UInt8[np.ndarray, "variants bytes"], n_samples: int) -> UInt64[np.ndarray, "variants words"]:
     """Return the codes as whole pairs of 64-bit words, 64 people a pair."""
     size = 2 * ((n_samples + _WORD - 1) // _WORD) * 8
     if codes.shape[1] == size and codes.flags.c_contiguous:

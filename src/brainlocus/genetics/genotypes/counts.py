@@ -141,7 +141,7 @@ def _count_hard_calls(
         )
     if np.unique(people).size != people.size or read_packed(whole, 0, min(1, len(whole.variants))) is None:
         return False
-    n_people, (n_samples, n_sets) = len(whole.samples), tally.missing.shape
+    n_people, n_sets = len(whole.samples), tally.missing.shape[1]
     chosen = np.zeros((2, n_people), dtype=bool)
     chosen[0, people], chosen[1, people[founders]] = True, True
     masks = np.stack([people_bits(mask) for mask in chosen])

@@ -138,7 +138,11 @@ def _candidates(
 
 
 def _counted(
-    source: GenotypeSource, pairs: Int64[np.ndarray, "pairs 2"], distance: np.ndarray, start: int, threshold: float | None
+    source: GenotypeSource,
+    pairs: Int64[np.ndarray, "pairs 2"],
+    distance: np.ndarray,
+    start: int,
+    threshold: float | None,
 ) -> KinshipPairs:
     """Return the pairs at or above the threshold, with counts over the variants called in both."""
     counts = np.zeros((pairs.shape[0], 4), dtype=np.int64)
@@ -150,9 +154,7 @@ def _counted(
     kinship = np.where(smaller < MIN_HETEROZYGOUS, np.nan, kinship)
     kept = np.ones(pairs.shape[0], dtype=bool) if threshold is None else kinship >= threshold
     called = counts[kept, 2]
-    return KinshipPairs(
-        pairs[kept, 0], pairs[kept, 1], kinship[kept], called, counts[kept, 3] / np.maximum(called, 1)
-    )
+    return KinshipPairs(pairs[kept, 0], pairs[kept, 1], kinship[kept], called, counts[kept, 3] / np.maximum(called, 1))
 
 
 @njit(cache=True, nogil=True)

@@ -78,13 +78,13 @@ def prune_variants(
     removed = np.zeros(len(source.variants), dtype=bool)
     unchecked = np.arange(1, len(source.variants) + 1)
     limit = _rows_that_fit(len(source.samples), int((windows[:, 1] - windows[:, 0]).max(initial=0)), memory_bytes)
-    first = 0
+    threshold, first = rules.r2 * (1.0 + _EPSILON), 0
     while first < windows.shape[0]:
         start = int(windows[first, 0])
         last = max(int(np.searchsorted(windows[:, 1], start + limit, side="right")), first + 1)
         stop = int(windows[last - 1, 1])
         planes, sums = _planes(source, start, stop)
-        _prune(planes, sums, len(source.samples), start, windows[first:last], rules.r2 * (1.0 + _EPSILON), removed, unchecked)
+        _prune(planes, sums, len(source.samples), start, windows[first:last], threshold, removed, unchecked)
         first = last
     return ~removed
 

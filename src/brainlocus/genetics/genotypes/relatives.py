@@ -10,7 +10,7 @@ References
 Manichaikul et al. (2010), 10.1093/bioinformatics/btq559; Fomin & Kratsch (2010), Exact Exponential Algorithms, 2.3.
 """
 
-from functools import lru_cache
+from functools import cache
 from heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -105,7 +105,7 @@ def _exact(people: list[int], relatives: dict[int, set[int]], weight: Int64[np.n
     edges = [sum(1 << place[q] for q in relatives[p] if q in place) for p in people]
     heavy = [int(weight[p]) for p in people]
 
-    @lru_cache(maxsize=None)
+    @cache
     def best(left: int) -> tuple[int, int, int]:
         """Return people, weight and members of the best set; members with the first person as the highest bit."""
         count, total, members, busiest, most = 0, 0, 0, -1, 0

@@ -44,7 +44,8 @@ def draw_kinship(
         here = (degree == k) & np.isfinite(kinship)
         if here.any():
             colour = GREY if k == len(DEGREES) else PALETTE[k]
-            axis.scatter(ibs0[here], kinship[here], s=14, lw=0, alpha=0.8, color=colour, label=f"{name} ({here.sum():,})")
+            label = f"{name} ({here.sum():,})"
+            axis.scatter(ibs0[here], kinship[here], s=14, lw=0, alpha=0.8, color=colour, label=label)
     for bound in DEGREES:
         axis.axhline(bound, color=GREY, lw=0.6, ls=":")
     axis.axhline(cutoff, color=GREY, lw=1.2, ls="--", label=f"cut-off {cutoff:g}")
@@ -73,7 +74,7 @@ def draw_components(
                 axis.scatter(x, y, s=7, lw=0, alpha=0.6, color=colour, label=name)
         axis.set_xlabel(f"PC{2 * k + 1}")
         axis.set_ylabel(f"PC{2 * k + 2}")
-        axis.ticklabel_format(style="sci", scilimits=(-2, 2))
+        axis.locator_params(nbins=5)
     if n_pairs and not fitted.all():
         axes[0, 0].legend(frameon=False, fontsize=8, markerscale=2)
     axis = axes[0, n_pairs]

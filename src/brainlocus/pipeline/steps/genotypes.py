@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from jaxtyping import Float64
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from brainlocus.core import (
+    AlignmentError,
     Column,
     GenotypeSource,
     PhenotypeTable,
@@ -34,7 +36,7 @@ from brainlocus.genetics.genotypes import (
     project_people,
     quality_control,
 )
-from brainlocus.io import open_genotypes, write_grm, write_results, write_table
+from brainlocus.io import open_genotypes, read_table, write_grm, write_results, write_table
 from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
 from brainlocus.pipeline.genomes import keep_people, require_memory, source_counts, table_bytes
 from brainlocus.pipeline.panels import Panel, PanelRules, choose_panel, read_regions
@@ -60,10 +62,19 @@ class GenotypesQcConfig(StepConfig):
         "3 %, MAF 1 %, variants missing 3 %, HWE p 1e-10, heterozygosity 3 SD), susceptibility (MAF 1 %, HWE p 1e-7)",
     )
     keep: CommaPaths = Field((), description="People to keep: lists, or tables with participant_id; in all of them")
+    unrelated: InputPath | None = Field(
+        None, description="People without relatives among them (unrelated.txt of genotypes kinship); others leave first"
+    )
+    status: InputPath | None = Field(None, description="Table with cases and controls: missing calls are tested")
+    status_column: str = Field("status", description="Its column: 1 case, 0 control")
+    min_status_p: float | None = Field(
+        None, ge=0, le=1, description="Smallest p of missing calls against status (1e-5; 0: any)"
+    )
     max_sample_missing: float | None = Field(
         None, ge=0, le=1, description="Largest share of missing calls of a person (1: any)"
     )
     min_maf: float | None = Field(None, ge=0, le=0.5, description="Smallest minor allele frequency (0: any)")
+    min_mac: float | None = Field(None, ge=0, description="Smallest count of the rarer allele (none)")
     max_variant_missing: float | None = Field(
         None, ge=0, le=1, description="Largest share of missing calls of a variant (1: any)"
     )
@@ -74,6 +85,7 @@ class GenotypesQcConfig(StepConfig):
     )
     check_sex: bool = Field(True, description="Leave out people whose X chromosome is not of the reported sex")
     genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
+    figures: bool = Field(False, description="Draw flow.png (needs the extra plot)")
 
 
 class GenotypesPcaConfig(StepConfig):
@@ -131,7 +143,10 @@ def qc_settings(config: GenotypesQcConfig) -> QcSettings:
             f"--preset: expected one of {', '.join(sorted(PRESETS))}, found {config.preset!r}."
             f"{nearest(config.preset, list(PRESETS))}"
         )
-    given = ("max_sample_missing", "min_maf", "max_variant_missing", "min_hwe_p", "max_heterozygosity_sd")
+    given = (
+        "max_sample_missing", "min_maf", "min_mac", "max_variant_missing", "min_status_p", "min_hwe_p",
+        "max_heterozygosity_sd",
+    )  # fmt: skip
     changed = {name: getattr(config, name) for name in given if getattr(config, name) is not None}
     return replace(PRESETS[config.preset], hwe_mid_p=config.hwe_mid_p, check_sex=config.check_sex, **changed)
 
@@ -171,6 +186,27 @@ def _flow_lines(result: QcResult) -> list[str]:
     return lines
 
 
+def _status(samples: SampleIndex, path: Path, column: str) -> Float64[np.ndarray, " samples"]:
+    """Return 1 for cases, 0 for controls, NaN for people without a status.
+
+    Raises
+    ------
+    SchemaError
+        The column has other values.
+    AlignmentError
+        Nobody genotyped has a status.
+    """
+    table = read_table(path, columns=[column])
+    values = table.columns[0].values
+    if values.dtype.kind != "f" or not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
+        raise SchemaError(f"{path}: expected 1 (case), 0 (control) or nothing in {column!r}, found other values.")
+    rows = table.samples.indices_of(samples)
+    found = np.where(rows >= 0, values[np.maximum(rows, 0)], np.nan)
+    if np.isnan(found).all():
+        raise AlignmentError(f"{path}: none of the {len(samples)} genotyped people has a {column}.")
+    return np.asarray(found, dtype=np.float64)
+
+
 def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> StepResult:
     """Write who and what passed quality control, and why the others did not."""
     settings = qc_settings(config)
@@ -184,11 +220,17 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
         source,
         settings,
         keep=keep,
+        unrelated=keep_people(source.samples, (config.unrelated,)) if config.unrelated is not None else None,
+        status=_status(source.samples, config.status, config.status_column) if config.status is not None else None,
         sex=source.pedigree.sex,
         founders=source.pedigree.founders,
         memory_bytes=min(context.memory_bytes - needed + 64 * 12 * n_people, 1 << 28),
     )
     _write_qc(result, result.variants, out)
+    if config.figures:
+        from brainlocus.pipeline.figures.genotypes import draw_flow
+
+        draw_flow(result.flow, out / "flow.png")
     counts: dict[str, Any] = {
         **source_counts(source),
         "settings": {k: v for k, v in asdict(settings).items() if k != "autosomes"},
@@ -243,9 +285,7 @@ def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> St
         f"{name}\t{value:.10g}\t{share:.4f}\t{region}"
         for name, value, share, region in zip(names, found.eigenvalues, shares, regions, strict=True)
     ]
-    (out / "eigenvalues.tsv").write_text(
-        "\n".join(["component\teigenvalue\tlocal_share\tlocal_region", *rows]) + "\n"
-    )
+    (out / "eigenvalues.tsv").write_text("\n".join(["component\teigenvalue\tlocal_share\tlocal_region", *rows]) + "\n")
     _write_loadings(chosen, names, found.loadings, out / "loadings.parquet")
     local = shares > LOCAL_SHARE
     if config.figures:

@@ -95,7 +95,7 @@ class _Tally:
     def __init__(self, cutoff: float) -> None:
         self.cutoff = cutoff
         self.degrees: dict[int, int] = {}
-        self._close: list[KinshipPairs] = []
+        self._close: list[np.ndarray] = []
         self._points: list[np.ndarray] = []
         self._n_points = 0
 
@@ -106,12 +106,7 @@ class _Tally:
                 self.degrees[name] = self.degrees.get(name, 0) + count
             related = pairs.kinship > self.cutoff
             if related.any():
-                self._close.append(
-                    KinshipPairs(
-                        pairs.first[related], pairs.second[related], pairs.kinship[related],
-                        pairs.n_variants[related], pairs.ibs0[related],
-                    )  # fmt: skip
-                )
+                self._close.append(np.stack([pairs.first[related], pairs.second[related]]))
             room = self.max_points - self._n_points
             if room > 0:
                 self._points.append(np.stack([pairs.kinship, pairs.ibs0])[:, :room])
@@ -120,11 +115,11 @@ class _Tally:
 
     @property
     def first(self) -> Int64[np.ndarray, " pairs"]:
-        return np.concatenate([np.empty(0, dtype=np.int64), *(p.first for p in self._close)])
+        return np.concatenate([np.empty(0, dtype=np.int64), *(p[0] for p in self._close)])
 
     @property
     def second(self) -> Int64[np.ndarray, " pairs"]:
-        return np.concatenate([np.empty(0, dtype=np.int64), *(p.second for p in self._close)])
+        return np.concatenate([np.empty(0, dtype=np.int64), *(p[1] for p in self._close)])
 
     @property
     def kinship(self) -> np.ndarray:

@@ -46,9 +46,7 @@ def genotypes_prune(config: GenotypesPruneConfig, out: Path, context: Context) -
         build=config.genome_build,
     )  # fmt: skip
     rules = PanelRules(config.keep, config.variants, min_maf=config.min_maf, regions=regions)
-    panel = choose_panel(
-        source, rules, founders=source.pedigree.founders, memory_bytes=context.memory_bytes - needed
-    )
+    panel = choose_panel(source, rules, founders=source.pedigree.founders, memory_bytes=context.memory_bytes - needed)
     step = config.step if config.step is not None else (1 if config.kb else 50)
     settings = PruneSettings(config.window, step, config.r2, kb=config.kb)
     stays = prune_variants(panel.source, settings, memory_bytes=context.memory_bytes - table_bytes(n_variants))
