@@ -16,7 +16,15 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
-from brainlocus.io.tables import check_table_name, read_arrow, read_results, read_table, write_results, write_table
+from brainlocus.io.tables import (
+    arrow_column,
+    check_table_name,
+    read_arrow,
+    read_results,
+    read_table,
+    write_results,
+    write_table,
+)
 from brainlocus.io.text import read_lines
 
 __all__ = [
@@ -27,6 +35,7 @@ __all__ = [
     "Pedigree",
     "PgenSource",
     "PgenWriter",
+    "arrow_column",
     "atomic_path",
     "check_table_name",
     "convert_images",

@@ -19,7 +19,7 @@ from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float
-from numba import njit, vectorize
+from numba import njit
 from scipy.special import betainc, gammaincc, log_ndtr
 
 __all__ = ["neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"]
@@ -91,10 +91,10 @@ def _continued_fraction(a: float, b: float, x: float) -> float:
     return fraction
 
 
-@vectorize(["float64(float64, float64)"], cache=True, target="cpu")
+@njit(cache=True)
 @no_type_check
 def _ln_p_tail(t: float, df: float) -> float:
-    """Return ln of the two-sided p by the continued fraction; NaN where the body formula is to be used."""
+    """Return ln of the two-sided p, or NaN."""
     t2 = t * t
     if not t2 > (_BODY_T2 if df > _LARGE_DF else 3.0 * df / (df + 3.0)):
         return math.nan
@@ -105,6 +105,14 @@ def _ln_p_tail(t: float, df: float) -> float:
     x = df / (df + t2)
     ln_1mx = -math.log1p(df / t2)
     return a * ln_x + 0.5 * ln_1mx - math.log(a) - _ln_beta_half(a) + math.log(_continued_fraction(a, 0.5, x))
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _ln_p_tails(t, df, ln_p):  # noqa: ANN001, ANN202
+    """Fill ln of the two-sided p by the continued fraction; NaN where the body formula is to be used."""
+    for k in range(t.size):
+        ln_p[k] = _ln_p_tail(t[k], df[k])
 
 
 def neg_log10_p_from_t(
@@ -133,12 +141,14 @@ def neg_log10_p_from_t(
     t_array = np.abs(np.asarray(t, dtype=np.float64))
     df_array = np.broadcast_to(np.asarray(df, dtype=np.float64), t_array.shape)
     valid_df = np.where(df_array > 0, df_array, np.nan)
-    result = np.asarray(_ln_p_tail(t_array, valid_df)) / -_LN10
-    body = np.isnan(result) & ~np.isnan(t_array) & ~np.isnan(valid_df)
+    flat_t, flat_df = t_array.ravel(), valid_df.ravel()
+    result = np.empty(flat_t.size)
+    _ln_p_tails(flat_t, flat_df, result)
+    result /= -_LN10
+    body = np.isnan(result) & ~np.isnan(flat_t) & ~np.isnan(flat_df)
     if body.any():
-        t2, dof = t_array[body] ** 2, valid_df[body]
-        result = np.atleast_1d(result)
-        result[np.atleast_1d(body)] = -np.log1p(-betainc(0.5, 0.5 * dof, t2 / (dof + t2))) / _LN10
+        t2, dof = flat_t[body] ** 2, flat_df[body]
+        result[body] = -np.log1p(-betainc(0.5, 0.5 * dof, t2 / (dof + t2))) / _LN10
     return result.reshape(t_array.shape)
 
 

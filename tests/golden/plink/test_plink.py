@@ -178,11 +178,11 @@ def test_float32_statistics_stay_within_their_bound():
     result = scan(source, traits, covariates=covariates, settings=settings)
     exact = scan(source, traits, covariates=covariates, settings=ScanSettings(hits=1.0)).hits
     plan = prepare_scan(traits, source.samples, covariates=covariates, settings=settings)
-    for k, name in enumerate(plan.design.names):
+    for k, name in enumerate(plan.method.names):
         rows = exact.take(exact["trait"] == name)
         t = rows["beta"] / rows["standard_error"]
         place = {v: j for j, v in enumerate(source.variants.variant_id.tolist())}
-        stored = result.full.t[[place[v] for v in rows["variant_id"].tolist()], k]
+        stored = result.full.traits["t"][[place[v] for v in rows["variant_id"].tolist()], k]
         assert np.abs(stored - t).max() < 2e-4
         far = np.abs(t) > 4
         assert (np.abs(stored - t)[far] <= 1e-6 * np.maximum(1, np.abs(t[far]))).all()

@@ -87,7 +87,7 @@ def test_shards_and_blocks_change_nothing(missing_traits):
     same_tables(whole.variants, cut.variants, 1e-12)
     assert whole.qq.sum() == cut.qq.sum()
     assert np.abs(whole.qq.cumsum(axis=1) - cut.qq.cumsum(axis=1)).max() <= 1
-    np.testing.assert_allclose(whole.full.t, cut.full.t, atol=2e-4)
+    np.testing.assert_allclose(whole.full.traits["t"], cut.full.traits["t"], atol=2e-4)
 
 
 def test_hits_are_ordinary_least_squares_and_every_test_can_be_kept():

@@ -1,97 +1,101 @@
 """Compiled loops of the linear scan."""
 
-from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float, Int
 from numba import njit
 
-__all__ = ["MinorCounts", "bin_statistics", "minor_counts", "sum_missing", "t_statistics", "take_out_missing"]
+__all__ = [
+    "bin_statistics",
+    "dot_pairs",
+    "sum_listed",
+    "sum_missing",
+    "t_statistics",
+    "take_out_missing",
+    "tests_beyond",
+]
 
 _RANK_TOLERANCE = 1e-9
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MinorCounts:
-    """A block counted in the rarer allele, missing calls as 0: small numbers keep float32 sums accurate."""
-
-    counts: Float[np.ndarray, "variants samples"]
-    sign: Float[np.ndarray, " variants"]
-    """-1 where the effect allele is the common one, so that counts are 2 minus its dosage."""
-    total: Float[np.ndarray, " variants"]
-    squares: Float[np.ndarray, " variants"]
-    missing_start: Int[np.ndarray, " variants_plus_one"]
-    """Row j's missing people are ``missing_people[missing_start[j]:missing_start[j + 1]]``."""
-    missing_people: Int[np.ndarray, " missing"]
-
-
-def minor_counts(dosage: Float[np.ndarray, "variants samples"]) -> MinorCounts:
-    """Return a block in minor-allele counts with its sums and the places of its missing calls."""
-    n_variants = dosage.shape[0]
-    sign, n_missing, total = np.empty(n_variants), np.zeros(n_variants, dtype=np.int64), np.empty(n_variants)
-    squares = np.empty(n_variants)
-    _survey(dosage, sign, n_missing)
-    start = np.concatenate([[0], np.cumsum(n_missing)])
-    people = np.empty(int(start[-1]), dtype=np.int64)
-    counts = np.empty_like(dosage, order="C")
-    _recode(dosage, sign, start, people, counts, total, squares)
-    return MinorCounts(counts, sign, total, squares, start, people)
-
-
 @njit(cache=True, nogil=True)
 @no_type_check
-def _survey(dosage, sign, n_missing):  # noqa: ANN001, ANN202
-    """Fill the sign (-1 where the mean dosage is above 1) and the number of missing calls of each row."""
-    for j in range(dosage.shape[0]):
-        total = 0.0
-        called = 0
-        for i in range(dosage.shape[1]):
-            value = dosage[j, i]
-            if value == value:
-                total += value
-                called += 1
-        n_missing[j] = dosage.shape[1] - called
-        sign[j] = -1.0 if total > called else 1.0
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def _recode(dosage, sign, start, people, counts, total, squares):  # noqa: ANN001, ANN202
-    """Fill counts, their sums and the missing people of each row."""
-    for j in range(dosage.shape[0]):
-        at = start[j]
-        flip = sign[j] < 0
-        sum_j = 0.0
-        squares_j = 0.0
-        two = counts.dtype.type(2)
-        for i in range(dosage.shape[1]):
-            value = dosage[j, i]
-            if value != value:
-                people[at] = i
-                at += 1
-                counts[j, i] = 0
-            else:
-                if flip:
-                    value = two - value
-                counts[j, i] = value
-                wide = np.float64(value)
-                sum_j += wide
-                squares_j += wide * wide
-        total[j] = sum_j
-        squares[j] = squares_j
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
-def sum_missing(rows, start, people, right):  # noqa: ANN001, ANN202
-    """Return, for each listed variant, the sum of the right-hand side over the people without a call."""
+def sum_missing(rows, start, people, right, member):  # noqa: ANN001, ANN202
+    """Return, for each listed variant, the sum of the right-hand side over members without a call."""
     sums = np.zeros((rows.size, right.shape[1]))
     for a in range(rows.size):
         for b in range(start[rows[a]], start[rows[a] + 1]):
             i = people[b]
-            for k in range(right.shape[1]):
-                sums[a, k] += right[i, k]
+            if member[i] != 0.0:
+                for k in range(right.shape[1]):
+                    sums[a, k] += right[i, k]
+    return sums
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def sum_listed(counts, start, people, listed, inside, copy):  # noqa: ANN001, ANN202
+    """Return, for each variant, total, squares and missing calls of the listed people.
+
+    Total and squares are of observed counts; `copy`, when it has columns, gets the counts, fills included.
+    """
+    sums = np.zeros((counts.shape[0], 3))
+    keep = copy.shape[1] > 0
+    for j in range(counts.shape[0]):
+        total = 0.0
+        squares = 0.0
+        for a in range(listed.size):
+            value = counts[j, listed[a]]
+            if keep:
+                copy[j, a] = value
+            wide = np.float64(value)
+            total += wide
+            squares += wide * wide
+        holes = 0
+        for b in range(start[j], start[j + 1]):
+            if inside[people[b]]:
+                wide = np.float64(counts[j, people[b]])
+                total -= wide
+                squares -= wide * wide
+                holes += 1
+        sums[j, 0] = total
+        sums[j, 1] = squares
+        sums[j, 2] = holes
+    return sums
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def tests_beyond(t, unstable, limit):  # noqa: ANN001, ANN202
+    """Return row and column of the tests with |t| at least `limit`, and of all tests of unstable rows."""
+    found = 0
+    for j in range(t.shape[0]):
+        if unstable[j]:
+            found += t.shape[1]
+        else:
+            for k in range(t.shape[1]):
+                found += abs(t[j, k]) >= limit
+    rows, columns = np.empty(found, dtype=np.int64), np.empty(found, dtype=np.int64)
+    at = 0
+    for j in range(t.shape[0]):
+        for k in range(t.shape[1]):
+            if unstable[j] or abs(t[j, k]) >= limit:
+                rows[at] = j
+                columns[at] = k
+                at += 1
+    return rows, columns
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def dot_pairs(counts, right, rows, columns):  # noqa: ANN001, ANN202
+    """Return the sum of products of listed rows of counts and of the right-hand side (traits x samples)."""
+    sums = np.empty(rows.size)
+    for a in range(rows.size):
+        total = 0.0
+        for i in range(counts.shape[1]):
+            total += counts[rows[a], i] * right[columns[a], i]
+        sums[a] = total
     return sums
 
 

@@ -2,8 +2,8 @@
 
 Data flow::
 
-    traits, covariates --prepare_linear--> LinearDesign       (once per cohort)
-    LinearDesign + dosage block --scan_linear--> LinearScan   (once per block)
+    traits, covariates --prepare_linear--> LinearDesign             (once per cohort)
+    LinearDesign + dosage block --linear_scan.scan_linear--> LinearScan   (once per block)
 
 Method: Frisch-Waugh-Lovell. Intercept and covariates are projected out of the traits; with ``Q`` their
 orthonormal basis and ``y~`` the residual, for every variant ``g``::
@@ -11,14 +11,13 @@ orthonormal basis and ``y~`` the residual, for every variant ``g``::
     S = g'y~      b = Q'g      V = g'g - b'b      r = S / sqrt(V y~'y~)
     df = n - rank(Q) - 1       t = r sqrt(df / (1 - r^2))      beta = S / V
 
-so a block costs one matrix product with ``[Y~ | Q]`` and no per-variant solve. Traits with the same missing
-people share a ``Q``; every other group of traits adds its own columns, zero outside its people, so that a
-trait's result never depends on which others are in the run. Rows with ``|t| > 4``, a hit, or a nearly
-collinear dosage are computed again in float64.
+so a block costs one matrix product with ``[Y~ | Q]`` and no per-variant solve. Traits with the same people form a
+group. A group without the people A has the basis ``Q_k = Q T_k`` within its people, so that its ``b`` follows from
+the common product and the absent people alone, at their share of the cost (methods/gwas.md 2.3)::
 
-Missing calls: ``mean`` sets them to the mean of the group's observed calls; ``exact`` takes their people out
-of the sums ``Q'Q``, ``Q'y``, ``y'y`` (complete-case regression, as PLINK); ``auto`` is ``mean`` from a call
-rate of 97 % and ``exact`` below.
+    b_k = T_k' (Q'g - sum_A q_i g_i)
+
+and a trait's result never depends on which others are in the run.
 
 References
 ----------
@@ -28,44 +27,22 @@ Frisch & Waugh (1933), Econometrica 1:387; Lovell (1963), JASA 58:993; Chang et 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int8, Shaped
+from jaxtyping import Bool, Float, Float32, Int
 
-from brainlocus.core.errors import AlignmentError
-from brainlocus.genetics.gwas import _kernels
 from brainlocus.numerics.missingness import refuse_infinite, same_people
 from brainlocus.numerics.projection import covariate_basis, project_out
-from brainlocus.numerics.tails import neg_log10_p_from_t
 
-__all__ = [
-    "STATUS",
-    "LinearDesign",
-    "LinearScan",
-    "Missing",
-    "TraitGroup",
-    "peak_bytes",
-    "prepare_linear",
-    "scan_linear",
-]
+__all__ = ["STATUS", "LinearDesign", "TraitGroup", "prepare_linear"]
 
-Missing = Literal["auto", "mean", "exact"]
-
-STATUS = ("ok", "no_calls", "constant", "rare", "collinear", "too_few_people")
+STATUS = ("ok", "no_calls", "constant", "rare", "collinear", "too_few_people", "not_converged")
 """Why a variant has no estimate, by code."""
 
-MIN_MEAN_CALL_RATE = 0.97
-"""From this call rate on, ``auto`` imputes the mean: t moves by order sqrt(missing share) at most."""
-MIN_RESIDUAL_SHARE = 1e-8
-"""Share of a dosage's variance that the covariates must leave (methods: V <= 1e-8 of the centred sum of squares)."""
 _MIN_TRAIT_SHARE = 1e-12
 """Share of a trait's variance that the covariates must leave; below, float64 has no digits of it left."""
-_UNSTABLE_SHARE = 0.02
-"""Below this share of the sum of squares float32 differences lose two digits (an almost constant dosage, or one that
-the covariates all but predict), so the row is computed again in float64."""
-_CLOSE_TO_ONE = 1e-12
-"""1 - r^2 below which the residual sum of squares is summed up explicitly (methods: 1 - r^2 < 1e-12)."""
+_TRANSFORM_TOLERANCE = 1e-10
+"""Largest error of ``Q T_k`` against the group's own basis; beyond it the group keeps columns of its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,12 +52,22 @@ class TraitGroup:
     columns: slice
     """Its traits in `LinearDesign.names` order."""
     basis: slice
-    """Its orthonormal covariate columns in `LinearDesign.right`."""
+    """Columns of `LinearDesign.right` that its covariates are made of."""
+    transform: Float[np.ndarray, "basis_columns rank"] | None
+    """T: ``right[:, basis] @ transform`` is orthonormal among the group's people. None: the columns are so already,
+    and zero outside."""
     rank: int
     n: int
     """People observed."""
+    people: Int[np.ndarray, " listed"]
+    """The people absent from the group where there is a `transform`, else the people in it; empty when complete."""
     dropped: tuple[str, ...]
     """Covariates that are constant or combinations of others among these people."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nobody is absent."""
+        return self.transform is None and not self.people.size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +78,10 @@ class LinearDesign:
     """Traits that can be analysed, grouped by missingness."""
     groups: tuple[TraitGroup, ...]
     right: Float[np.ndarray, "samples columns"]
-    """``[unit-norm residual traits | a basis per group | a 0/1 column of observed people per group]``."""
+    """``[unit-norm residual traits, zero where missing | common basis | bases of groups that need their own]``, each
+    column contiguous."""
+    single: Float32[np.ndarray, "samples columns"]
+    """The same in float32 and row by row, as the matrix product wants it."""
     norm: Float[np.ndarray, " traits"]
     """Length of each residual trait before it was scaled to one, in trait units."""
     skipped: tuple[tuple[str, str], ...]
@@ -103,54 +93,26 @@ class LinearDesign:
         return int(self.right.shape[0])
 
     @property
+    def n_observed(self) -> Int[np.ndarray, " traits"]:
+        """People with a value, per trait."""
+        sizes: Int[np.ndarray, " groups"] = np.array([g.n for g in self.groups], dtype=np.int64)
+        return np.asarray(sizes[self.group_of])
+
+    @property
+    def group_of(self) -> Int[np.ndarray, " traits"]:
+        """Group of each trait."""
+        sizes = [g.columns.stop - g.columns.start for g in self.groups]
+        return np.repeat(np.arange(len(self.groups)), sizes)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Covariates that some group could not use."""
+        return tuple(sorted({name for group in self.groups for name in group.dropped}))
+
+    @property
     def complete(self) -> bool:
-        """Whether everyone is observed for every trait, so that plain row sums serve."""
-        return len(self.groups) == 1 and self.groups[0].n == self.n_samples
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LinearScan:
-    """Estimates for one block. Rows follow the dosage block, columns `LinearDesign.names` (or its groups)."""
-
-    score: Float[np.ndarray, "variants traits"]
-    """Covariance sum of effect-allele dosage and trait residual, in trait units; NaN where there is no estimate."""
-    t: Float[np.ndarray, "variants traits"]
-    residual_variance: Float[np.ndarray, "variants groups"]
-    """V: sum of squares of the dosage after projection."""
-    degrees_of_freedom: Float[np.ndarray, "variants groups"]
-    n: Int[np.ndarray, "variants groups"]
-    """Non-missing calls among the group's people."""
-    effect_allele_frequency: Float[np.ndarray, "variants groups"]
-    status: Int8[np.ndarray, "variants groups"]
-    """Index into `STATUS`."""
-    unstable: Bool[np.ndarray, " variants"]
-    """Rows that float32 cannot settle."""
-    norm: Float[np.ndarray, "variants traits"] | Float[np.ndarray, " traits"]
-    """Length of the residual trait behind each test."""
-    group_of: Int[np.ndarray, " traits"]
-
-    @property
-    def beta(self) -> Float[np.ndarray, "variants traits"]:
-        """Trait units per copy of the effect allele; NaN where the variant is not estimable."""
-        return np.asarray(self.score / self.residual_variance[:, self.group_of])
-
-    @property
-    def standard_error(self) -> Float[np.ndarray, "variants traits"]:
-        """``sqrt(W (1 - r^2) / (df V))``, which is beta / t wherever t is not 0."""
-        df = self.degrees_of_freedom[:, self.group_of]
-        return np.asarray(self.norm / np.sqrt((df + self.t**2) * self.residual_variance[:, self.group_of]))
-
-    @property
-    def neg_log10_p(self) -> Float[np.ndarray, "variants traits"]:
-        """-log10 of the two-sided p-value."""
-        return neg_log10_p_from_t(self.t.astype(np.float64), self.degrees_of_freedom[:, self.group_of])
-
-
-def peak_bytes(design: LinearDesign, block_size: int) -> int:
-    """Return an upper estimate of the bytes that `scan_linear` holds for a block, the block itself included."""
-    n, k, q = design.n_samples, int(design.right.shape[1]), len(design.names)
-    squares = 0 if design.complete else 1
-    return block_size * (4 * n * (2 + squares) + 8 * k * 2 + 8 * q * 4) + n * k * 12
+        """Whether everyone is observed for every trait."""
+        return all(group.complete for group in self.groups)
 
 
 def prepare_linear(
@@ -188,14 +150,16 @@ def prepare_linear(
     refuse_infinite(traits, labels)
     if covariates.shape[1] >= n_samples:
         raise ValueError(f"There are {covariates.shape[1]} covariates for {n_samples} people; use fewer covariates.")
+    common = covariate_basis(covariates, covariate_names)
     kept: list[int] = []
     skipped: list[tuple[str, str]] = []
-    residuals, bases, masks, norms = [], [], [], []
-    groups: list[tuple[int, int, tuple[str, ...]]] = []
+    residuals: list[Float[np.ndarray, "samples _columns"]] = []
+    norms: list[Float[np.ndarray, " _columns"]] = []
+    parts: list[_Part] = []
     for mask, members in same_people(~np.isnan(traits)):
-        basis = covariate_basis(covariates[mask], covariate_names) if mask.any() else None
-        too_few = basis is None or mask.sum() - basis.rank - 1 <= 0
-        if basis is None or too_few:
+        everyone = bool(mask.all())
+        basis = common if everyone else covariate_basis(covariates[mask], covariate_names) if mask.any() else None
+        if basis is None or mask.sum() - basis.rank - 1 <= 0:
             skipped += [(labels[k], "too_few_people") for k in members]
             continue
         good, unit, norm = _reduce(traits[np.ix_(mask, members)], basis.q, [labels[k] for k in members], skipped)
@@ -203,74 +167,71 @@ def prepare_linear(
             continue
         kept += members[good].tolist()
         residuals.append(_embed(unit, mask))
-        bases.append(_embed(basis.q, mask))
-        masks.append(mask.astype(np.float64)[:, None])
         norms.append(norm)
-        groups.append((int(good.sum()), basis.rank, basis.dropped))
-    if not groups:
+        parts.append(_part(common.q, basis.q, mask, int(good.sum()), basis.dropped))
+    if not parts:
         raise ValueError(
             f"No trait can be analysed: {dict(skipped)}. Traits must vary among the people with covariates."
         )
-    right = np.hstack([*residuals, *bases, *masks])
-    order = [labels[k] for k in kept]
-    return LinearDesign(tuple(order), _layout(groups, masks), right, np.concatenate(norms), tuple(skipped))
-
-
-def scan_linear(
-    design: LinearDesign,
-    dosage: Float[np.ndarray, "variants samples"],
-    *,
-    missing: Missing = "auto",
-    min_mac: float = 20.0,
-    precision: Literal["single", "double"] = "single",
-) -> LinearScan:
-    """Regress every trait on every variant of a block.
-
-    Parameters
-    ----------
-    dosage
-        Copies of the effect allele in [0, 2]; NaN marks a missing call. Samples in the order of `design`.
-    missing
-        What is done with missing calls; see the module.
-    min_mac
-        Variants with fewer copies of their rarer allele among a group's people have no estimate (status rare).
-    precision
-        ``single``: float32 products, |dt| below 2e-4. ``double``: float64 throughout.
-
-    Raises
-    ------
-    AlignmentError
-        The block and the design have different numbers of samples.
-
-    References
-    ----------
-    Frisch & Waugh (1933), Econometrica 1:387; Lovell (1963), JASA 58:993.
-    """
-    if dosage.shape[1] != design.n_samples:
-        raise AlignmentError(f"The block has {dosage.shape[1]} samples, the design {design.n_samples}; select first.")
-    dtype = np.float32 if precision == "single" else np.float64
-    block = _kernels.minor_counts(dosage.astype(dtype, copy=False))
-    right = design.right if dtype is np.float64 else design.right.astype(dtype)
-    product = np.asarray(block.counts @ right, dtype=np.float64)
-    squares = _sums_of_squares(design, block)
-    sums = _corrected(design, block, product, squares, missing)
-    return _statistics(design, block, dosage, sums, min_mac=min_mac, double=dtype is np.float64)
+    own = [part.own for part in parts if part.own is not None]
+    right = np.asfortranarray(np.hstack([*residuals, common.q, *own]))
+    return LinearDesign(
+        names=tuple(labels[k] for k in kept),
+        groups=_layout(parts, common.q.shape[1]),
+        right=right,
+        single=np.ascontiguousarray(right, dtype=np.float32),
+        norm=np.concatenate(norms),
+        skipped=tuple(skipped),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sums:
-    """Sufficient statistics after missing calls were dealt with, counted in the minor allele."""
+class _Part:
+    """A group before its place among the columns is known."""
 
-    score: Float[np.ndarray, "variants traits"]
-    v: Float[np.ndarray, "variants groups"]
-    w: Float[np.ndarray, "variants traits"] | None
-    """Squared length of the residual trait where `exact`; None when 1 throughout."""
-    rank: Float[np.ndarray, "variants groups"]
-    n: Float[np.ndarray, "variants groups"]
-    total: Float[np.ndarray, "variants groups"]
-    centred: Float[np.ndarray, "variants groups"]
-    """Sum of squares about the mean."""
-    exact: Bool[np.ndarray, "variants groups"]
+    size: int
+    transform: Float[np.ndarray, "basis_columns rank"] | None
+    own: Float[np.ndarray, "samples rank"] | None
+    rank: int
+    n: int
+    people: Int[np.ndarray, " listed"]
+    dropped: tuple[str, ...]
+
+
+def _part(
+    common: Float[np.ndarray, "samples basis_columns"],
+    q: Float[np.ndarray, "observed rank"],
+    mask: Bool[np.ndarray, " samples"],
+    size: int,
+    dropped: tuple[str, ...],
+) -> _Part:
+    """Choose how a group's covariates are had: from the common product, or from columns of its own."""
+    n, rank = int(mask.sum()), int(q.shape[1])
+    if n == mask.size:
+        return _Part(size, None, None, rank, n, np.empty(0, dtype=np.int64), dropped)
+    if 2 * n >= mask.size:
+        inside = common[mask]
+        transform = np.linalg.lstsq(inside, q, rcond=None)[0]
+        if np.abs(inside @ transform - q).max() <= _TRANSFORM_TOLERANCE:
+            return _Part(size, transform, None, rank, n, np.flatnonzero(~mask), dropped)
+    return _Part(size, None, _embed(q, mask), rank, n, np.flatnonzero(mask), dropped)
+
+
+def _layout(parts: list[_Part], common_columns: int) -> tuple[TraitGroup, ...]:
+    """Return where each group's columns lie in `LinearDesign.right`."""
+    n_traits = sum(part.size for part in parts)
+    column, own = 0, n_traits + common_columns
+    common = slice(n_traits, own)
+    placed: list[TraitGroup] = []
+    for part in parts:
+        basis = common
+        if part.own is not None:
+            basis = slice(own, own + part.rank)
+            own += part.rank
+        columns = slice(column, column + part.size)
+        placed.append(TraitGroup(columns, basis, part.transform, part.rank, part.n, part.people, part.dropped))
+        column += part.size
+    return tuple(placed)
 
 
 def _reduce(
@@ -302,161 +263,3 @@ def _embed(
     full = np.zeros((mask.size, values.shape[1]))
     full[mask] = values
     return full
-
-
-def _layout(
-    groups: list[tuple[int, int, tuple[str, ...]]], masks: list[Float[np.ndarray, "samples 1"]]
-) -> tuple[TraitGroup, ...]:
-    """Return where each group's columns lie in `LinearDesign.right`."""
-    column, basis = 0, sum(size for size, _, _ in groups)
-    placed: list[TraitGroup] = []
-    for (size, rank, dropped), mask in zip(groups, masks, strict=True):
-        placed.append(
-            TraitGroup(slice(column, column + size), slice(basis, basis + rank), rank, int(mask.sum()), dropped)
-        )
-        column, basis = column + size, basis + rank
-    return tuple(placed)
-
-
-def _sums_of_squares(design: LinearDesign, block: "_kernels.MinorCounts") -> Float[np.ndarray, "variants groups"]:
-    """Return the sum of squared counts over each group's people; hard calls give exact integers."""
-    if design.complete:
-        return block.squares[:, None].copy()
-    observed = design.right[:, -len(design.groups) :].astype(block.counts.dtype)
-    return np.asarray((block.counts * block.counts) @ observed, dtype=np.float64)
-
-
-def _corrected(
-    design: LinearDesign,
-    block: "_kernels.MinorCounts",
-    product: Float[np.ndarray, "variants columns"],
-    squares: Float[np.ndarray, "variants groups"],
-    missing: Missing,
-) -> _Sums:
-    """Turn raw sums (missing calls counted as 0) into those of the chosen rule."""
-    n_variants, n_traits, n_groups = product.shape[0], len(design.names), len(design.groups)
-    n = np.tile([float(g.n) for g in design.groups], (n_variants, 1))
-    rank = np.tile([float(g.rank) for g in design.groups], (n_variants, 1))
-    total = block.total[:, None].copy() if design.complete else product[:, -n_groups:].copy()
-    score = product[:, :n_traits]
-    v, exact = np.empty((n_variants, n_groups)), np.zeros((n_variants, n_groups), dtype=bool)
-    centred = np.empty((n_variants, n_groups))
-    w: Float[np.ndarray, "variants traits"] | None = None
-    rows = np.flatnonzero(np.diff(block.missing_start) > 0)
-    absent = _kernels.sum_missing(rows, block.missing_start, block.missing_people, design.right)
-    for g, group in enumerate(design.groups):
-        basis = product[:, group.basis]
-        n_absent = absent[:, design.right.shape[1] - n_groups + g]
-        n[rows, g] -= n_absent
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.where(n[:, g] > 0, total[:, g] / n[:, g], 0.0)
-        centred[:, g] = squares[:, g] - n[:, g] * mean**2
-        use_exact = (missing == "exact") | ((missing == "auto") & (n[rows, g] < MIN_MEAN_CALL_RATE * group.n))
-        imputed = (n_absent > 0) & ~use_exact
-        taken_out = (n_absent > 0) & use_exact
-        at = rows[imputed]
-        score[at, group.columns] += mean[at, None] * absent[imputed, group.columns]
-        basis[at] += mean[at, None] * absent[imputed, group.basis]
-        v[:, g] = squares[:, g] - (basis**2).sum(axis=1)
-        v[at, g] += mean[at] ** 2 * n_absent[imputed]
-        if taken_out.any():
-            w = np.ones((n_variants, n_traits)) if w is None else w
-            at = rows[taken_out]
-            exact[at, g] = True
-            result = _kernels.take_out_missing(
-                at,
-                block.missing_start,
-                block.missing_people,
-                np.ascontiguousarray(design.right[:, group.basis]),
-                np.ascontiguousarray(design.right[:, group.columns]),
-                design.right[:, design.right.shape[1] - n_groups + g].copy(),
-                np.ascontiguousarray(basis[at]),
-                np.ascontiguousarray(score[at, group.columns]),
-                squares[at, g].copy(),
-            )
-            score[at, group.columns], v[at, g], w[at, group.columns], rank[at, g] = result
-    return _Sums(score, v, w, rank, n, total, centred, exact)
-
-
-def _statistics(
-    design: LinearDesign,
-    block: "_kernels.MinorCounts",
-    dosage: Float[np.ndarray, "variants samples"],
-    sums: _Sums,
-    *,
-    min_mac: float,
-    double: bool,
-) -> LinearScan:
-    df = sums.n - sums.rank - 1.0
-    status = _status(sums, df, min_mac)
-    group_of = np.concatenate([np.full(g.columns.stop - g.columns.start, k) for k, g in enumerate(design.groups)])
-    v = np.where(status == 0, sums.v, np.nan)
-    t = np.empty(sums.score.shape, dtype=np.float64 if double else np.float32)
-    w = sums.w if sums.w is not None else np.ones((1, len(design.names)))
-    _kernels.t_statistics(sums.score, v, df, w, group_of, block.sign, t)
-    frequency = np.where(sums.n > 0, sums.total / np.maximum(2.0 * sums.n, 1.0), np.nan)
-    flipped = block.sign < 0
-    frequency[flipped] = 1.0 - frequency[flipped]
-    if double:
-        _explicit_residuals(design, dosage, sums, v, df, group_of, t)
-    unstable = (
-        (sums.centred < _UNSTABLE_SHARE * np.maximum(sums.total, 0.0)) | (sums.v < _UNSTABLE_SHARE * sums.centred)
-    ) & ((status == 0) | (status == STATUS.index("constant")) | (status == STATUS.index("collinear")))
-    norm = design.norm if sums.w is None else design.norm * np.sqrt(np.maximum(sums.w, 0.0))
-    return LinearScan(
-        score=block.sign[:, None] * design.norm * sums.score * np.where(np.isnan(v), np.nan, 1.0)[:, group_of],
-        t=t,
-        residual_variance=v,
-        degrees_of_freedom=df,
-        n=np.rint(sums.n).astype(np.int64),
-        effect_allele_frequency=frequency,
-        status=status,
-        unstable=unstable.any(axis=1),
-        norm=norm,
-        group_of=group_of,
-    )
-
-
-def _status(
-    sums: _Sums, df: Float[np.ndarray, "variants groups"], min_mac: float
-) -> Int8[np.ndarray, "variants groups"]:
-    """Return the first reason that applies, in the order of `STATUS`."""
-    copies = np.minimum(sums.total, 2.0 * sums.n - sums.total)
-    scale = np.maximum(sums.total, np.finfo(float).tiny)
-    rules: list[Shaped[np.ndarray, "variants groups"]] = [
-        sums.n <= 0,
-        sums.centred <= 1e-9 * scale,
-        copies < min_mac - 1e-6,
-        sums.v <= MIN_RESIDUAL_SHARE * sums.centred,
-        df <= 0,
-    ]
-    return np.select(rules, list(range(1, len(STATUS))), default=0).astype(np.int8)
-
-
-def _explicit_residuals(
-    design: LinearDesign,
-    dosage: Float[np.ndarray, "variants samples"],
-    sums: _Sums,
-    v: Float[np.ndarray, "variants groups"],
-    df: Float[np.ndarray, "variants groups"],
-    group_of: Int[np.ndarray, " traits"],
-    t: Float[np.ndarray, "variants traits"],
-) -> None:
-    """Recompute t from an explicit residual sum of squares where 1 - r^2 has no digits left."""
-    share = 1.0 - df[:, group_of] / (df[:, group_of] + t**2)
-    for j, k in np.argwhere(1.0 - share < _CLOSE_TO_ONE):
-        g = int(group_of[k])
-        people = design.right[:, design.right.shape[1] - len(design.groups) + g] > 0
-        calls = dosage[j].astype(np.float64)
-        if sums.exact[j, g]:
-            people &= ~np.isnan(calls)
-        calls = np.where(np.isnan(calls), np.nanmean(calls[people]), calls)[people]
-        q, y = design.right[people][:, design.groups[g].basis], design.right[people, k]
-        if sums.exact[j, g]:
-            q, _ = np.linalg.qr(q)
-            y = project_out(q, y[:, None])[:, 0]
-        residual_dosage = project_out(q, calls[:, None])[:, 0]
-        slope = float(residual_dosage @ y) / float(residual_dosage @ residual_dosage)
-        rss = float(((y - slope * residual_dosage) ** 2).sum())
-        with np.errstate(divide="ignore"):
-            t[j, k] = slope / np.sqrt(np.float64(rss) / (df[j, g] * v[j, g]))

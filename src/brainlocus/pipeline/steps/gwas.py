@@ -4,31 +4,25 @@ A scan runs in shards of consecutive variants on any executor; each finished sha
 interrupted run is taken up where it stopped.
 """
 
-import json
 import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Int
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
-from brainlocus.core import GenotypeSource, ResultTable, SchemaError, VariantTable, select_genotypes
-from brainlocus.core.errors import FormatError, nearest
+from brainlocus.core import GenotypeSource, ResultTable, SchemaError, select_genotypes
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
-    FullScan,
     ScanPlan,
     ScanResult,
     ScanSettings,
     ShardResult,
-    expand_full,
     join_replication,
     merge_shards,
     prepare_scan,
@@ -38,6 +32,7 @@ from brainlocus.genetics.gwas import (
 )
 from brainlocus.io import open_genotypes, read_results, write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
+from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
 from brainlocus.pipeline.genomes import (
     keep_people,
     keep_variants,
@@ -86,45 +81,75 @@ _BYTES_PER_HIT = 500
 """A hit with its names, while hits are sorted and written."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unit:
+    """A plan and the variants it is for."""
+
+    plan: ScanPlan
+    source_rows: Int[np.ndarray, " variants"]
+    """Rows of the genotype file."""
+    scan_rows: Int[np.ndarray, " variants"]
+    """The same variants' rows among all of the scan."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
     genotypes: Path
     genome_build: str
-    plan: Path
+    unit: Path
+    number: int
+    """Of the plan."""
     start: int
     stop: int
     memory_bytes: int
+    full: Path | None
+    """Where every test goes."""
 
 
 @lru_cache(maxsize=2)
-def _open(genotypes: Path, genome_build: str, plan: Path, stamp: int) -> tuple[ScanPlan, GenotypeSource]:  # noqa: ARG001
-    with plan.open("rb") as stream:
-        prepared, rows = pickle.load(stream)  # our own file, written by this run
-    source = open_genotypes(genotypes, genome_build=genome_build)
-    return prepared, select_genotypes(source, samples=prepared.samples, variants=rows)
+def _open(genotypes: Path, genome_build: str, unit: Path, stamp: int) -> tuple[_Unit, GenotypeSource]:  # noqa: ARG001
+    with unit.open("rb") as stream:
+        prepared: _Unit = pickle.load(stream)  # our own file, written by this run
+    source = _source(genotypes, genome_build, _stamp(genotypes))
+    return prepared, select_genotypes(source, samples=prepared.plan.samples, variants=prepared.source_rows)
+
+
+@lru_cache(maxsize=1)
+def _source(genotypes: Path, genome_build: str, stamp: int) -> GenotypeSource:  # noqa: ARG001
+    """Return the genotypes, opened once in a process."""
+    return open_genotypes(genotypes, genome_build=genome_build)
+
+
+def _stamp(path: Path) -> int:
+    """Return the time of the last change; 0 when there is no file, which opening it explains."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _scan(task: _Task, path: Path) -> None:
-    """Scan one shard into a file."""
-    plan, source = _open(task.genotypes, task.genome_build, task.plan, task.plan.stat().st_mtime_ns)
-    shard = scan_shard(plan, source, task.start, task.stop, memory_bytes=task.memory_bytes)
-    arrays: dict[str, Any] = {f.name: getattr(shard, f.name) for f in fields(ShardResult) if f.name != "full"}
-    if shard.full is not None:
-        arrays |= {f"full.{f.name}": getattr(shard.full, f.name) for f in fields(FullScan)}
-        arrays = {name: value for name, value in arrays.items() if value is not None}
+    """Scan one shard into a file, and every test into another."""
+    unit, source = _open(task.genotypes, task.genome_build, task.unit, task.unit.stat().st_mtime_ns)
+    shard = scan_shard(unit.plan, source, task.start, task.stop, rows=unit.scan_rows, memory_bytes=task.memory_bytes)
+    if task.full is not None and shard.full is not None:
+        write_full_part(shard.full, unit.plan.method.names, shard.rows, task.number, task.full)
+    arrays: dict[str, Any] = {name: getattr(shard, name) for name in _PLAIN}
+    arrays |= {f"hit:{name}": values for name, values in shard.hit_values.items()}
     with path.open("wb") as stream:
         np.savez(stream, **arrays)
 
 
+_PLAIN = tuple(f.name for f in fields(ShardResult) if f.name not in {"full", "hit_values"})
+
+
 def _read_shard(path: Path) -> ShardResult:
     with np.load(path, allow_pickle=False) as stored:
-        full = None
-        if "full.t" in stored:
-            kept: dict[str, Any] = {f.name: stored.get(f"full.{f.name}") for f in fields(FullScan)}
-            full = FullScan(**kept)
-        plain: dict[str, Any] = {f.name: stored[f.name] for f in fields(ShardResult) if f.name != "full"}
-        plain |= {"start": int(plain["start"]), "stop": int(plain["stop"])}
-        return ShardResult(**plain, full=full)
+        plain: dict[str, Any] = {name: stored[name] for name in _PLAIN}
+        hits = {name[4:]: stored[name] for name in stored.files if name.startswith("hit:")}
+        return ShardResult(**plain, hit_values=hits, full=None)
+
+
+def _units(config: GwasRunConfig, source: GenotypeSource, rows: Int[np.ndarray, " variants"]) -> list[_Unit]:
+    """Return the plans of the scan with their variants."""
+    return [_Unit(_plan(config, source), rows, np.arange(rows.size))]
 
 
 def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
@@ -142,105 +167,6 @@ def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
         raise SchemaError(str(error)) from error
 
 
-def _shards(paths: Iterator[Path], plan: ScanPlan, folder: Path | None) -> Iterator[ShardResult]:
-    """Yield shards, each without its full results, which go to `folder`."""
-    for number, path in enumerate(paths):
-        shard = _read_shard(path)
-        if folder is not None and shard.full is not None:
-            _write_full_part(shard.full, plan, folder / f"part-{number:05d}.parquet")
-        yield replace(shard, full=None)
-
-
-def _write_full_part(full: FullScan, plan: ScanPlan, path: Path) -> None:
-    columns: dict[str, Any] = {f"t:{name}": full.t[:, k] for k, name in enumerate(plan.design.names)}
-    if full.beta is not None:
-        columns |= {f"beta:{name}": full.beta[:, k] for k, name in enumerate(plan.design.names)}
-    for g in range(len(plan.design.groups)):
-        columns |= {f"{name}:{g}": getattr(full, name)[:, g] for name in _GROUP_COLUMNS}
-    table = pa.table({name: np.ascontiguousarray(values) for name, values in columns.items()})
-    pq.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
-
-
-_FULL_TYPES = {"t": np.float32, "n": np.int64}
-_GROUP_COLUMNS = ("residual_variance", "degrees_of_freedom", "n", "effect_allele_frequency")
-
-
-def _write_full_index(plan: ScanPlan, variants: VariantTable, folder: Path) -> None:
-    place = {n: getattr(variants, n) for n in ("chromosome", "position", "variant_id", "effect_allele", "other_allele")}
-    write_results(ResultTable(place), folder / "variants.parquet")
-    traits = {}
-    for g, group in enumerate(plan.design.groups):
-        for k in range(group.columns.start, group.columns.stop):
-            traits[plan.design.names[k]] = {"group": g, "norm": float(plan.design.norm[k]), "n": group.n}
-    content = {"genome_build": variants.genome_build, "traits": traits}
-    (folder / "traits.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-def full_traits(folder: Path) -> list[str]:
-    """Return the traits that a ``full/`` folder of ``gwas run`` holds.
-
-    Raises
-    ------
-    FormatError
-        It is not such a folder.
-    """
-    return list(_full_index(folder)["traits"])
-
-
-def _full_index(folder: Path) -> dict[str, Any]:
-    index = folder / "traits.json"
-    if not index.is_file():
-        raise FormatError(f"{folder}: expected the folder full/ of gwas run --full (with traits.json), found none.")
-    content: dict[str, Any] = json.loads(index.read_text())
-    return content
-
-
-def read_full(folder: Path, trait: str) -> ResultTable:
-    """Return every test of one trait from the ``full/`` folder of ``gwas run --full``.
-
-    Returns
-    -------
-    ResultTable
-        chromosome, position, variant_id, effect_allele, other_allele, effect_allele_frequency, n, beta,
-        standard_error, neg_log10_p, one row per variant in genotype order; NaN where there is no estimate.
-
-    Raises
-    ------
-    FormatError
-        Not such a folder.
-    SchemaError
-        The trait is not in it; the message has the nearest name.
-    """
-    index = _full_index(folder)
-    if trait not in index["traits"]:
-        raise SchemaError(f"{folder}: there is no trait {trait!r}.{nearest(trait, list(index['traits']))}")
-    about = index["traits"][trait]
-    group = about["group"]
-    parts = sorted(folder.glob("part-*.parquet"))
-    has_beta = bool(parts) and f"beta:{trait}" in pq.read_schema(parts[0]).names
-    wanted = [f"t:{trait}", *([f"beta:{trait}"] if has_beta else []), *(f"{n}:{group}" for n in _GROUP_COLUMNS)]
-    tables = [pq.read_table(part, columns=wanted) for part in parts]
-    values = {name: np.concatenate([t.column(name).to_numpy() for t in tables]) for name in wanted if tables}
-    if not tables:  # a scan of no variant
-        values = {name: np.empty(0, _FULL_TYPES.get(name.split(":")[0], np.float64)) for name in wanted}
-    place = read_results(folder / "variants.parquet")
-    variants = VariantTable(
-        place["chromosome"],
-        place["position"].astype(np.int64),
-        text_array(place["effect_allele"]),
-        text_array(place["other_allele"]),
-        text_array(place["variant_id"]),
-        index["genome_build"],
-    )
-    return expand_full(
-        variants,
-        t=values[f"t:{trait}"],
-        beta=values[f"beta:{trait}"] if has_beta else None,
-        norm=float(about["norm"]),
-        **{name: values[f"{name}:{group}"] for name in _GROUP_COLUMNS},
-    )
-
-
 def _qq_table(result: ScanResult, traits: tuple[str, ...]) -> ResultTable:
     """Return the bins of -log10 p that hold tests: lower edge and count."""
     rows, bins = np.nonzero(result.qq)
@@ -251,63 +177,83 @@ def _qq_table(result: ScanResult, traits: tuple[str, ...]) -> ResultTable:
 def _write(result: ScanResult, plan: ScanPlan, out: Path) -> None:
     write_results(result.hits, out / "hits.parquet")
     write_results(result.traits, out / "traits.parquet")
-    variants = dict(result.variants.columns)
-    variants["info"] = np.full(len(result.variants), np.nan)
-    write_results(ResultTable(variants), out / "variants.parquet")
-    analysed = tuple(name for name in plan.trait_names if name in set(plan.design.names))
-    write_results(_qq_table(result, analysed), out / "qq.parquet")
+    write_results(result.variants, out / "variants.parquet")
+    write_results(_qq_table(result, plan.trait_names), out / "qq.parquet")
 
 
 def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     """Test every variant for every trait."""
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    with threadpool_limits(limits=1):  # the executor's tasks are the threads; idle BLAS threads would only spin
+        return _gwas_run(config, out, context)
+
+
+def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
+    source = _source(config.genotypes, config.genome_build, _stamp(config.genotypes))
     rows = np.flatnonzero(keep_variants(source.variants, config.variants) & (source.variants.chromosome != "0"))
-    plan = _plan(config, source)
+    units = _units(config, source, rows)
+    plans = [unit.plan for unit in units]
     chosen = source.variants.take(rows)
-    plan_file = context.shards / "plan.pickle"
-    with plan_file.open("wb") as stream:
-        pickle.dump((plan, rows), stream)
     # Half of a worker's share is for its blocks, the rest for what it keeps of them.
-    fixed = _fixed_bytes(plan, len(source.variants))
-    per_worker = 2 * scan_peak_bytes(plan, 64)
-    what = f"A scan of {rows.size} variants, {len(plan.samples)} people and {len(plan.design.names)} traits by "
+    fixed = sum(_fixed_bytes(plan, len(source.variants)) for plan in plans)
+    per_worker = 2 * max(scan_peak_bytes(plan, 64) for plan in plans)
+    what = f"A scan of {rows.size} variants, {len(plans[0].samples)} people and {len(plans[0].trait_names)} traits by "
     workers = context.executor.workers
     require_memory(fixed + workers * per_worker, context.memory_bytes, f"{what}{workers} workers")
     memory = (context.memory_bytes - fixed) // (2 * workers)
-    tasks = {
-        f"shard-{start:09d}.npz": _Task(config.genotypes, config.genome_build, plan_file, start, stop, memory)
-        for start, stop in shard_bounds(rows.size, config.shard_size)
-    }
-    folder = out / "full" if config.full else None
-    if folder is not None:
-        folder.mkdir()
-        _write_full_index(plan, chosen, folder)
+    tasks = _tasks(config, units, context.shards, memory)
+    if config.full:
+        (out / "full").mkdir()
+        write_full_index(plans, chosen, out / "full")
     done = context.map_shards(_scan, tasks, "Scanning variants")
-    result = merge_shards(plan, chosen, _shards(done, plan, folder))
+    result = merge_shards(plans, chosen, map(_read_shard, done))
+    for number, task in enumerate(tasks.values()):
+        if task.full is not None:
+            add_full_part(task.full, out / "full", number)
     _open.cache_clear()
-    _write(result, plan, out)
-    return _report(result, plan, source, rows.size)
+    _source.cache_clear()
+    _write(result, plans[0], out)
+    return _report(result, plans, source, rows.size)
+
+
+def _tasks(config: GwasRunConfig, units: list[_Unit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
+    """Write the plans where workers find them and return the tasks by the names of their shards."""
+    tasks: dict[str, _Task] = {}
+    for number, unit in enumerate(units):
+        path = shards / f"plan-{number:03d}.pickle"
+        with path.open("wb") as stream:
+            pickle.dump(unit, stream, protocol=pickle.HIGHEST_PROTOCOL)
+        for start, stop in shard_bounds(unit.source_rows.size, config.shard_size):
+            name = f"shard-{number:03d}-{start:09d}"
+            full = shards / f"{name}.parquet" if config.full else None
+            tasks[f"{name}.npz"] = _Task(
+                config.genotypes, config.genome_build, path, number, start, stop, memory_bytes, full
+            )
+    return tasks
 
 
 def _fixed_bytes(plan: ScanPlan, n_variants: int) -> int:
     """Return what a scan holds whatever its blocks: variants, design, bins of p, and the hits expected by chance."""
-    n_traits = len(plan.design.names)
+    n_traits = len(plan.method.names)
     hits = min(1.0, plan.settings.hits) * n_variants * n_traits
-    return table_bytes(n_variants) + 3 * plan.design.right.nbytes + (n_traits << 17) + int(_BYTES_PER_HIT * hits)
+    design = 20 * len(plan.samples) * (n_traits + 64)
+    return table_bytes(n_variants) + design + (n_traits << 17) + int(_BYTES_PER_HIT * hits)
 
 
-def _report(result: ScanResult, plan: ScanPlan, source: GenotypeSource, n_variants: int) -> StepResult:
-    skipped = dict(plan.design.skipped)
+def _report(result: ScanResult, plans: list[ScanPlan], source: GenotypeSource, n_variants: int) -> StepResult:
+    plan, table = plans[0], result.traits
+    left_out = table["reason"] != ""
+    skipped = dict(zip(table["trait"][left_out].tolist(), table["reason"][left_out].tolist(), strict=True))
+    n_traits = len(table) - len(skipped)
     names, sizes = np.unique(result.variants["reason"], return_counts=True)
-    dropped = sorted({name for group in plan.design.groups for name in group.dropped})
+    dropped = sorted({name for each in plans for name in each.method.dropped})
     counts = {
         **source_counts(source),
         **plan.counts,
         "variants": n_variants,
         "variants_without_result": {str(n): int(c) for n, c in zip(names, sizes, strict=True) if n},
-        "traits": len(plan.design.names),
+        "traits": n_traits,
         "traits_skipped": skipped,
-        "missing_patterns": len(plan.design.groups),
+        "missing_patterns": max(each.method.patterns for each in plans),
         "covariates_dropped": dropped,
         "tests": int(result.traits["n_tests"].sum()),
         "hits": len(result.hits),
@@ -316,7 +262,7 @@ def _report(result: ScanResult, plan: ScanPlan, source: GenotypeSource, n_varian
     middle = float(np.nanmedian(lambdas)) if np.isfinite(lambdas).any() else float("nan")
     summary = [
         f"{plan.counts['analysed']:,} people (of {plan.counts['with_genotypes']:,} with genotypes and "
-        f"{plan.counts['with_traits']:,} with traits), {len(plan.design.names):,} traits, {n_variants:,} variants",
+        f"{plan.counts['with_traits']:,} with traits), {n_traits:,} traits, {n_variants:,} variants",
         f"{counts['tests']:,} tests, {len(result.hits):,} hits at p <= {plan.settings.hits:g}; "
         f"median lambda {middle:.3f}",
     ]
@@ -341,7 +287,7 @@ def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> 
 def _estimate(config: GwasRunConfig, memory_bytes: int) -> Estimate:
     source = open_genotypes(config.genotypes)
     plan = _plan(config, source)
-    n, m, k = len(plan.samples), len(source.variants), plan.design.right.shape[1]
+    n, m, k = len(plan.samples), len(source.variants), len(plan.method.names) + 16
     needed = _fixed_bytes(plan, m) + 2 * scan_peak_bytes(plan, 4096)
     return Estimate(min(needed, memory_bytes), 2e-11 * n * m * k + 1e-9 * n * m + 2.0)
 

@@ -1,0 +1,139 @@
+"""What a regression method gives to the scan, and what it gets: the seam between `scan` and its methods.
+
+Data flow::
+
+    traits, covariates --prepare_<method>--> a ScanDesign                        (once per set of people)
+    ScanDesign + CallBlock --ScanDesign.scan_block--> BlockResult + histograms   (once per block)
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int, Int8, Shaped
+
+__all__ = ["BlockResult", "CallBlock", "Missing", "ScanDesign", "ScanSettings", "Tallies"]
+
+Missing = Literal["auto", "mean", "exact"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSettings:
+    """What is kept and how missing calls are treated."""
+
+    hits: float = 1e-5
+    """Largest p-value kept in the hits; 1 keeps every test."""
+    min_mac: float = 20.0
+    missing: Missing = "auto"
+    full: bool = False
+    """Keep every test."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.hits <= 1.0:
+            raise ValueError(f"hits is a p-value in (0, 1], found {self.hits}.")
+        if self.min_mac < 0.0:
+            raise ValueError(f"min_mac is a count >= 0, found {self.min_mac}.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CallBlock:
+    """Consecutive variants counted in their rarer allele: small numbers keep float32 sums accurate."""
+
+    start: int
+    """Row of the first variant in the scanned source."""
+    counts: Float[np.ndarray, "variants samples"]
+    """Copies of the rarer allele; a missing call holds the mean of the observed ones."""
+    sign: Float[np.ndarray, " variants"]
+    """-1 where the effect allele is the common one, so that counts are 2 minus its dosage; else 1."""
+    n_called: Int[np.ndarray, " variants"]
+    """People with a call."""
+    total: Float[np.ndarray, " variants"]
+    """Sum of the observed counts; exact for hard calls."""
+    squares: Float[np.ndarray, " variants"]
+    """Sum of the squared observed counts; exact for hard calls."""
+    missing_start: Int[np.ndarray, " variants_plus_one"]
+    """Row j's missing people are ``missing_people[missing_start[j]:missing_start[j + 1]]``."""
+    missing_people: Int[np.ndarray, " missing"]
+
+    @property
+    def mean(self) -> Float[np.ndarray, " variants"]:
+        """Mean count among the people with a call; 0 without any."""
+        return np.asarray(self.total / np.maximum(self.n_called, 1))
+
+    @property
+    def effect_allele_frequency(self) -> Float[np.ndarray, " variants"]:
+        """Among the people with a call; NaN without any."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rarer = self.total / (2.0 * self.n_called)
+        return np.asarray(np.where(self.sign < 0, 1.0 - rarer, rarer))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tallies:
+    """Histograms of all tests, added to block by block. Rows follow `ScanDesign.names`."""
+
+    qq: Int[np.ndarray, "traits bins"]
+    """Tests per 0.01 of -log10 p; the last bin is open."""
+    chi2: Int[np.ndarray, "traits chi2_bins"]
+    """Tests per 1/512 of the equivalent chi-square with one degree of freedom; the last bin is open."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockResult:
+    """What is kept of a block."""
+
+    hit_variant: Int[np.ndarray, " hits"]
+    """Row in the block."""
+    hit_trait: Int[np.ndarray, " hits"]
+    """Column of `ScanDesign.names`."""
+    hit_values: dict[str, Shaped[np.ndarray, " hits"]]
+    """Columns of the table of hits, float64: effect_allele_frequency, n, beta, standard_error, neg_log10_p, and what
+    a method adds to them."""
+    status: Int8[np.ndarray, " variants"]
+    """0 when at least one trait has an estimate, else index into `linear.STATUS`."""
+    full_traits: dict[str, Shaped[np.ndarray, "variants traits"]]
+    """For the store of every test, one value per variant and trait (t, or beta and standard_error, ...); empty unless
+    `ScanSettings.full`."""
+    full_groups: dict[str, Shaped[np.ndarray, "variants groups"]]
+    """The same per variant and group of traits with the same people (n, effect_allele_frequency, ...)."""
+
+
+@runtime_checkable
+class ScanDesign(Protocol):
+    """Traits and covariates reduced once by a method; picklable."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Traits that are analysed."""
+
+    @property
+    def n_samples(self) -> int:
+        """People, the columns of every block."""
+
+    @property
+    def n_observed(self) -> Int[np.ndarray, " traits"]:
+        """People with a value, per analysed trait."""
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Traits left out, with the reason."""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Covariates that were constant or combinations of others."""
+
+    @property
+    def patterns(self) -> int:
+        """Different sets of people among the traits."""
+
+    def peak_bytes(self, block_size: int, settings: ScanSettings) -> int:
+        """Return an upper estimate of the bytes that `scan_block` takes besides the block itself."""
+
+    def full_index(self) -> dict[str, dict[str, object]]:
+        """Return, by trait, what makes results of the stored numbers, for JSON.
+
+        ``group`` is the trait's column of `full_groups`, ``n`` its people; a method adds what it needs.
+        """
+
+    def scan_block(self, block: CallBlock, settings: ScanSettings, tallies: Tallies) -> BlockResult:
+        """Test every trait on every variant of the block and add the tests to `tallies`."""
