@@ -1,8 +1,10 @@
 """Naive kinship, pruning and unrelated sets: loops over pairs, windows and subsets."""
 
 import itertools
+import warnings
 
 import numpy as np
+
 from tests.reference.genotypes import naive_r2
 
 
@@ -20,9 +22,9 @@ def naive_kinship(x, y):
 def naive_prune(dosage, chromosome, *, window, step, r2):
     """Return which variants stay: every pair of every window in turn, until no pair of the window is left."""
     dosage, m = dosage.astype(float), len(dosage)
-    stays = np.array([np.nanvar(row) > 0 if (~np.isnan(row)).any() else False for row in dosage])
-    with np.errstate(invalid="ignore"):
-        share = np.array([np.nanmean(row) / 2 if (~np.isnan(row)).any() else 0 for row in dosage])
+    known = [row[~np.isnan(row)] for row in dosage]
+    stays = np.array([bool(row.size) and row.var() > 0 for row in known])
+    share = np.array([row.mean() / 2 if row.size else 0 for row in known])
     maf = np.minimum(share, 1 - share)
     for name in dict.fromkeys(chromosome):
         rows = [k for k in range(m) if chromosome[k] == name]
@@ -35,11 +37,18 @@ def naive_prune(dosage, chromosome, *, window, step, r2):
                     if not stays[i]:
                         continue
                     for j in inside[a + 1 :]:
-                        if stays[j] and naive_r2(dosage[i], dosage[j]) > r2:
+                        if stays[j] and _r2(dosage[i], dosage[j]) > r2:
                             again = True
                             stays[i if maf[i] < maf[j] - 1e-12 else j] = False
                             break
     return stays
+
+
+def _r2(x, y):
+    """Return r2, or NaN without a warning when either is constant among those called in both."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return naive_r2(x, y)
 
 
 def naive_unrelated(n, pairs, weight):

@@ -10,7 +10,6 @@ from tests.unit.genotypes.panel import calls, panel
 from brainlocus.core import ResourceError, SchemaError
 from brainlocus.genetics.genotypes import PruneSettings, prune_variants
 
-
 THRESHOLD = 0.30001
 """Among 25 people r2 is often 0.3 exactly, where rounding decides."""
 
