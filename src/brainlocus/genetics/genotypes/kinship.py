@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int32, Int64
 from numba import njit
 
 from brainlocus.core.errors import ResourceError
@@ -69,7 +69,8 @@ def degree_of(kinship: Float64[np.ndarray, " pairs"]) -> Int64[np.ndarray, " pai
 def kinship_peak_bytes(n_samples: int, n_rows: int | None = None) -> int:
     """Return an upper estimate of the bytes held while a band of `n_rows` people meets all others (None: the least)."""
     rows = min(_TILE, n_samples) if n_rows is None else n_rows
-    chunk = n_samples * (3 * _CHUNK // 8 + 16) + _CHUNK * (n_samples + 64) + 8 * 8 * _PAIRS_AT_ONCE
+    # Planes of a chunk and of the one before, packed calls read, padded and selected, and pairs with their counts.
+    chunk = 2 * n_samples * (3 * _CHUNK // 8 + 16) + _CHUNK * (n_samples + 64) + 8 * 8 * _PAIRS_AT_ONCE
     return 4 * rows * n_samples + chunk
 
 
@@ -99,9 +100,10 @@ def kinship_pairs(
         )
     rows = (memory_bytes - kinship_peak_bytes(n_samples, 0)) // (4 * max(n_samples, 1))
     rows = max(rows // _TILE * _TILE, _TILE)
+    space = np.empty((min(rows, n_samples), n_samples), dtype=np.int32)
     for start in range(0, n_samples, rows):
-        stop = min(start + rows, n_samples)
-        distance, het = _distances(source, start, stop)
+        distance = space[: min(rows, n_samples - start)]
+        het = _distances(source, start, distance)
         for pairs in _candidates(distance, het, start, threshold):
             yield _counted(source, pairs, distance, start, threshold)
 
@@ -112,15 +114,14 @@ def _chunks(source: GenotypeSource) -> Iterator[np.ndarray]:
         yield people_planes(codes, len(source.samples))
 
 
-def _distances(source: GenotypeSource, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return sum (g_i - g_j)^2 of a band of people with all, and everyone's heterozygous calls."""
-    n_samples = len(source.samples)
-    distance = np.zeros((stop - start, n_samples), dtype=np.int32)
-    het = np.zeros(n_samples, dtype=np.int64)
+def _distances(source: GenotypeSource, start: int, distance: Int32[np.ndarray, "rows samples"]) -> np.ndarray:
+    """Fill in sum (g_i - g_j)^2 of a band of people with all; return everyone's heterozygous calls."""
+    distance[:] = 0
+    het = np.zeros(len(source.samples), dtype=np.int64)
     for planes in _chunks(source):
         _add_distances(planes, start, distance)
         _add_heterozygous(planes, het)
-    return distance, het
+    return het
 
 
 def _candidates(
