@@ -4,20 +4,20 @@ Hard calls are counted as they are; a dosage counts as the nearest whole number 
 itself for the frequency.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from numba import njit
 
 from brainlocus.core.genotypes import (
     GenotypeSource,
     SelectedGenotypes,
     block_size_for,
-    iter_blocks,
 )
-from brainlocus.genetics.genotypes.bits import EVEN, call_words, people_bits, popcount
+from brainlocus.genetics.genotypes.bits import EVEN, call_words, pack_calls, people_bits, popcount
 from brainlocus.numerics.packed import read_packed
 
 __all__ = ["GenotypeCounts", "count_genotypes", "counts_peak_bytes"]
@@ -89,80 +89,51 @@ def count_genotypes(
     which = np.zeros(n_variants, dtype=np.int64) if sets is None else sets.astype(np.int64)
     of_interest = np.ones(n_samples, dtype=bool) if founders is None else founders
     n_sets = max(int(which.max(initial=0)) + 1, 1)
-    tally = _Tally.empty(n_variants, n_samples, n_sets)
-    if not _count_hard_calls(source, which, of_interest, tally):
-        for block in iter_blocks(source, block_size_for(n_samples, memory_bytes)):
-            rows = slice(block.start, block.stop)
-            _count_block(
-                block.dosage, which[rows], of_interest, tally.variant[rows], tally.founder[rows],
-                tally.dosage_sum[rows], tally.missing, tally.het, tally.expected,
-            )  # fmt: skip
-    return GenotypeCounts(
-        tally.variant, tally.founder, tally.dosage_sum, tally.missing, tally.het, tally.expected,
-        np.bincount(which[which >= 0], minlength=n_sets),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Tally:
-    """What is being counted; see `GenotypeCounts`."""
-
-    variant: Int64[np.ndarray, "variants 4"]
-    founder: Int64[np.ndarray, "variants 4"]
-    dosage_sum: Float[np.ndarray, " variants"]
-    missing: Int64[np.ndarray, "samples sets"]
-    het: Int64[np.ndarray, "samples sets"]
-    expected: Float[np.ndarray, "samples sets"]
-
-    @classmethod
-    def empty(cls, n_variants: int, n_samples: int, n_sets: int) -> "_Tally":
-        by_variant, by_person = (n_variants, 4), (n_samples, n_sets)
-        whole = (np.zeros(shape, dtype=np.int64) for shape in (by_variant, by_variant, by_person, by_person))
-        variant, founder, missing, het = whole
-        return cls(variant, founder, np.zeros(n_variants), missing, het, np.zeros(by_person))
-
-
-def _count_hard_calls(
-    source: GenotypeSource,
-    sets: Int64[np.ndarray, " variants"],
-    founders: Bool[np.ndarray, " samples"],
-    tally: _Tally,
-) -> bool:
-    """Count packed calls, 64 people to a word; return whether the source holds any.
-
-    People are selected by a mask, which spares packing the calls of some people again.
-    """
-    whole, people = source, np.arange(len(source.samples))
-    if isinstance(source, SelectedGenotypes):
-        everyone = source.source.samples
-        people = source.sample_indices
-        whole = SelectedGenotypes(
-            source.source, everyone, source.variants, np.arange(len(everyone)), source.variant_indices
-        )
-    if np.unique(people).size != people.size or read_packed(whole, 0, min(1, len(whole.variants))) is None:
-        return False
-    n_people, n_sets = len(whole.samples), tally.missing.shape[1]
-    chosen = np.zeros((2, n_people), dtype=bool)
-    chosen[0, people], chosen[1, people[founders]] = True, True
+    variant, founder = np.zeros((n_variants, 4), dtype=np.int64), np.zeros((n_variants, 4), dtype=np.int64)
+    dosage_sum, share = np.zeros(n_variants), np.zeros(n_sets)
+    whole, people = _everyone(source)
+    chosen = np.zeros((2, len(whole.samples)), dtype=bool)
+    chosen[0, people], chosen[1, people[of_interest]] = True, True
     masks = np.stack([people_bits(mask) for mask in chosen])
-    counters = _Counters(n_people, n_sets)
-    share = np.zeros(n_sets)
-    for start in range(0, len(whole.variants), _BLOCK):
-        block = read_packed(whole, start, min(start + _BLOCK, len(whole.variants)))
-        if block is None:  # dosages begin here: all is counted from them
-            tally.variant[:], tally.founder[:] = 0, 0
-            return False
-        rows = slice(start, start + block.codes.shape[0])
+    counters = _Counters(len(whole.samples), n_sets)
+    for start, codes, sums in _blocks(whole, chosen[0], memory_bytes):
+        rows = slice(start, start + codes.shape[0])
+        dosage_sum[rows] = sums
         _count_words(
-            call_words(block.codes, n_people), sets[rows], masks, tally.variant[rows], tally.founder[rows],
+            call_words(codes, len(whole.samples)), which[rows], masks, variant[rows], founder[rows], dosage_sum[rows],
             counters.planes, counters.filled, counters.totals, counters.lost, share,
         )  # fmt: skip
     counters.finish()
-    tally.dosage_sum[:] = 2 * tally.variant[:, 0] + tally.variant[:, 1]
-    tally.missing[:] = counters.totals[0][people]
-    tally.het[:] = counters.totals[1][people]
-    tally.expected[:] = share - counters.lost[people]
-    return True
+    missing, het = (counters.totals[kind][people] for kind in range(2))
+    sizes = np.bincount(which[which >= 0], minlength=n_sets)
+    return GenotypeCounts(variant, founder, dosage_sum, missing, het, share - counters.lost[people], sizes)
+
+
+def _everyone(source: GenotypeSource) -> tuple[GenotypeSource, Int64[np.ndarray, " samples"]]:
+    """Return the source with all people of its file, and the rows of its own: a mask spares packing them again."""
+    if not isinstance(source, SelectedGenotypes):
+        return source, np.arange(len(source.samples))
+    samples, variants = source.source.samples, source.variant_indices
+    whole = SelectedGenotypes(source.source, samples, source.variants, np.arange(len(samples)), variants)
+    return whole, source.sample_indices.astype(np.int64)
+
+
+def _blocks(
+    source: GenotypeSource, people: Bool[np.ndarray, " samples"], memory_bytes: int
+) -> Iterator[tuple[int, UInt8[np.ndarray, "variants bytes"], Float[np.ndarray, " variants"]]]:
+    """Yield packed calls and the sums of dosages among some people: NaN where the calls are all there is."""
+    n_variants, start = len(source.variants), 0
+    while start < n_variants:
+        block = read_packed(source, start, min(start + _BLOCK, n_variants))
+        if block is not None:
+            codes, sums = block.codes, np.full(block.codes.shape[0], np.nan)
+        else:
+            size = block_size_for(len(source.samples), memory_bytes)
+            dosage = np.ascontiguousarray(source.read(start, min(start + size, n_variants)).dosage)
+            codes, sums = pack_calls(dosage), np.empty(dosage.shape[0])
+            _sum_dosages(dosage, people, sums)
+        yield start, codes, sums
+        start += codes.shape[0]
 
 
 class _Counters:
@@ -193,39 +164,19 @@ def counts_peak_bytes(n_samples: int, n_variants: int, block_size: int) -> int:
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _count_block(dosage, sets, founders, variant, founder, dosage_sum, missing, het, expected):  # noqa: ANN001, ANN202
-    n_samples = dosage.shape[1]
+def _sum_dosages(dosage, people, sums):  # noqa: ANN001, ANN202 - numba
     for j in range(dosage.shape[0]):
         total = 0.0
-        s = sets[j]
-        for i in range(n_samples):
+        for i in range(dosage.shape[1]):
             value = dosage[j, i]
-            if value != value:
-                code = 3
-            else:
+            if people[i] and value == value:
                 total += value
-                code = 2 - int(value + 0.5)
-            variant[j, code] += 1
-            if founders[i]:
-                founder[j, code] += 1
-            if s >= 0:
-                if code == 3:
-                    missing[i, s] += 1
-                elif code == 1:
-                    het[i, s] += 1
-        dosage_sum[j] = total
-        called = n_samples - variant[j, 3]
-        if s >= 0 and called > 0:
-            p = total / (2.0 * called)
-            share = 2.0 * p * (1.0 - p) * (2.0 * called) / (2.0 * called - 1.0)
-            for i in range(n_samples):
-                if dosage[j, i] == dosage[j, i]:
-                    expected[i, s] += share
+        sums[j] = total
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _count_words(words, sets, masks, variant, founder, planes, filled, totals, lost, share):  # noqa: ANN001, ANN202
+def _count_words(words, sets, masks, variant, founder, sums, planes, filled, totals, lost, share):  # noqa: ANN001, ANN202
     one = np.uint64(1)
     n_words = masks.shape[1]
     carry = np.empty((3, n_words), dtype=np.uint64)
@@ -249,12 +200,14 @@ def _count_words(words, sets, masks, variant, founder, planes, filled, totals, l
             counts[row, 1] = np.int64(het)
             counts[row, 2] = np.int64(other)
             counts[row, 3] = np.int64(absent)
+        if np.isnan(sums[row]):
+            sums[row] = 2.0 * variant[row, 0] + variant[row, 1]
         s = sets[row]
         if s < 0:
             continue
         called = 2.0 * (variant[row, 0] + variant[row, 1] + variant[row, 2])
         if called > 0.0:
-            p = (2.0 * variant[row, 0] + variant[row, 1]) / called
+            p = sums[row] / called
             expected = 2.0 * p * (1.0 - p) * called / (called - 1.0)
             share[s] += expected
             if variant[row, 3] > 0:
