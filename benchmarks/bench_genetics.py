@@ -121,7 +121,6 @@ def run() -> list[Measurement]:
         plink("--indep-pairwise 200 50 0.2", "--bfile", g, "--indep-pairwise", "200", "50", "0.2")
         ours("genotypes kinship", "genotypes", "kinship", bed, target=6.0)
         plink("--king-cutoff 0.0884", "--bfile", g, "--king-cutoff", "0.0884")
-        plink("--make-grm-bin", "--bfile", g, "--make-grm-bin")
         ours("genotypes grm", "genotypes", "grm", bed, target=14.0)
         ours("genotypes pca, 40 exact", "genotypes", "pca", bed, "--components", "40", target=22.0)
         grm = folder / f"out{len(rows) - 2}.grm.bin"
