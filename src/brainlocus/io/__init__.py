@@ -16,6 +16,7 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
+from brainlocus.io.segments import read_array_quality, read_regions, read_segments
 from brainlocus.io.tables import (
     arrow_column,
     check_table_name,
@@ -49,6 +50,7 @@ __all__ = [
     "open_genotypes",
     "open_pgen",
     "partial_name",
+    "read_array_quality",
     "read_arrow",
     "read_fam",
     "read_grm",
@@ -56,7 +58,9 @@ __all__ = [
     "read_mask",
     "read_parcellation",
     "read_psam",
+    "read_regions",
     "read_results",
+    "read_segments",
     "read_table",
     "read_volume",
     "replace_path",
