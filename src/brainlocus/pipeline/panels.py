@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from brainlocus.core import GenotypeSource, SchemaError, VariantTable, select_genotypes
+from brainlocus.core import GenotypeSource, SampleIndex, SchemaError, VariantTable, select_genotypes
 from brainlocus.core.errors import FormatError
 from brainlocus.core.variants import AUTOSOMES, canonical_chromosome
 from brainlocus.genetics.genotypes import GenotypeCounts, Region, count_genotypes, in_regions, long_range_ld
-from brainlocus.io import read_lines
-from brainlocus.pipeline.genomes import keep_people, keep_variants, source_counts
+from brainlocus.io import OpenedGenotypes, read_lines
+from brainlocus.pipeline.filters import ChosenGenotypes
+from brainlocus.pipeline.genomes import keep_people
 
 __all__ = ["Panel", "PanelRules", "choose_panel", "read_regions"]
 
@@ -22,8 +23,8 @@ __all__ = ["Panel", "PanelRules", "choose_panel", "read_regions"]
 class PanelRules:
     """What people and variants must fulfil."""
 
-    keep: tuple[Path, ...] = ()
-    variants: tuple[Path, ...] = ()
+    fit: tuple[Path, ...] = ()
+    """Further lists: of the people asked for, only those in all of them."""
     min_maf: float = 0.0
     max_missing: float = 1.0
     reference: Path | None = None
@@ -37,6 +38,10 @@ class Panel:
     """What was chosen."""
 
     source: GenotypeSource
+    people: SampleIndex
+    """Everyone asked for, whether in the further lists or not."""
+    file: OpenedGenotypes
+    """The whole file."""
     rows: Bool[np.ndarray, " variants"]
     """Which variants of the file."""
     counted: GenotypeCounts | None
@@ -45,30 +50,25 @@ class Panel:
     """What was dropped, for the manifest."""
 
 
-def choose_panel(
-    source: GenotypeSource,
-    rules: PanelRules,
-    *,
-    founders: Bool[np.ndarray, " samples"] | None = None,
-    memory_bytes: int,
-) -> Panel:
+def choose_panel(asked: ChosenGenotypes, rules: PanelRules, *, founders_only: bool = False, memory_bytes: int) -> Panel:
     """Return the autosomal variants that pass, among the people kept, and what was dropped.
 
     Parameters
     ----------
-    founders
-        People without parents in the file: only they are taken, unless there are none.
+    founders_only
+        Take only people without parents in the file, unless there are none.
 
     Raises
     ------
     SchemaError
         No variant is left; the message has what was dropped.
     """
-    people = keep_people(source.samples, rules.keep)
-    if founders is not None:
-        chosen_founders = founders[source.samples.indices_of(people)]
+    source = asked.source
+    people = keep_people(asked.samples, rules.fit)
+    if founders_only:
+        chosen_founders = source.pedigree.founders[source.samples.indices_of(people)]
         people = people.take(chosen_founders) if chosen_founders.any() else people
-    listed = keep_variants(source.variants, rules.variants)
+    listed = asked.variants
     autosomal = np.isin(source.variants.chromosome, AUTOSOMES)
     outside = ~in_regions(source.variants, rules.regions)
     passes, counted = np.ones(len(source.variants), dtype=bool), None
@@ -79,7 +79,7 @@ def choose_panel(
         passes = (np.minimum(frequency, 1.0 - frequency) >= rules.min_maf) & (counted.missing_rate <= rules.max_missing)
     chosen = listed & autosomal & outside & passes
     counts = {
-        **source_counts(source),
+        **asked.counts,
         "people": len(people),
         "variants": int(chosen.sum()),
         "variants_not_listed": int((~listed).sum()),
@@ -89,7 +89,9 @@ def choose_panel(
     }
     if not chosen.any():
         raise SchemaError(f"No variant is left: {counts}. Lower --min-maf or check --variants.")
-    return Panel(select_genotypes(source, samples=people, variants=chosen), chosen, counted, counts)
+    return Panel(
+        select_genotypes(source, samples=people, variants=chosen), asked.samples, source, chosen, counted, counts
+    )
 
 
 def read_regions(path: Path | None, *, long_range: bool, variants: VariantTable, build: str) -> tuple[Region, ...]:

@@ -41,6 +41,7 @@ STEPS: dict[str, StepEntry] = {
     "genotypes kinship": _entry(
         "kinship", "GENOTYPES_KINSHIP", "Related pairs, and the largest set of unrelated people."
     ),
+    "genotypes convert": _entry("convert", "GENOTYPES_CONVERT", "Write genotypes in another format, or some of them."),
     "genotypes pca": _entry("genotypes", "GENOTYPES_PCA", "Ancestry components of the genotypes."),
     "genotypes grm": _entry("genotypes", "GENOTYPES_GRM", "Genetic relationship matrix."),
     "gwas run": _entry("gwas", "GWAS_RUN", "Test every variant for every trait."),

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -36,9 +36,10 @@ from brainlocus.genetics.genotypes import (
     project_people,
     quality_control,
 )
-from brainlocus.io import open_genotypes, read_table, write_grm, write_results, write_table
-from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import keep_people, require_memory, source_counts, table_bytes
+from brainlocus.io import read_table, write_grm, write_results, write_table
+from brainlocus.pipeline.config import CommaPaths, InputPath
+from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes
+from brainlocus.pipeline.genomes import keep_people, require_memory, table_bytes
 from brainlocus.pipeline.panels import Panel, PanelRules, choose_panel, read_regions
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
@@ -52,16 +53,14 @@ __all__ = [
 ]
 
 
-class GenotypesQcConfig(StepConfig):
+class GenotypesQcConfig(GenotypeInput):
     """Settings of ``genotypes qc``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     preset: str = Field(
         "covariance",
         description="Thresholds of a published study, each replaced by its own option: covariance (people missing "
         "3 %, MAF 1 %, variants missing 3 %, HWE p 1e-10, heterozygosity 3 SD), susceptibility (MAF 1 %, HWE p 1e-7)",
     )
-    keep: CommaPaths = Field((), description="People to keep: lists, or tables with participant_id; in all of them")
     unrelated: InputPath | None = Field(
         None, description="People without relatives among them (unrelated.txt of genotypes kinship); others leave first"
     )
@@ -84,17 +83,13 @@ class GenotypesQcConfig(StepConfig):
         None, gt=0, description="Largest distance of heterozygosity F from its mean, in standard deviations"
     )
     check_sex: bool = Field(True, description="Leave out people whose X chromosome is not of the reported sex")
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
     figures: bool = Field(False, description="Draw flow.png (needs the extra plot)")
 
 
-class GenotypesPcaConfig(StepConfig):
+class GenotypesPcaConfig(GenotypeInput):
     """Settings of ``genotypes pca``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     components: int = Field(10, ge=1, description="Number of components")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     fit: CommaPaths = Field(
         (), description="People the components are fitted on (unrelated.txt of genotypes kinship); others are projected"
     )
@@ -108,17 +103,13 @@ class GenotypesPcaConfig(StepConfig):
     exclude_regions: InputPath | None = Field(
         None, description="Regions to leave out: lines of chromosome, start and stop"
     )
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
     method: Literal["auto", "exact", "krylov"] = Field("auto", description="auto is exact up to 5,000 people")
     figures: bool = Field(False, description="Draw components.png (needs the extra plot)")
 
 
-class GenotypesGrmConfig(StepConfig):
+class GenotypesGrmConfig(GenotypeInput):
     """Settings of ``genotypes grm``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
     max_missing: float = Field(
         1.0, ge=0, le=1, description="Largest share of missing calls of a variant among these people"
@@ -210,16 +201,16 @@ def _status(samples: SampleIndex, path: Path, column: str) -> Float64[np.ndarray
 def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> StepResult:
     """Write who and what passed quality control, and why the others did not."""
     settings = qc_settings(config)
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    asked = choose_genotypes(config)
+    source = asked.source
     n_people, n_variants = len(source.samples), len(source.variants)
     # Counts of two passes, tests and reasons come to another half kilobyte a variant.
     needed = table_bytes(n_variants) + 500 * n_variants + counts_peak_bytes(n_people, n_variants, 64)
     require_memory(needed, context.memory_bytes, f"Quality control of {n_variants} variants of {n_people} people")
-    keep = keep_people(source.samples, config.keep) if config.keep else None
     result = quality_control(
-        source,
+        source if asked.variants.all() else select_genotypes(source, variants=asked.variants),
         settings,
-        keep=keep,
+        keep=asked.samples if config.keep or config.remove else None,
         unrelated=keep_people(source.samples, (config.unrelated,)) if config.unrelated is not None else None,
         status=_status(source.samples, config.status, config.status_column) if config.status is not None else None,
         sex=source.pedigree.sex,
@@ -232,7 +223,7 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
 
         draw_flow(result.flow, out / "flow.png")
     counts: dict[str, Any] = {
-        **source_counts(source),
+        **asked.counts,
         "settings": {k: v for k, v in asdict(settings).items() if k != "autosomes"},
         "people": len(result.keep_samples),
         "variants": int(result.keep_variants.size),
@@ -249,18 +240,19 @@ def _exact(config: GenotypesPcaConfig) -> bool | None:
 
 def _pca_panel(config: GenotypesPcaConfig, memory_bytes: int) -> tuple[Panel, SampleIndex]:
     """Return the people fitted on with the variants chosen among them, and everyone who gets scores."""
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    asked = choose_genotypes(config)
+    source = asked.source
     regions = read_regions(
         config.exclude_regions, long_range=config.exclude_long_range_ld, variants=source.variants,
         build=config.genome_build,
     )  # fmt: skip
-    rules = PanelRules((*config.keep, *config.fit), config.variants, min_maf=config.min_maf, regions=regions)
-    panel = choose_panel(source, rules, memory_bytes=memory_bytes // 4)
+    rules = PanelRules(config.fit, min_maf=config.min_maf, regions=regions)
+    panel = choose_panel(asked, rules, memory_bytes=memory_bytes // 4)
     if config.components >= len(panel.source.samples):
         raise SchemaError(
             f"--components: {config.components} were asked of {len(panel.source.samples)} people; ask for fewer."
         )
-    return panel, keep_people(source.samples, config.keep)
+    return panel, panel.people
 
 
 def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> StepResult:
@@ -312,8 +304,7 @@ def _everyone(
     scores = np.empty((len(people), found.eigenvalues.size))
     scores[rows] = found.scores
     if not fitted.all():
-        source = open_genotypes(config.genotypes, genome_build=config.genome_build)
-        others = select_genotypes(source, samples=people.take(~fitted), variants=panel.rows)
+        others = select_genotypes(panel.file, samples=people.take(~fitted), variants=panel.rows)
         scores[~fitted] = project_people(
             found, others, correct=config.projection == "corrected", memory_bytes=memory_bytes
         )
@@ -353,8 +344,8 @@ def _write_loadings(source: GenotypeSource, names: list[str], loadings: Any, pat
 
 def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> StepResult:
     """Write the genetic relationship matrix in GCTA's format."""
-    rules = PanelRules(config.keep, config.variants, config.min_maf, config.max_missing, config.reference)
-    panel = choose_panel(open_genotypes(config.genotypes), rules, memory_bytes=context.memory_bytes // 4)
+    rules = PanelRules((), config.min_maf, config.max_missing, config.reference)
+    panel = choose_panel(choose_genotypes(config), rules, memory_bytes=context.memory_bytes // 4)
     chosen, counts = panel.source, panel.counts
     with threadpool_limits(limits=context.threads):
         memory = context.memory_bytes - table_bytes(counts["genotyped_variants"])
@@ -368,20 +359,20 @@ def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> St
     )
 
 
-def _sizes(path: Path) -> tuple[int, int]:
-    source = open_genotypes(path)
+def _sizes(path: GenotypeFile) -> tuple[int, int]:
+    source = path.open()
     return len(source.samples), len(source.variants)
 
 
 def _estimate_pca(config: GenotypesPcaConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
-    n, m = _sizes(config.genotypes)
+    n, m = _sizes(config.file)
     return Estimate(
         pca_peak_bytes(n, m, config.components, exact=_exact(config)) + table_bytes(m), 1e-11 * n * n * m + 1e-10 * n**3
     )
 
 
 def _estimate_grm(config: GenotypesGrmConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
-    n, m = _sizes(config.genotypes)
+    n, m = _sizes(config.file)
     return Estimate(grm_peak_bytes(n) + table_bytes(m), 1e-11 * n * n * m)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -18,8 +18,8 @@ from brainlocus.genetics.genotypes import (
     kinship_peak_bytes,
     unrelated_people,
 )
-from brainlocus.io import open_genotypes
-from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
+from brainlocus.pipeline.config import InputPath
+from brainlocus.pipeline.filters import GenotypeInput, choose_genotypes
 from brainlocus.pipeline.genomes import keep_people, require_memory, table_bytes
 from brainlocus.pipeline.panels import PanelRules, choose_panel
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
@@ -30,10 +30,9 @@ _FEW_VARIANTS = 1000
 """With fewer the degrees overlap: a note is made."""
 
 
-class GenotypesKinshipConfig(StepConfig):
+class GenotypesKinshipConfig(GenotypeInput):
     """Settings of ``genotypes kinship``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     cutoff: float = Field(
         DEGREES[2], description="No pair above this stays in the unrelated set (0.0884: second degree, 0.0442: third)"
     )
@@ -42,8 +41,6 @@ class GenotypesKinshipConfig(StepConfig):
     prefer: InputPath | None = Field(
         None, description="People to keep rather than their relatives (those with a phenotype, say): list or table"
     )
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     min_maf: float = Field(0.05, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
     max_missing: float = Field(0.02, ge=0, le=1, description="Largest share of missing calls of a variant")
     figures: bool = Field(False, description="Draw kinship.png (needs the extra plot)")
@@ -56,12 +53,13 @@ def genotypes_kinship(config: GenotypesKinshipConfig, out: Path, context: Contex
             f"--cutoff: expected at least --min-kinship ({config.min_kinship}), found {config.cutoff}; pairs below "
             "--min-kinship are not known to the unrelated set."
         )
-    source = open_genotypes(config.genotypes)
+    asked = choose_genotypes(config)
+    source = asked.source
     tables = table_bytes(len(source.variants))
     needed = tables + kinship_peak_bytes(len(source.samples))
     require_memory(needed, context.memory_bytes, f"Kinship of {len(source.samples)} people")
-    rules = PanelRules(config.keep, config.variants, min_maf=config.min_maf, max_missing=config.max_missing)
-    panel = choose_panel(source, rules, memory_bytes=context.memory_bytes - tables)
+    rules = PanelRules(min_maf=config.min_maf, max_missing=config.max_missing)
+    panel = choose_panel(asked, rules, memory_bytes=context.memory_bytes - tables)
     people = panel.source.samples
     threshold = None if config.all_pairs else config.min_kinship
     found = kinship_pairs(panel.source, threshold=threshold, memory_bytes=context.memory_bytes - tables)
@@ -167,7 +165,7 @@ def _write_pairs(people: SampleIndex, found: Iterator[KinshipPairs], path: Path)
 
 
 def _estimate(config: GenotypesKinshipConfig, memory_bytes: int) -> Estimate:
-    source = open_genotypes(config.genotypes)
+    source = config.file.open()
     n, m = len(source.samples), len(source.variants)
     whole = table_bytes(m) + kinship_peak_bytes(n, n)
     return Estimate(min(whole, memory_bytes), 1 + 5e-12 * n * n * m)

@@ -1,13 +1,12 @@
 """``genotypes prune``: variants in little linkage disequilibrium with one another."""
 
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 
 from brainlocus.genetics.genotypes import PruneSettings, counts_peak_bytes, prune_variants
-from brainlocus.io import open_genotypes
-from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
+from brainlocus.pipeline.config import InputPath
+from brainlocus.pipeline.filters import GenotypeInput, choose_genotypes
 from brainlocus.pipeline.genomes import require_memory, table_bytes
 from brainlocus.pipeline.panels import PanelRules, choose_panel, read_regions
 from brainlocus.pipeline.step import Context, Step, StepResult
@@ -15,16 +14,13 @@ from brainlocus.pipeline.step import Context, Step, StepResult
 __all__ = ["GENOTYPES_PRUNE", "GenotypesPruneConfig"]
 
 
-class GenotypesPruneConfig(StepConfig):
+class GenotypesPruneConfig(GenotypeInput):
     """Settings of ``genotypes prune``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     window: int = Field(200, ge=1, description="Variants of a window, or kilobases with --kb")
     step: int | None = Field(None, ge=1, description="Variants by which it moves on (50; 1 with --kb)")
     r2: float = Field(0.2, ge=0, lt=1, description="Of a pair with r2 above this, the rarer variant leaves")
     kb: bool = Field(False, description="The window is in kilobases")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     min_maf: float = Field(0.0, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
     exclude_long_range_ld: bool = Field(
         False, description="Leave out the regions of long-range LD (GRCh37, GRCh38: state --genome-build)"
@@ -32,12 +28,12 @@ class GenotypesPruneConfig(StepConfig):
     exclude_regions: InputPath | None = Field(
         None, description="Regions to leave out: lines of chromosome, start and stop"
     )
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
 
 def genotypes_prune(config: GenotypesPruneConfig, out: Path, context: Context) -> StepResult:
     """Write the ids of the variants that stay."""
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    asked = choose_genotypes(config)
+    source = asked.source
     n_people, n_variants = len(source.samples), len(source.variants)
     needed = table_bytes(n_variants) + counts_peak_bytes(n_people, n_variants, 64)
     require_memory(needed, context.memory_bytes, f"Pruning {n_variants} variants of {n_people} people")
@@ -45,8 +41,8 @@ def genotypes_prune(config: GenotypesPruneConfig, out: Path, context: Context) -
         config.exclude_regions, long_range=config.exclude_long_range_ld, variants=source.variants,
         build=config.genome_build,
     )  # fmt: skip
-    rules = PanelRules(config.keep, config.variants, min_maf=config.min_maf, regions=regions)
-    panel = choose_panel(source, rules, founders=source.pedigree.founders, memory_bytes=context.memory_bytes - needed)
+    rules = PanelRules(min_maf=config.min_maf, regions=regions)
+    panel = choose_panel(asked, rules, founders_only=True, memory_bytes=context.memory_bytes - needed)
     step = config.step if config.step is not None else (1 if config.kb else 50)
     settings = PruneSettings(config.window, step, config.r2, kb=config.kb)
     stays = prune_variants(panel.source, settings, memory_bytes=context.memory_bytes - table_bytes(n_variants))
