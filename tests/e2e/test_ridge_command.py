@@ -91,7 +91,8 @@ def test_cases_are_tested_beside_their_predicted_log_odds(cohort, tmp_path, caps
     out = tmp_path / "out"
     assert command(
         "gwas", "run", folder / "g.bed", tmp_path / "cases.parquet", "--covariates", folder / "age.tsv",
-        "--method", "ridge", "--ridge-binary", "--ridge-block", "25", "--hits", "1", "--min-mac", "0", "--missing", "exact", "--screen", "1",
+        "--method", "ridge", "--ridge-binary",
+        "--ridge-block", "25", "--hits", "1", "--min-mac", "0", "--missing", "exact", "--screen", "1",
         "--correction", "none", "--test", "wald", "--out", out,
     ) == 0  # fmt: skip
     assert "Controls 0, cases 1: a, b" in capsys.readouterr().out
