@@ -1,5 +1,6 @@
 """Readers and writers: bytes to core types and back, one module per format."""
 
+from brainlocus.io.associations import read_associations
 from brainlocus.io.atomic import atomic_path, partial_name, replace_path
 from brainlocus.io.bed import BedSource, BedWriter, open_bed
 from brainlocus.io.digest import digest_files, digest_input, require_path
@@ -16,6 +17,7 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
+from brainlocus.io.ssf import SSF_VERSION, SsfMetadata, SsfVariants, prepare_ssf, ssf_metadata_path, write_ssf
 from brainlocus.io.tables import (
     arrow_column,
     check_table_name,
@@ -28,6 +30,7 @@ from brainlocus.io.tables import (
 from brainlocus.io.text import read_lines
 
 __all__ = [
+    "SSF_VERSION",
     "BedSource",
     "BedWriter",
     "ImageList",
@@ -35,6 +38,8 @@ __all__ = [
     "Pedigree",
     "PgenSource",
     "PgenWriter",
+    "SsfMetadata",
+    "SsfVariants",
     "arrow_column",
     "atomic_path",
     "check_table_name",
@@ -49,7 +54,9 @@ __all__ = [
     "open_genotypes",
     "open_pgen",
     "partial_name",
+    "prepare_ssf",
     "read_arrow",
+    "read_associations",
     "read_fam",
     "read_grm",
     "read_lines",
@@ -61,10 +68,12 @@ __all__ = [
     "read_volume",
     "replace_path",
     "require_path",
+    "ssf_metadata_path",
     "write_grm",
     "write_mask",
     "write_parcellation",
     "write_results",
+    "write_ssf",
     "write_table",
     "write_volume",
 ]
