@@ -15,7 +15,7 @@ from brainlocus.core.genotypes import GenotypeSource, PackedBlock
 from brainlocus.genetics.gwas.method import CallBlock
 from brainlocus.numerics.packed import count_packed, read_packed
 
-__all__ = ["calls_buffer", "calls_of_dosage", "read_calls"]
+__all__ = ["calls_buffer", "calls_of_dosage", "counts_of_rows", "read_calls"]
 
 
 def calls_buffer(block_size: int, n_samples: int) -> Float32[np.ndarray, "variants padded"]:
@@ -24,13 +24,34 @@ def calls_buffer(block_size: int, n_samples: int) -> Float32[np.ndarray, "varian
 
 
 def read_calls(
-    source: GenotypeSource, start: int, stop: int, buffer: Float32[np.ndarray, "variants padded"]
+    source: GenotypeSource, start: int, stop: int, buffer: Float32[np.ndarray, "variants padded"] | None
 ) -> CallBlock:
-    """Return variants `start` up to but not including `stop` of the source; its counts lie in `buffer`."""
+    """Return variants `start` up to but not including `stop` of the source.
+
+    Parameters
+    ----------
+    buffer
+        Where the counts of packed calls will lie; None leaves them packed, for an accelerator to decode.
+    """
     packed = read_packed(source, start, stop)
     if packed is None:
         return calls_of_dosage(source.read(start, stop).dosage, start)
     return _calls_of_packed(packed, buffer)
+
+
+def counts_of_rows(block: CallBlock, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows samples"]:
+    """Return the counts of some rows in float64, missing calls at the mean in full precision."""
+    if block.packed is None or block.counts.shape[1]:
+        counts = block.counts[rows].astype(np.float64)
+    else:
+        buffer = calls_buffer(rows.size, block.packed.n_samples)
+        chosen = PackedBlock(0, block.packed.codes[rows], block.packed.n_samples)
+        counts = _calls_of_packed(chosen, buffer).counts.astype(np.float64)
+    mean = block.mean
+    for r in np.flatnonzero(np.diff(block.missing_start)[rows]):
+        j = rows[r]
+        counts[r, block.missing_people[block.missing_start[j] : block.missing_start[j + 1]]] = mean[j]
+    return np.asarray(counts)
 
 
 def calls_of_dosage(dosage: Float[np.ndarray, "variants samples"], start: int = 0) -> CallBlock:
@@ -46,7 +67,7 @@ def calls_of_dosage(dosage: Float[np.ndarray, "variants samples"], start: int = 
     return CallBlock(start, counts, sign, dosage.shape[1] - n_missing, total, squares, first, people)
 
 
-def _calls_of_packed(packed: PackedBlock, buffer: Float32[np.ndarray, "variants padded"]) -> CallBlock:
+def _calls_of_packed(packed: PackedBlock, buffer: Float32[np.ndarray, "variants padded"] | None) -> CallBlock:
     numbers = count_packed(packed.codes, packed.n_samples)
     called = packed.n_samples - numbers[:, 3]
     flip = 2 * numbers[:, 0] + numbers[:, 1] > called
@@ -54,10 +75,15 @@ def _calls_of_packed(packed: PackedBlock, buffer: Float32[np.ndarray, "variants 
     total, squares = (2 * two + numbers[:, 1]).astype(np.float64), (4 * two + numbers[:, 1]).astype(np.float64)
     first: Int[np.ndarray, " variants_plus_one"] = np.concatenate([[0], np.cumsum(numbers[:, 3])])
     people = np.empty(int(first[-1]), dtype=np.int64)
-    room = buffer[: packed.codes.shape[0]]
-    _fill(packed.codes, _TABLE, flip, total / np.maximum(called, 1), first, people, room.view(np.uint64), room)
     sign = np.where(flip, -1.0, 1.0)
-    return CallBlock(packed.start, room[:, : packed.n_samples], sign, called, total, squares, first, people)
+    if buffer is None:
+        _find_missing(packed.codes, first, people)
+        counts = np.empty((packed.codes.shape[0], 0), dtype=np.float32)
+    else:
+        room = buffer[: packed.codes.shape[0]]
+        _fill(packed.codes, _TABLE, flip, total / np.maximum(called, 1), first, people, room.view(np.uint64), room)
+        counts = room[:, : packed.n_samples]
+    return CallBlock(packed.start, counts, sign, called, total, squares, first, people, packed)
 
 
 def _decode_pairs() -> UInt64[np.ndarray, "512 2"]:
@@ -93,6 +119,24 @@ def _fill(codes, table, flip, mean, first, people, pairs, counts):  # noqa: ANN0
                     if (hole >> np.uint8(2 * k)) & np.uint8(1):
                         people[at] = 4 * b + k
                         counts[j, 4 * b + k] = value
+                        at += 1
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _find_missing(codes, first, people):  # noqa: ANN001, ANN202
+    """Fill the people of missing calls (code 01) of each row."""
+    for j in range(codes.shape[0]):
+        at = first[j]
+        if first[j + 1] == at:
+            continue
+        for b in range(codes.shape[1]):
+            code = codes[j, b]
+            hole = code & ~(code >> np.uint8(1)) & np.uint8(0x55)
+            if hole:
+                for k in range(4):
+                    if (hole >> np.uint8(2 * k)) & np.uint8(1):
+                        people[at] = 4 * b + k
                         at += 1
 
 

@@ -12,6 +12,7 @@ rate of 97 % and ``exact`` below.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -20,9 +21,10 @@ from scipy.special import stdtrit
 
 from brainlocus.core.errors import AlignmentError
 from brainlocus.genetics.gwas import _kernels
-from brainlocus.genetics.gwas.calls import calls_of_dosage
+from brainlocus.genetics.gwas.calls import calls_of_dosage, counts_of_rows
 from brainlocus.genetics.gwas.linear import STATUS, LinearDesign, TraitGroup
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, Missing, ScanSettings, Tallies
+from brainlocus.genetics.gwas.products import HostProducts, Products, device_products
 from brainlocus.genetics.gwas.tallies import tally_t
 from brainlocus.numerics.projection import project_out
 from brainlocus.numerics.tails import neg_log10_p_from_t
@@ -124,8 +126,7 @@ def scan_linear(
         raise AlignmentError(f"The block has {dosage.shape[1]} samples, the design {design.n_samples}; select first.")
     double = precision == "double"
     block = calls_of_dosage(dosage.astype(np.float64 if double else np.float32, copy=False))
-    product = block.counts @ (design.right if double else design.single)
-    return _statistics(design, block, _sums(design, block, product, missing), min_mac=min_mac)
+    return _statistics(design, block, _sums(HostProducts(design), block, missing), min_mac=min_mac)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,8 +192,8 @@ class LinearMethod:
     def scan_block(self, block: CallBlock, settings: ScanSettings, tallies: Tallies) -> BlockResult:
         """Test every trait on every variant of the block and add the tests to `tallies`."""
         design = self.design
-        product = np.matmul(block.counts, design.single)
-        result = _statistics(design, block, _sums(design, block, product, settings.missing), min_mac=settings.min_mac)
+        sums = _sums(_products(design, settings.device), block, settings.missing)
+        result = _statistics(design, block, sums, min_mac=settings.min_mac)
         result, hits = _refine(design, block, result, settings)
         tally_t(result.t, result.degrees_of_freedom, result.residual_variance, result.group_of, tallies)
         ok = (result.status == 0).any(axis=1)
@@ -222,10 +223,21 @@ class _Sums:
     exact: Bool[np.ndarray, "variants groups"]
 
 
+@lru_cache(maxsize=4)
+def _products(design: LinearDesign, device: str) -> Products:
+    """Return where the products are computed; the design is put on its device once in a process."""
+    return device_products(design, device)
+
+
 def _sums(
-    design: LinearDesign, block: CallBlock, product: Float[np.ndarray, "variants columns"], missing: Missing
+    products: Products,
+    block: CallBlock,
+    missing: Missing,
+    product: Float[np.ndarray, "variants columns"] | None = None,
 ) -> _Sums:
     """Turn the products of a block (missing calls at the mean of all called) into sums under the chosen rule."""
+    design = products.design
+    product = products.of_block(block) if product is None else product
     n_variants, n_groups = product.shape[0], len(design.groups)
     out = _Sums(
         score=product[:, : len(design.names)],
@@ -239,12 +251,12 @@ def _sums(
     )
     rows = np.flatnonzero(np.diff(block.missing_start) > 0)
     for g in range(n_groups):
-        out = _group_sums(design, block, product, missing, out, g, rows)
+        out = _group_sums(products, block, product, missing, out, g, rows)
     return out
 
 
 def _group_sums(
-    design: LinearDesign,
+    products: Products,
     block: CallBlock,
     product: Float[np.ndarray, "variants columns"],
     missing: Missing,
@@ -253,8 +265,9 @@ def _group_sums(
     rows: Int[np.ndarray, " with_missing"],
 ) -> _Sums:
     """Fill column `g` of the sums; `rows` have missing calls. Returns `out`, with `w` made where it was not yet."""
+    design = products.design
     group = design.groups[g]
-    people = _within(design, block, product, group)
+    people = _within(products, block, product, group)
     n, total, squares = people.n, people.total, people.squares
     mean = np.where(n > 0, total / np.maximum(n, 1.0), 0.0)
     out.n[:, g], out.total[:, g] = n, total
@@ -304,23 +317,19 @@ class _Within:
 
 
 def _within(
-    design: LinearDesign, block: CallBlock, product: Float[np.ndarray, "variants columns"], group: TraitGroup
+    products: Products, block: CallBlock, product: Float[np.ndarray, "variants columns"], group: TraitGroup
 ) -> _Within:
-    n_called, uncalled = block.n_called.astype(np.float64), (block.counts.shape[1] - block.n_called).astype(np.float64)
+    n_called = block.n_called.astype(np.float64)
+    uncalled = products.design.n_samples - n_called
     basis = product[:, group.basis].astype(np.float64)
     if group.complete:
         return _Within(n_called, block.total, block.squares, uncalled, basis)
-    absent = group.transform is not None
-    listed = np.empty((basis.shape[0], group.people.size if absent else 0), dtype=block.counts.dtype)
-    inside = np.zeros(design.n_samples, dtype=bool)
-    inside[group.people] = True
-    sums = _kernels.sum_listed(block.counts, block.missing_start, block.missing_people, group.people, inside, listed)
+    sums, absent = products.of_people(block, group.people, None if group.transform is None else group.basis)
     total, squares, holes = sums[:, 0], sums[:, 1], sums[:, 2]
     called = group.people.size - holes
-    if not absent:
+    if absent is None or group.transform is None:
         return _Within(called, total, squares, holes, basis)
-    right = design.right if block.counts.dtype == np.float64 else design.single
-    basis = (basis - listed @ right[group.people, group.basis]) @ group.transform
+    basis = (basis - absent) @ group.transform
     return _Within(n_called - called, block.total - total, block.squares - squares, uncalled - holes, basis)
 
 
@@ -436,7 +445,7 @@ def _explicit_residuals(
         uncalled = block.missing_people[block.missing_start[j] : block.missing_start[j + 1]]
         called = people.copy()
         called[uncalled] = False
-        counts = block.counts[j].astype(np.float64)
+        counts = counts_of_rows(block, np.array([j]))[0]
         counts[uncalled] = counts[called].mean()
         exact = bool(sums.exact[j, group_of[k]])
         people = called if exact else people
@@ -480,7 +489,8 @@ def _refine(
         q = len(design.names)
         product[:, q:] = sub.counts @ design.right[:, q:]
         product[at, k] = _kernels.dot_pairs(sub.counts, design.right.T, at, k)
-    fine = _statistics(design, sub, _sums(design, sub, product, settings.missing), min_mac=settings.min_mac)
+    sums = _sums(HostProducts(design), sub, settings.missing, product)
+    fine = _statistics(design, sub, sums, min_mac=settings.min_mac)
     g = fine.group_of[k]
     p = neg_log10_p_from_t(fine.t[at, k], fine.degrees_of_freedom[at, g])
     kept = p >= -np.log10(settings.hits)
@@ -490,13 +500,10 @@ def _refine(
 
 def _rows_in_double(block: CallBlock, rows: Int[np.ndarray, " rows"]) -> CallBlock:
     """Return some rows in float64, fills included."""
-    counts = block.counts[rows].astype(np.float64)
+    counts = counts_of_rows(block, rows)
     sizes = np.diff(block.missing_start)[rows]
     first = np.concatenate([[0], np.cumsum(sizes)])
     people = [block.missing_people[block.missing_start[j] : block.missing_start[j + 1]] for j in rows]
-    mean = block.mean
-    for r in np.flatnonzero(sizes):
-        counts[r, people[r]] = mean[rows[r]]
     return CallBlock(
         start=block.start,
         counts=counts,

@@ -12,6 +12,8 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Int8, Shaped
 
+from brainlocus.core.genotypes import PackedBlock
+
 __all__ = ["BlockResult", "CallBlock", "Missing", "ScanDesign", "ScanSettings", "Tallies"]
 
 Missing = Literal["auto", "mean", "exact"]
@@ -27,12 +29,16 @@ class ScanSettings:
     missing: Missing = "auto"
     full: bool = False
     """Keep every test."""
+    device: str = "cpu"
+    """Where matrix products are computed: ``cpu`` or ``cuda``."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.hits <= 1.0:
             raise ValueError(f"hits is a p-value in (0, 1], found {self.hits}.")
         if self.min_mac < 0.0:
             raise ValueError(f"min_mac is a count >= 0, found {self.min_mac}.")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device is cpu or cuda, found {self.device!r}.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +48,8 @@ class CallBlock:
     start: int
     """Row of the first variant in the scanned source."""
     counts: Float[np.ndarray, "variants samples"]
-    """Copies of the rarer allele; a missing call holds the mean of the observed ones."""
+    """Copies of the rarer allele; a missing call holds the mean of the observed ones. No columns where the calls are
+    to be decoded on an accelerator."""
     sign: Float[np.ndarray, " variants"]
     """-1 where the effect allele is the common one, so that counts are 2 minus its dosage; else 1."""
     n_called: Int[np.ndarray, " variants"]
@@ -54,6 +61,8 @@ class CallBlock:
     missing_start: Int[np.ndarray, " variants_plus_one"]
     """Row j's missing people are ``missing_people[missing_start[j]:missing_start[j + 1]]``."""
     missing_people: Int[np.ndarray, " missing"]
+    packed: PackedBlock | None = None
+    """The calls as they were read, where they came packed."""
 
     @property
     def mean(self) -> Float[np.ndarray, " variants"]:
@@ -70,12 +79,10 @@ class CallBlock:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tallies:
-    """Histograms of all tests, added to block by block. Rows follow `ScanDesign.names`."""
+    """Histogram of all tests, added to block by block. Rows follow `ScanDesign.names`."""
 
-    qq: Int[np.ndarray, "traits bins"]
-    """Tests per 0.01 of -log10 p; the last bin is open."""
-    chi2: Int[np.ndarray, "traits chi2_bins"]
-    """Tests per 1/512 of the equivalent chi-square with one degree of freedom; the last bin is open."""
+    counts: Int[np.ndarray, "traits bins"]
+    """Tests per bin of -log10 p: 0.001 wide up to 1, where the median lies, then 0.01; the last bin is open."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

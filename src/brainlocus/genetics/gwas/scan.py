@@ -6,8 +6,8 @@ Data flow::
     ScanPlan + source[start:stop]        --scan_shard-->   ShardResult   (per shard, on any executor, resumable)
     ShardResults                         --merge_shards--> ScanResult    (hits, traits, variants, Q-Q counts)
 
-In the pass: hits below a p-value, a histogram of -log10 p (bins of 0.01) and of the equivalent chi-square per
-trait (for lambda_GC), and with ``full`` every test. A scan may have several plans (chromosome X with sex as a
+In the pass: hits below a p-value, a histogram of -log10 p per trait (bins of 0.01, for Q-Q curves and lambda_GC), and
+with ``full`` every test. A scan may have several plans (chromosome X with sex as a
 covariate, a plan per chromosome when polygenic predictions are taken out); they meet by the names of the traits.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Int8, Shaped
+from jaxtyping import Float, Int, Int8, Shaped, UInt
 
 from brainlocus.core.errors import ResourceError, SchemaError, nearest
 from brainlocus.core.genotypes import GenotypeSource, select_genotypes
@@ -29,7 +29,7 @@ from brainlocus.genetics.gwas.calls import calls_buffer, read_calls
 from brainlocus.genetics.gwas.linear import STATUS, prepare_linear
 from brainlocus.genetics.gwas.linear_scan import LinearMethod
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanDesign, ScanSettings, Tallies
-from brainlocus.genetics.gwas.tallies import empty_tallies, lambda_gc
+from brainlocus.genetics.gwas.tallies import empty_tallies, lambda_gc, qq_counts
 from brainlocus.numerics.design import covariate_design
 from brainlocus.numerics.tails import neg_log10_p_from_t
 
@@ -96,9 +96,8 @@ class ShardResult:
     """MaCH r2 of dosages; NaN for hard calls."""
     status: Int8[np.ndarray, " variants"]
     """0 when at least one group of traits has an estimate, else the first group's reason."""
-    qq: Int[np.ndarray, "traits bins"]
-    """Rows as in `ScanPlan.trait_names`."""
-    chi2: Int[np.ndarray, "traits chi2_bins"]
+    tallies: UInt[np.ndarray, "traits used_bins"]
+    """`Tallies.counts` up to the last bin that has a test; rows as in `ScanPlan.trait_names`."""
     full: FullScan | None
 
 
@@ -214,7 +213,7 @@ def scan_shard(
     """
     stop = min(stop, len(source.variants))
     size = _block_size(plan, stop - start, memory_bytes)
-    buffer = calls_buffer(size, len(plan.samples))
+    buffer = calls_buffer(size, len(plan.samples)) if plan.settings.device == "cpu" else None
     tallies = empty_tallies(len(plan.method.names))
     parts = [
         _scan_block(plan, read_calls(source, first, min(first + size, stop), buffer), tallies)
@@ -234,8 +233,7 @@ def scan_shard(
         n=_joined_array([p.n for p in parts], np.int64),
         info=_joined_array([p.info for p in parts], np.float64),
         status=_joined_array([p.kept.status for p in parts], np.int8),
-        qq=_in_given_order(tallies.qq, place, len(plan.trait_names)),
-        chi2=_in_given_order(tallies.chi2, place, len(plan.trait_names)),
+        tallies=_used(tallies.counts, place, len(plan.trait_names)),
         full=full,
     )
 
@@ -260,8 +258,7 @@ def merge_shards(
     hits: list[ShardResult] = []
     full: list[FullScan] = []
     for shard in shards:
-        np.add(total.qq, shard.qq, out=total.qq)
-        np.add(total.chi2, shard.chi2, out=total.chi2)
+        total.counts[:, : shard.tallies.shape[1]] += shard.tallies
         frequency[shard.rows], n[shard.rows] = shard.frequency, shard.n
         info[shard.rows], status[shard.rows] = shard.info, shard.status
         hits.append(shard)
@@ -277,7 +274,7 @@ def merge_shards(
         hits=ResultTable(table),
         traits=_trait_table(several, total, np.bincount(columns, minlength=len(names))),
         variants=_variant_table(variants, frequency, n, info, status),
-        qq=total.qq,
+        qq=qq_counts(total),
         full=FullScan(_joined([f.traits for f in full]), _joined([f.groups for f in full])) if full else None,
     )
 
@@ -466,11 +463,13 @@ def _places(plan: ScanPlan) -> Int[np.ndarray, " traits"]:
     return np.array([at[name] for name in plan.method.names], dtype=np.int64)
 
 
-def _in_given_order(
+def _used(
     counts: Int[np.ndarray, "traits bins"], place: Int[np.ndarray, " traits"], n_traits: int
-) -> Int[np.ndarray, "given bins"]:
-    given = np.zeros((n_traits, counts.shape[1]), dtype=np.int64)
-    given[place] = counts
+) -> UInt[np.ndarray, "given used_bins"]:
+    """Return the bins up to the last that is used, in the order in which the traits were given."""
+    width = int(np.flatnonzero(counts.any(axis=0)).max(initial=-1)) + 1
+    given = np.zeros((n_traits, width), dtype=np.uint32)
+    given[place] = counts[:, :width]
     return given
 
 
@@ -498,9 +497,9 @@ def _trait_table(plans: list[ScanPlan], tallies: Tallies, n_hits: Int[np.ndarray
         {
             "trait": text_array(names),
             "n": np.array([n.get(name, 0) for name in names], dtype=np.int64),
-            "lambda_gc": lambda_gc(tallies.chi2),
+            "lambda_gc": lambda_gc(tallies),
             "n_hits": n_hits.astype(np.int64),
-            "n_tests": tallies.qq.sum(axis=1).astype(np.int64),
+            "n_tests": tallies.counts.sum(axis=1).astype(np.int64),
             "reason": text_array(["" if name in n else reasons.get(name, "") for name in names]),
         }
     )

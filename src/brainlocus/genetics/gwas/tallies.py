@@ -1,25 +1,26 @@
-"""Histograms of all tests of a scan: Q-Q quantiles and genomic inflation without keeping the tests.
+"""Histogram of all tests of a scan: Q-Q quantiles and genomic inflation without keeping the tests.
 
--log10 p is counted in bins of 0.01 and the equivalent chi-square (one degree of freedom) in bins of 1/512, block by
-block, so that lambda_GC and Q-Q curves of thousands of traits take some kilobytes each.
+-log10 p is counted block by block, in bins of 0.001 up to 1 (the median, hence lambda_GC) and of 0.01 above (the Q-Q
+curve), so that a trait takes some kilobytes.
 """
 
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import ndtri
 
 from brainlocus.genetics.gwas import _kernels
 from brainlocus.genetics.gwas.method import Tallies
 from brainlocus.numerics.tails import neg_log10_p_from_t, neg_log10_p_from_z
 
-__all__ = ["QQ_BIN_WIDTH", "empty_tallies", "lambda_gc", "tally_p", "tally_t"]
+__all__ = ["QQ_BIN_WIDTH", "empty_tallies", "lambda_gc", "qq_counts", "tally_p", "tally_t"]
 
 QQ_BIN_WIDTH = 0.01
-_QQ_BINS = 4001
+_FINE = 0.001
+_N_FINE = 1000
+_BINS = 4901
 """-log10 p up to 40; the last bin holds everything above."""
-_CHI2_BIN_WIDTH = 1.0 / 512.0
-_CHI2_BINS = 4096
 _EXACT_BELOW_DF = 200.0
 """Below these degrees of freedom the histogram takes exact p-values, above Wallace's normal deviate."""
 _MEDIAN_CHI2 = 0.454936423119572
@@ -27,8 +28,8 @@ _MEDIAN_CHI2 = 0.454936423119572
 
 
 def empty_tallies(n_traits: int) -> Tallies:
-    """Return histograms without tests."""
-    return Tallies(np.zeros((n_traits, _QQ_BINS), dtype=np.int64), np.zeros((n_traits, _CHI2_BINS), dtype=np.int64))
+    """Return a histogram without tests."""
+    return Tallies(np.zeros((n_traits, _BINS), dtype=np.int64))
 
 
 def tally_t(
@@ -48,38 +49,47 @@ def tally_t(
         tally_p(neg_log10_p_from_t(t[few].astype(np.float64), df[few][:, group_of]), tallies)
         t, df = t[~few], df[~few]
     table, step = _normal_table()
-    _kernels.bin_statistics(t, df, group_of, table, step, QQ_BIN_WIDTH, _CHI2_BIN_WIDTH, tallies.qq, tallies.chi2)
+    _kernels.bin_statistics(t, df, group_of, table, step, _FINE, QQ_BIN_WIDTH, tallies.counts)
 
 
 def tally_p(neg_log10_p: Float[np.ndarray, "variants traits"], tallies: Tallies) -> None:
     """Add a block of tests by their p-values; NaN is no test."""
     tested = ~np.isnan(neg_log10_p)
-    traits, p = np.broadcast_to(np.arange(tallies.qq.shape[0]), neg_log10_p.shape)[tested], neg_log10_p[tested]
-    np.add.at(tallies.qq, (traits, np.minimum(p / QQ_BIN_WIDTH, _QQ_BINS - 1).astype(np.int64)), 1)
-    table, step = _normal_table()
-    z2 = np.interp(p, table, np.arange(table.size) * step) ** 2
-    np.add.at(tallies.chi2, (traits, np.minimum(z2 / _CHI2_BIN_WIDTH, _CHI2_BINS - 1).astype(np.int64)), 1)
+    traits, p = np.broadcast_to(np.arange(tallies.counts.shape[0]), neg_log10_p.shape)[tested], neg_log10_p[tested]
+    at = np.where(p < 1.0, p / _FINE, _N_FINE + (p - 1.0) / QQ_BIN_WIDTH)
+    np.add.at(tallies.counts, (traits, np.minimum(at, _BINS - 1).astype(np.int64)), 1)
 
 
-def lambda_gc(chi2_counts: Int[np.ndarray, "traits bins"]) -> Float[np.ndarray, " traits"]:
-    """Return the genomic inflation of each trait: median chi-square / 0.4549, interpolated within its bin.
+def qq_counts(tallies: Tallies) -> Int[np.ndarray, "traits bins"]:
+    """Return the tests per `QQ_BIN_WIDTH` of -log10 p; the last bin is open."""
+    counts = tallies.counts
+    per = round(QQ_BIN_WIDTH / _FINE)
+    low = counts[:, :_N_FINE].reshape(counts.shape[0], -1, per).sum(axis=2)
+    return np.asarray(np.hstack([low, counts[:, _N_FINE:]]))
 
-    NaN without tests, infinite when the median lies beyond the last bin (a chi-square of 8).
+
+def lambda_gc(tallies: Tallies) -> Float[np.ndarray, " traits"]:
+    """Return the genomic inflation of each trait: chi-square of the median p / 0.4549.
+
+    The median is interpolated within its bin, uniform in p; a bin holds 0.1 % of the tests there.
+    NaN without tests, infinite when the median lies beyond the last bin (-log10 p of 40).
 
     References
     ----------
     Devlin & Roeder (1999), Biometrics 55:997.
     """
-    result = np.full(chi2_counts.shape[0], np.nan)
-    for k, counts in enumerate(chi2_counts):
+    edges = np.concatenate([_FINE * np.arange(_N_FINE), 1.0 + QQ_BIN_WIDTH * np.arange(_BINS - _N_FINE + 1)])
+    result = np.full(tallies.counts.shape[0], np.nan)
+    for k, counts in enumerate(tallies.counts):
         cumulative = np.cumsum(counts)
         total = int(cumulative[-1])
         if not total:
             continue
         place = int(np.searchsorted(cumulative, total / 2.0))
         before = int(cumulative[place - 1]) if place else 0
-        median = _CHI2_BIN_WIDTH * (place + (total / 2.0 - before) / int(counts[place]))
-        result[k] = np.inf if place == counts.size - 1 else median / _MEDIAN_CHI2
+        largest, smallest = 10.0 ** -edges[place], 10.0 ** -edges[place + 1]
+        p = largest - (largest - smallest) * (total / 2.0 - before) / int(counts[place])
+        result[k] = np.inf if place == counts.size - 1 else ndtri(p / 2.0) ** 2 / _MEDIAN_CHI2
     return result
 
 

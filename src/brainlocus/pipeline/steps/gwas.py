@@ -63,6 +63,7 @@ class GwasRunConfig(StepConfig):
     full: bool = Field(False, description="Keep every test, in full/")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
     genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
@@ -161,7 +162,7 @@ def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
             covariates=traits.covariates,
             formula=traits.formula,
             names=traits.names,
-            settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full),
+            settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full, config.device),
         )
     except ValueError as error:
         raise SchemaError(str(error)) from error
