@@ -1,7 +1,7 @@
 """Tables of association results of other programs and ours: GWAS-SSF, or our column names; text or Parquet.
 
-GWAS-SSF is told by its column ``base_pair_location``; numbers of chromosomes become our names (23 X, 24 Y, 25 MT), and a
-``p_value`` becomes -log10 p, also where it is below what a double can hold.
+GWAS-SSF is told by its column ``base_pair_location``; numbers of chromosomes become our names (23 X, 24 Y, 25 MT), and
+a ``p_value`` becomes -log10 p, also where it is below what a double can hold.
 """
 
 from collections.abc import Sequence
@@ -67,6 +67,9 @@ def read_associations(path: Path, columns: Sequence[str] | None = None) -> Resul
     chromosomes, inverse = found["chromosome"]
     plain = [_NUMBERS.get(name, name) if ssf else canonical_chromosome(name) for name in chromosomes]
     found["chromosome"] = np.array(plain, dtype=np.str_)[inverse]
+    if "trait" in found:
+        traits, inverse = found["trait"]
+        found["trait"] = np.array(traits, dtype=np.str_)[inverse]
     return ResultTable(found)
 
 
@@ -151,14 +154,14 @@ def _type(name: str) -> Any:
 
 
 def _column(table: pa.Table, ours: str, theirs: tuple[str, ...], path: Path) -> Any:
-    """Return a column as NumPy holds it; the chromosome as its distinct names and each row's place among them."""
+    """Return a column as NumPy holds it; those of few names as these and each row's place among them."""
     column = table.column(theirs[0])
     for other in theirs[1:]:
         column = pc.coalesce(column, table.column(other))
     if theirs == ("p_value",):
         return _from_p(column.cast(pa.string()), path)
     dtype = COLUMNS[ours].dtype
-    if ours == "chromosome":
+    if ours in {"chromosome", "trait"}:
         coded = pc.fill_null(column.cast(pa.string()), "").combine_chunks().dictionary_encode()
         coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
         return coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False)
@@ -200,4 +203,3 @@ def _tiny(text: str) -> float:
     digits, _, exponent = text.lower().partition("e")
     mantissa = float(digits)
     return float("nan") if mantissa == 0.0 else -float(np.log10(mantissa)) - float(exponent or 0)
-

@@ -4,7 +4,8 @@ One gzipped tab-separated file per trait with the standard's columns in its orde
 metadata beside it (``NAME.tsv.gz-meta.yaml``). X, Y and MT are 23, 24 and 25; a missing value is ``#NA``.
 
 The standard's ``variant_id`` is made of the place (``1_754182_A_G``: other allele, then effect allele); a name such as
-rs3131969 is the ``rsid``. Where a file has other names, they follow in a column ``variant_name``, as the standard allows.
+rs3131969 is the ``rsid``. Where a scan has other names, they follow in a column ``variant_name``, as the standard
+allows.
 
 References
 ----------
@@ -80,6 +81,8 @@ class SsfMetadata:
     modified: str
     """Date, ISO 8601."""
     software: str = ""
+    n_cases: int = 0
+    """0 where the trait is not binary."""
     covariates: tuple[str, ...] = ()
 
 
@@ -209,6 +212,7 @@ def _yaml(metadata: SsfMetadata, name: str, md5: str) -> str:
         "coordinate_system: 1-based",
         "samples:",
         f"  - sample_size: {metadata.sample_size}",
+        *(_case_lines(metadata) if metadata.n_cases else ()),
         f"data_file_name: {_quoted(name)}",
         f"file_type: {SSF_VERSION}",
         f"data_file_md5sum: {md5}",
@@ -220,6 +224,13 @@ def _yaml(metadata: SsfMetadata, name: str, md5: str) -> str:
     return "\n".join([*lines, "is_harmonised: false", "is_sorted: true", ""])
 
 
+def _case_lines(metadata: SsfMetadata) -> tuple[str, ...]:
+    return (
+        "    case_control_study: true",
+        f"    case_count: {metadata.n_cases}",
+        f"    control_count: {metadata.sample_size - metadata.n_cases}",
+    )
+
+
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
-

@@ -101,9 +101,10 @@ class FullIndex:
     variants: VariantTable
     plans: list[dict[str, dict[str, Any]]]
 
-    def sample_size(self, trait: str) -> int:
-        """Return the most people that a trait had on any chromosome."""
-        return max((int(plan[trait].get("n", 0)) for plan in self.plans if trait in plan), default=0)
+    def most_people(self, trait: str) -> tuple[int, int]:
+        """Return the most people that a trait had on any chromosome, and the cases among them (0: not binary)."""
+        plans = [plan[trait] for plan in self.plans if trait in plan]
+        return max(((int(p.get("n", 0)), int(p.get("n_cases", 0))) for p in plans), default=(0, 0))
 
 
 def open_full(folder: Path) -> FullIndex:

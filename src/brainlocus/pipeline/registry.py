@@ -41,6 +41,8 @@ STEPS: dict[str, StepEntry] = {
     "genotypes grm": _entry("genotypes", "GENOTYPES_GRM", "Genetic relationship matrix."),
     "gwas run": _entry("gwas", "GWAS_RUN", "Test every variant for every trait."),
     "gwas replicate": _entry("gwas", "GWAS_REPLICATE", "Compare lead variants with their tests in other people."),
+    "gwas export": _entry("sumstats", "GWAS_EXPORT", "Write every test of traits as GWAS-SSF."),
+    "sumstats plot": _entry("sumstats", "SUMSTATS_PLOT", "Draw Manhattan, Miami and Q-Q plots."),
     "heritability greml": _entry("heritability", "HERITABILITY_GREML", "Heritability of traits by REML."),
     "loci clump": _entry("loci", "LOCI_CLUMP", "Clump associations into independent signals and loci."),
     "signature train": _entry(

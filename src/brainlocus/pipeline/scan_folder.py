@@ -131,8 +131,8 @@ def export_ssf(
     shared = prepare_ssf(index.variants, _info(index))
     done: dict[str, int] = {}
     for trait, name, table in zip(traits, file_names(traits), results, strict=True):
-        software = f"brainlocus {__version__}"
-        about = SsfMetadata(trait, build, index.sample_size(trait), date, software, covariates)
+        people, cases = index.most_people(trait)
+        about = SsfMetadata(trait, build, people, date, f"brainlocus {__version__}", cases, covariates)
         if len(table):
             done[f"{name}.tsv.gz"] = write_ssf(shared, table, out / f"{name}.tsv.gz", about)
         yield SsfExport(dict(done), shared.n_left_out, shared.n_other_alleles)

@@ -5,7 +5,7 @@ interrupted run is taken up where it stopped.
 """
 
 import pickle
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +16,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from brainlocus.core import GenotypeSource, ResultTable, SchemaError, select_genotypes
+from brainlocus.core.errors import import_extra
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
@@ -41,6 +42,7 @@ from brainlocus.pipeline.genomes import (
     source_counts,
     table_bytes,
 )
+from brainlocus.pipeline.scan_folder import known_build
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
@@ -61,6 +63,11 @@ class GwasRunConfig(StepConfig):
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p of a hit; 1 keeps every test")
     min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele among a trait's people")
     full: bool = Field(False, description="Keep every test, in full/")
+    format: Literal["parquet", "ssf"] = Field(
+        "parquet",
+        description="ssf: also GWAS-SSF, one file per trait in ssf/ (with --full, and a known --genome-build)",
+    )
+    figures: bool = Field(False, description="Draw Manhattan and Q-Q plots in figures/ (needs the extra plot)")
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
@@ -190,6 +197,7 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
 
 def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     source = _source(config.genotypes, config.genome_build, _stamp(config.genotypes))
+    _check_outputs(config, source.variants.genome_build)
     rows = np.flatnonzero(keep_variants(source.variants, config.variants) & (source.variants.chromosome != "0"))
     units = _units(config, source, rows)
     plans = [unit.plan for unit in units]
@@ -213,7 +221,33 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     _open.cache_clear()
     _source.cache_clear()
     _write(result, plans[0], out)
-    return _report(result, plans, source, rows.size)
+    report = _report(result, plans, source, rows.size)
+    return replace(report, summary=(*report.summary, *_further(config, result, out, context)))
+
+
+def _check_outputs(config: GwasRunConfig, genome_build: str) -> None:
+    """Refuse before the scan what could not be written after it."""
+    if config.format == "ssf":
+        if not config.full:
+            raise SchemaError("--format ssf writes every test of every trait: add --full.")
+        known_build(genome_build, config.genome_build, config.genotypes)
+    if config.figures:
+        import_extra("matplotlib", extra="plot")
+
+
+def _further(config: GwasRunConfig, result: ScanResult, out: Path, context: Context) -> list[str]:
+    """Write figures and exports and return what to say of them."""
+    lines: list[str] = []
+    if config.format == "ssf":
+        from brainlocus.pipeline.steps.sumstats import export_summary, run_export
+
+        traits = result.traits["trait"][result.traits["reason"] == ""].tolist()
+        lines += export_summary(run_export(out / "full", out / "ssf", traits, config.genome_build, context))
+    if config.figures:
+        from brainlocus.pipeline.scan_figures import draw_scan
+
+        lines.append(f"{len(draw_scan(out, out / 'figures', hits=config.hits))} figures")
+    return lines
 
 
 def _tasks(config: GwasRunConfig, units: list[_Unit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
