@@ -117,11 +117,10 @@ def _sources(names: list[str], *, ssf: bool, path: Path) -> dict[str, tuple[str,
         source["neg_log10_p"] = ("p_value",)
     for name in _NEEDED:
         if name not in source:
-            theirs = {"position": "base_pair_location", "neg_log10_p": "neg_log_10_p_value or p_value"}.get(name, name)
+            theirs = {"position": "base_pair_location", "neg_log10_p": "neg_log_10_p_value or p_value"}.get(name, "")
+            of_ssf = f" (GWAS-SSF: {theirs})" if theirs else ""
             hint = nearest(name, names)
-            raise SchemaError(
-                f"{path}: expected a column {name} (GWAS-SSF: {theirs}), found {', '.join(names[:12])}.{hint}"
-            )
+            raise SchemaError(f"{path}: expected a column {name}{of_ssf}, found {', '.join(names[:12])}.{hint}")
     return source
 
 

@@ -211,7 +211,7 @@ def draw_qq(curves: Sequence[QqCurve], path: Path, *, title: str = "", scale: Sc
         if several:
             axis.plot(at, y, "-", color=colour, lw=0.7, alpha=0.5, rasterized=True)
         else:
-            axis.plot(at, y, ".", color=colour, ms=4, mew=0, label=name, rasterized=True)
+            axis.plot(at, y, ".", color=colour, ms=5, mew=0, label=name, rasterized=True)
         beyond = curve.observed >= curve.open_above
         axis.plot(at[beyond], y[beyond], "^", color=colour, ms=6)
     if several:

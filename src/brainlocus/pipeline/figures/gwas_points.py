@@ -152,7 +152,7 @@ def power_text(p: float) -> str:
 def make_scale(name: ScaleName, values: Sequence[float]) -> AxisScale:
     """Return the scale on which all values fit, with some room above."""
     finite = [v for v in values if np.isfinite(v)]
-    top = max([*finite, 1.0])
+    top = float(max([*finite, 1.0]))
     return AxisScale(name, top * 1.02)
 
 

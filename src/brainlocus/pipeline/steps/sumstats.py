@@ -77,7 +77,8 @@ def _qq(config: SumstatsPlotConfig, out: Path) -> dict[str, int]:
         if path is not None:
             source = open_associations(path)
             found = qq_of(source, choose_names(config.trait, source.traits, path))
-            curves += found if config.second is None else [replace(c, name=f"{path.name} {c.name}") for c in found]
+            alone = config.second is None or found[0].name == path.name
+            curves += found if alone else [replace(c, name=f"{path.name} {c.name}") for c in found]
     draw_qq(curves, out, title=config.title or "", scale=config.scale)
     return {"traits": len(curves), "tests": sum(curve.n_tests for curve in curves)}
 
