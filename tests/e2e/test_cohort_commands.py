@@ -321,3 +321,30 @@ def test_abide_through_the_command_line(capsys, tmp_path):
     assert code == 0
     performance = json.loads((tmp_path / "sex/performance.json").read_text())
     assert performance["balanced_accuracy"]["mean"] > 0.55
+
+
+def test_a_drawn_split_shares_every_stratum_alike(study, tmp_path, capsys):
+    def parts(seed, *more):
+        out = tmp_path / f"parts{seed}{len(more)}"
+        drawn = ("--fraction", "0.6", "--seed", seed, "--out", out, "--quiet", *more)
+        assert code_of("cohort", "split", study / "participants.tsv", *drawn) == 0
+        return [set((out / f"{name}.txt").read_text().split()) for name in ("discovery", "replication")]
+
+    discovery, replication = parts(1, "--within", "site,diagnosis,age")
+    table = read_table(study / "participants.tsv")
+    assert discovery | replication == set(table.samples.ids.tolist())
+    assert not discovery & replication
+    assert abs(len(discovery) - 0.6 * N) <= 1
+    chosen = np.array([i in discovery for i in table.samples.ids.tolist()])
+    site = table.column("site").values
+    for name in np.unique(site):  # the first column named is the outermost: its levels are runs of the order
+        assert abs(chosen[site == name].sum() - 0.6 * (site == name).sum()) <= 1
+        for case in (0.0, 1.0):
+            stratum = (site == name) & (table.column("diagnosis").values == case)
+            assert abs(chosen[stratum].sum() - 0.6 * stratum.sum()) <= 1
+    assert parts(2)[0] != parts(3)[0]
+    code, message = run(
+        capsys, "cohort", "split", study / "participants.tsv", "--within", "site", "--out", tmp_path / "x"
+    )
+    assert code == 2
+    assert "give --fraction too" in message

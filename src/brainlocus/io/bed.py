@@ -21,7 +21,8 @@ from brainlocus.core.genotypes import GenotypeBlock, PackedBlock
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import VariantTable
 from brainlocus.io.blockwriter import BlockWriter
-from brainlocus.io.plinktext import Pedigree, format_bim, format_fam, read_bim, read_fam
+from brainlocus.io.plinktext import Pedigree, format_bim, format_fam, read_fam
+from brainlocus.io.varianttext import read_bim
 from brainlocus.numerics.packed import decode_packed
 
 __all__ = ["BedSource", "BedWriter", "open_bed"]

@@ -16,7 +16,8 @@ from brainlocus.core.genotypes import GenotypeBlock
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import VariantTable
 from brainlocus.io.blockwriter import BlockWriter
-from brainlocus.io.plinktext import Pedigree, read_psam, read_pvar
+from brainlocus.io.plinktext import Pedigree, read_psam
+from brainlocus.io.varianttext import read_pvar
 
 __all__ = ["PgenSource", "PgenWriter", "open_pgen"]
 

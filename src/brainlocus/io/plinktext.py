@@ -12,17 +12,23 @@ from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pacsv
 from jaxtyping import Bool, Float, Int8, Shaped
 
 from brainlocus.core.errors import FormatError, import_extra
 from brainlocus.core.phenotypes import Column, PhenotypeTable
 from brainlocus.core.samples import SampleIndex
-from brainlocus.core.text import text_array
-from brainlocus.core.variants import VariantTable, canonical_chromosome
+from brainlocus.core.variants import VariantTable
 
-__all__ = ["Pedigree", "check_plain_ids", "format_bim", "format_fam", "read_bim", "read_fam", "read_psam", "read_pvar"]
+__all__ = [
+    "Pedigree",
+    "check_plain_ids",
+    "explained",
+    "format_bim",
+    "format_fam",
+    "open_text",
+    "read_fam",
+    "read_psam",
+]
 
 _MISSING_PHENOTYPE = frozenset({"NA", "na", "nan", "NaN", "-9", ""})
 _SEX = {"1": 1, "2": 2, "M": 1, "F": 2, "m": 1, "f": 2}
@@ -95,67 +101,6 @@ def read_psam(path: Path) -> Pedigree:
     )
 
 
-def read_bim(path: Path, *, genome_build: str) -> VariantTable:
-    """Return the variants of a .bim file; the effect allele is A1, the fifth column.
-
-    Raises
-    ------
-    FormatError
-        A line does not have six fields, or its position is not a whole number (with the line).
-    """
-    table = _read_tab_separated(path, ["chromosome", "id", "cm", "position", "a1", "a2"])
-    if table is None:
-        rows = _read_fields(path, smallest=6, what="chromosome, id, cM, position, A1, A2", exact=6)
-        columns: list[list[str]] = [list(c) for c in zip(*(f for _, f in rows), strict=True)] or [[] for _ in range(6)]
-        lines = [line for line, _ in rows]
-    else:
-        columns = [table.column(k).to_pylist() for k in range(6)]
-        lines = list(range(1, len(columns[0]) + 1))
-    return _variants(path, lines, columns[0], columns[3], columns[4], columns[5], columns[1], genome_build)
-
-
-def read_pvar(path: Path, *, genome_build: str) -> VariantTable:
-    """Return the variants of a .pvar or .pvar.zst file; the effect allele is ALT.
-
-    Raises
-    ------
-    FormatError
-        No header, a column missing, a line that does not fit, or a variant with several ALT alleles.
-    """
-    header: list[str] = []
-    lines: list[int] = []
-    rows: list[list[str]] = []
-    with _explained(path), _open_text(path) as stream:
-        for number, text in enumerate(stream, start=1):
-            if text.startswith("##"):
-                continue
-            fields = text.rstrip("\n").split("\t") if "\t" in text else text.split()
-            if text.startswith("#CHROM"):
-                header = ["CHROM", *fields[1:]]
-                continue
-            if not header:
-                raise FormatError(
-                    f"{path}, line {number}: expected the header '#CHROM POS ID REF ALT', found {text!r}."
-                )
-            if len(fields) != len(header):
-                raise FormatError(f"{path}, line {number}: expected {len(header)} fields, found {len(fields)}.")
-            lines.append(number)
-            rows.append(fields)
-    absent = [name for name in ("CHROM", "POS", "ID", "REF", "ALT") if name not in header]
-    if absent:
-        raise FormatError(f"{path}: the header lacks {absent}; expected '#CHROM POS ID REF ALT'.")
-    at = {name: k for k, name in enumerate(header)}
-    alt = [f[at["ALT"]] for f in rows]
-    several = next((k for k, allele in enumerate(alt) if "," in allele), None)
-    if several is not None:
-        raise FormatError(
-            f"{path}, line {lines[several]}: variant {rows[several][at['ID']]!r} has several ALT alleles "
-            f"({alt[several]}), one was expected. Split it first: plink2 --make-pgen multiallelics=-."
-        )
-    columns = {name: [f[at[name]] for f in rows] for name in ("CHROM", "POS", "REF", "ID")}
-    return _variants(path, lines, columns["CHROM"], columns["POS"], alt, columns["REF"], columns["ID"], genome_build)
-
-
 def check_plain_ids(samples: SampleIndex) -> None:
     """Refuse ids that PLINK's and GCTA's files, whose fields are separated by blanks, cannot hold.
 
@@ -192,7 +137,7 @@ def format_bim(variants: VariantTable) -> Iterator[str]:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn what is no text, and a broken .zst, into a message that names the file."""
     try:
         yield
@@ -206,7 +151,8 @@ def _explained(path: Path) -> Iterator[None]:
         raise FormatError(f"{path}: expected a whole .zst file, found one that cannot be read: {error}") from error
 
 
-def _open_text(path: Path) -> TextIOWrapper:
+def open_text(path: Path) -> TextIOWrapper:
+    """Open a text file, compressed when it ends in .zst."""
     if path.suffix == ".zst":
         zstandard = import_extra("zstandard", extra="genotypes")
         stream: TextIOWrapper = zstandard.open(path, "rt", encoding="utf-8")
@@ -217,7 +163,7 @@ def _open_text(path: Path) -> TextIOWrapper:
 def _read_fields(path: Path, *, smallest: int, what: str, exact: int | None = None) -> list[tuple[int, list[str]]]:
     """Return line numbers and whitespace-separated fields, every line of the same length."""
     rows: list[tuple[int, list[str]]] = []
-    with _explained(path), _open_text(path) as stream:
+    with explained(path), open_text(path) as stream:
         for number, text in enumerate(stream, start=1):
             fields = text.split()
             if not fields or text.startswith("##"):
@@ -228,56 +174,6 @@ def _read_fields(path: Path, *, smallest: int, what: str, exact: int | None = No
                 raise FormatError(f"{path}, line {number}: expected {wanted} fields ({what}), found {len(fields)}.")
             rows.append((number, fields))
     return rows
-
-
-def _read_tab_separated(path: Path, names: list[str]) -> pa.Table | None:
-    """Return a well-formed tab-separated file fast; None when it is anything else (the slow reader explains)."""
-    with path.open("rb") as stream:
-        if b"\t" not in stream.readline():
-            return None
-    try:
-        return pacsv.read_csv(
-            path,
-            read_options=pacsv.ReadOptions(column_names=names),
-            parse_options=pacsv.ParseOptions(delimiter="\t", quote_char=False),
-            convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-    except pa.ArrowInvalid:
-        return None
-
-
-def _variants(
-    path: Path,
-    lines: list[int],
-    chromosome: list[str],
-    position: list[str],
-    effect: list[str],
-    other: list[str],
-    names: list[str],
-    genome_build: str,
-) -> VariantTable:
-    plain = {c: canonical_chromosome(c) for c in set(chromosome)}
-    return VariantTable(
-        np.array([plain[c] for c in chromosome], dtype=np.str_),
-        _positions(path, lines, position),
-        text_array(effect),
-        text_array(other),
-        text_array(names),
-        genome_build,
-    )
-
-
-def _positions(path: Path, lines: list[int], position: list[str]) -> Shaped[np.ndarray, " variants"]:
-    """Return positions; PLINK writes unknown ones as 0 or below, which become 0."""
-    try:
-        values = np.array(position, dtype=np.int64)
-    except (ValueError, OverflowError):
-        values = np.empty(0, dtype=np.int64)
-    if values.size != len(position):
-        for line, text in zip(lines, position, strict=True):
-            if not text.removeprefix("-").isdigit():
-                raise FormatError(f"{path}, line {line}: expected a position (a whole number), found {text!r}.")
-    return np.maximum(values, 0)
 
 
 def _all_numeric(cells: list[tuple[int, str]]) -> bool:

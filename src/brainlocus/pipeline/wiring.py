@@ -165,7 +165,8 @@ def _cohort_genotypes(w: Wiring) -> Wired | None:
 
 def _split(w: Wiring) -> Wired | None:
     settings = w.settings["split"]
-    if settings["by"] not in w.people or "genotypes" not in w.inputs:
+    known = settings["by"] in w.people or settings["fraction"] is not None
+    if not known or "genotypes" not in w.inputs:
         return None
     return _given(table=w.inputs.get("participants"))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from jaxtyping import Bool, Int, Shaped
 from pydantic import Field
 
 from brainlocus.core import PhenotypeTable, SchemaError, shared_samples
@@ -41,24 +42,69 @@ class SplitConfig(StepConfig):
 
     table: Annotated[InputPath, Positional()] = Field(description="Table with participant ids")
     by: str = Field("split", description="Column that says which part a person belongs to")
+    fraction: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Instead of --by: draw this share for discovery (--seed), the rest for replication",
+    )
+    within: CommaList = Field((), description="Columns, such as site,sex, whose every combination is shared alike")
 
 
-def split_people(config: SplitConfig, out: Path, context: Context) -> StepResult:  # noqa: ARG001
-    """Write one list of participant ids per level of a column: ``<level>.txt``."""
+def split_people(config: SplitConfig, out: Path, context: Context) -> StepResult:
+    """Write one list of participant ids per level of a column (``<level>.txt``), or of a seeded draw."""
     table = read_people(config.table)
+    if config.fraction is not None:
+        drawn = _draw(table, config.fraction, config.within, np.random.default_rng(context.seed))
+        return _write_parts(table, np.where(drawn, "discovery", "replication"), out)
+    if config.within:
+        raise SchemaError("--within shares the combinations of columns alike in a draw; give --fraction too.")
     column = table.column(config.by)
     if column.kind != "categorical" and not np.isfinite(column.values).any():
         raise SchemaError(f"{config.table}: column {config.by!r} has no values; expected names of parts.")
     if column.kind != "categorical":
         raise SchemaError(f"{config.table}: column {config.by!r} holds numbers, expected names of parts.")
-    counts = {}
     odd = sorted({str(v) for v in column.values if "/" in v or v in (".", "..") or "\0" in v})
     if odd:
         raise SchemaError(
             f"{config.table}: {odd[0]!r} in column {config.by!r} cannot be the name of a file; rename it."
         )
-    for level in np.unique(column.values[column.values != ""]):
-        ids = table.samples.ids[column.values == level]
+    return _write_parts(table, column.values, out)
+
+
+def _draw(
+    table: PhenotypeTable, fraction: float, within: tuple[str, ...], rng: np.random.Generator
+) -> Bool[np.ndarray, " people"]:
+    """Return who is drawn: by systematic sampling through people ordered by stratum and, within it, at random.
+
+    Every run of people in that order, hence every stratum, has its share to within one person.
+
+    References
+    ----------
+    Cochran (1977), Sampling Techniques, chapter 8.
+    """
+    n = len(table.samples)
+    keys = [_stratum_codes(table, name) for name in within]
+    order = np.lexsort((rng.permutation(n), *reversed(keys)))
+    passed = np.floor(fraction * np.arange(n + 1) + rng.random())
+    drawn = np.zeros(n, dtype=bool)
+    drawn[order] = np.diff(passed) > 0
+    return drawn
+
+
+def _stratum_codes(table: PhenotypeTable, name: str) -> Int[np.ndarray, " people"]:
+    """Return a number per level of a column; a quantitative one is cut at its quartiles, missing is a level."""
+    column = table.column(name)
+    if column.kind == "quantitative":
+        edges = np.nanquantile(column.values, (0.25, 0.5, 0.75)) if np.isfinite(column.values).any() else np.empty(0)
+        return np.where(np.isnan(column.values), -1, np.digitize(column.values, edges))
+    return np.unique(column.values, return_inverse=True)[1]
+
+
+def _write_parts(table: PhenotypeTable, part: Shaped[np.ndarray, " people"], out: Path) -> StepResult:
+    counts = {}
+    for level in np.unique(part[part != ""]):
+        ids = table.samples.ids[part == level]
         with atomic_path(out / f"{level}.txt") as partial:
             partial.write_text("\n".join(ids.tolist()) + "\n")
         counts[str(level)] = int(ids.size)
