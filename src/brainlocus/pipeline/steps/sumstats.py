@@ -44,11 +44,15 @@ class GwasExportConfig(StepConfig):
     genome_build: str = Field("unknown", description="Assembly of the positions, where the scan did not say it")
 
 
-def sumstats_plot(config: SumstatsPlotConfig, out: Path, context: Context) -> StepResult:  # noqa: ARG001
+def sumstats_plot(config: SumstatsPlotConfig, out: Path, context: Context) -> StepResult:
     """Draw one figure."""
     import_extra("matplotlib", extra="plot")
     if out.suffix.lower() != ".png":
         raise SchemaError(f"--out {out.name}: figures are PNG files, found the extension {out.suffix!r}.")
+    from brainlocus.pipeline.scan_figures import associations_bytes
+
+    needed = sum(associations_bytes(path) for path in (config.results, config.second) if path is not None)
+    require_memory(needed, context.memory_bytes, f"A figure of {config.results}")
     counts = {"manhattan": _manhattan, "qq": _qq, "miami": _miami}[config.kind](config, out)
     return StepResult(dict(counts), summary=(f"{config.kind} of {counts['traits']:,} traits",))
 
