@@ -17,6 +17,7 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
+from brainlocus.io.segments import read_array_quality, read_regions, read_segments
 from brainlocus.io.ssf import SSF_VERSION, SsfMetadata, SsfVariants, prepare_ssf, ssf_metadata_path, write_ssf
 from brainlocus.io.tables import (
     arrow_column,
@@ -55,6 +56,7 @@ __all__ = [
     "open_pgen",
     "partial_name",
     "prepare_ssf",
+    "read_array_quality",
     "read_arrow",
     "read_associations",
     "read_fam",
@@ -63,7 +65,9 @@ __all__ = [
     "read_mask",
     "read_parcellation",
     "read_psam",
+    "read_regions",
     "read_results",
+    "read_segments",
     "read_table",
     "read_volume",
     "replace_path",

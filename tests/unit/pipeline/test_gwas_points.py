@@ -18,6 +18,7 @@ from brainlocus.pipeline.figures.gwas_points import (
     qq_band,
     qq_curve,
     qq_curve_of_tests,
+    same_sites,
     thin_to_pixels,
 )
 
@@ -96,6 +97,13 @@ def test_leads_as_read_literally():
     for at_least, count in ((5.0, 100), (2.0, 4), (1e9, 5)):
         found = lead_rows(chromosome, position, strength, at_least=at_least, count=count)
         assert found.tolist() == naive_leads(chromosome, position, strength, at_least, count)
+
+
+def test_sites_of_another_scan():
+    found = same_sites(
+        np.array(["1", "X"]), np.array([5, 7]), np.array(["1", "2", "X", "X", "1"]), np.array([5, 5, 7, 5, 5])
+    )
+    assert found.tolist() == [True, False, True, False, True]
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 15))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, PALETTE, new_figure, save_figure
 from brainlocus.pipeline.figures.gwas_points import (
@@ -22,6 +22,7 @@ from brainlocus.pipeline.figures.gwas_points import (
     place_on_genome,
     power_text,
     qq_band,
+    same_sites,
     thin_to_pixels,
 )
 
@@ -35,6 +36,7 @@ _MOST_LABELS = 12
 _LETTER, _LINE = 7.0, 15.0
 """Width of a letter and height of a line of a label, in pixels."""
 _BINS_PER_SHADE = 10
+_INK = "#1a1a1a"
 _MINUS_LOG_P = "−log₁₀ p"
 
 
@@ -76,15 +78,20 @@ def draw_manhattan(panel: Panel, path: Path, *, layout: GenomeLayout | None = No
 
 
 def draw_miami(upper: Panel, lower: Panel, path: Path, *, scale: ScaleName = "auto") -> None:
-    """Draw two scans on one genome, the second downwards, each on its own scale of p."""
+    """Draw two scans on one genome, the second downwards, each on its own scale of p.
+
+    The leads of the upper one are ringed in the lower, where they were tested.
+    """
     figure, axes = new_figure(rows=2, width=11.0, height=3.4)
     place = genome_layout(
         np.concatenate([upper.chromosome.astype(np.str_), lower.chromosome.astype(np.str_)]),
         np.concatenate([upper.position, lower.position]),
     )
     top, bottom = axes[0, 0], axes[1, 0]
+    leads = _leads(upper)
     _draw_panel(top, upper, place, scale, _SHADES[0], upwards=True)
-    _draw_panel(bottom, lower, place, scale, _SHADES[1], upwards=False)
+    sites = same_sites(upper.chromosome[leads], upper.position[leads], lower.chromosome, lower.position)
+    _draw_panel(bottom, lower, place, scale, _SHADES[1], upwards=False, ringed=sites)
     bottom.spines["top"].set_visible(True)
     bottom.spines["bottom"].set_visible(False)
     bottom.set_xticks([])
@@ -92,25 +99,44 @@ def draw_miami(upper: Panel, lower: Panel, path: Path, *, scale: ScaleName = "au
     save_figure(figure, path)
 
 
+def _leads(panel: Panel) -> Int[np.ndarray, " leads"]:
+    """Return the tests that are named."""
+    strictest = max((-np.log10(p) for p, _ in panel.thresholds), default=np.inf)
+    strength = np.where(np.isfinite(panel.neg_log10_p), panel.neg_log10_p, -1.0)
+    return lead_rows(panel.chromosome, panel.position, strength, at_least=float(strictest), count=_MOST_LABELS)
+
+
 def _draw_panel(
-    axis: Any, panel: Panel, layout: GenomeLayout, scale: ScaleName, shades: tuple[str, str], *, upwards: bool
+    axis: Any,
+    panel: Panel,
+    layout: GenomeLayout,
+    scale: ScaleName,
+    shades: tuple[str, str],
+    *,
+    upwards: bool,
+    ringed: Bool[np.ndarray, " tests"] | None = None,
 ) -> None:
     tested = np.isfinite(panel.neg_log10_p)
-    values = panel.neg_log10_p[tested]
+    values = np.where(tested, panel.neg_log10_p, 0.0)
     lines = [-np.log10(p) for p, _ in panel.thresholds]
-    heights = make_scale(scale, [*values.max(initial=0.0, keepdims=True).tolist(), *lines, panel.shown_from])
+    heights = make_scale(scale, [float(values.max(initial=0.0)), *lines, panel.shown_from])
     y = heights.forward(values)
-    x, number = place_on_genome(layout, panel.chromosome[tested], panel.position[tested])
+    x, number = place_on_genome(layout, panel.chromosome, panel.position)
     top = float(heights.forward(np.array([heights.top]))[0])
-    strictest = max(lines, default=np.inf)
-    leads = lead_rows(panel.chromosome[tested], panel.position[tested], values, at_least=strictest, count=_MOST_LABELS)
-    room = _draw_labels(axis, x[leads], y[leads], panel.label[tested][leads], layout.length, top, upwards=upwards)
+    leads = _leads(panel)
+    room = _draw_labels(axis, x[leads], y[leads], panel.label[leads], layout.length, top, upwards=upwards)
     _draw_below(axis, panel, heights, layout.length)
-    kept = thin_to_pixels(x, y, width=layout.length, top=top, pixels=_PIXELS)
+    drawn = np.flatnonzero(tested & (number >= 0))
+    kept = drawn[thin_to_pixels(x[drawn], y[drawn], width=layout.length, top=top, pixels=_PIXELS)]
     for shade in (0, 1):
-        chosen = kept[(number[kept] % 2 == shade) & (number[kept] >= 0)]
+        chosen = kept[number[kept] % 2 == shade]
         axis.scatter(x[chosen], y[chosen], s=7, lw=0, color=shades[shade], rasterized=True)
-    axis.scatter(x[leads], y[leads], s=26, marker="D", color="#1a1a1a", lw=0, zorder=3)
+    axis.scatter(x[leads], y[leads], s=26, marker="D", color=_INK, lw=0, zorder=3)
+    if ringed is not None and (ringed & tested).any():
+        rows = np.flatnonzero(ringed & tested)
+        axis.scatter(
+            x[rows], y[rows], s=42, marker="o", facecolor="none", edgecolor=_INK, lw=1.1, zorder=3, clip_on=False
+        )
     _draw_lines(axis, panel, heights)
     ticks = heights.ticks()
     axis.set_yticks(heights.forward(ticks), [f"{t:g}" for t in ticks])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import beta
 
 from brainlocus.core.variants import chromosome_rank
@@ -33,6 +33,7 @@ __all__ = [
     "qq_band",
     "qq_curve",
     "qq_curve_of_tests",
+    "same_sites",
     "thin_to_pixels",
 ]
 
@@ -205,6 +206,20 @@ def lead_rows(
             break
         left &= (number != number[k]) | (np.abs(position[order] - position[order[k]]) > _LEAD_WINDOW)
     return np.array(leads, dtype=np.int64)
+
+
+def same_sites(
+    chromosome: Shaped[np.ndarray, " sites"],
+    position: Int[np.ndarray, " sites"],
+    of_chromosome: Shaped[np.ndarray, " tests"],
+    of_position: Int[np.ndarray, " tests"],
+) -> Bool[np.ndarray, " tests"]:
+    """Return which tests are at one of a few sites."""
+    found = np.zeros(of_position.size, dtype=bool)
+    for name, place in zip(chromosome.tolist(), position.tolist(), strict=True):
+        at = np.flatnonzero(of_position == place)
+        found[at] |= of_chromosome[at] == name
+    return found
 
 
 def place_labels(
