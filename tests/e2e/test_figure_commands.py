@@ -10,6 +10,7 @@ from brainlocus.core import Column, PhenotypeTable, ResultTable, SampleIndex, Va
 from brainlocus.core.text import text_array
 from brainlocus.io import PgenWriter, read_associations, read_results, write_results, write_table
 from brainlocus.pipeline.full_store import open_full, read_full, smallest_full
+from brainlocus.pipeline.scan_figures import open_associations, qq_of
 from tests.e2e.test_genetics_commands import command
 from tests.unit.pipeline.test_gwas_points import png_size
 
@@ -97,6 +98,17 @@ def test_the_smallest_p_over_traits_is_that_of_all_read_one_by_one(cohort):
     assert found["trait"][~tested].tolist() == [""] * int((~tested).sum())
     best = [index.traits[k] for k in strength[tested].argmax(axis=1)]
     assert found["trait"][tested].tolist() == best
+
+
+def test_curves_end_at_the_strongest_test_whatever_was_kept(cohort):
+    strongest = np.nanmax(read_full(cohort / "few/full", "volume")["neg_log10_p"])
+    for place in ("few", "few/full", "few/hits.parquet", "few/ssf/volume.tsv.gz"):
+        source = open_associations(cohort / place)
+        (curve,) = qq_of(source, ["volume"] if "volume" in source.traits else [""])
+        assert curve.n_tests == M - 1
+        assert curve.observed[-1] == pytest.approx(strongest, rel=1e-6)
+        assert curve.expected[-1] == pytest.approx(np.log10(M))
+        assert curve.lambda_gc == pytest.approx(read_results(cohort / "few/traits.parquet")["lambda_gc"][1], rel=0.02)
 
 
 PLOTS = [

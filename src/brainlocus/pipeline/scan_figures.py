@@ -43,6 +43,8 @@ __all__ = [
 
 MOST_SINGLE_TRAITS = 12
 """Scans of more traits are drawn together."""
+_FEW_HITS = 0.01
+"""Largest p of hits that are read beside ``full/``: more would be most of the tests again."""
 _TAIL_FROM = 3.0
 """-log10 p from which a Q-Q curve shows the hits themselves rather than the histogram."""
 _OPEN_FROM = 40.0 - QQ_BIN_WIDTH / 2
@@ -63,6 +65,8 @@ class Associations:
     full: FullIndex | None
     shown_from: float
     """Smallest -log10 p that was kept; 0 when every test was."""
+    hits: ResultTable | None
+    """Hits of a scan, for the tails of Q-Q curves."""
     histogram: ResultTable | None
     """qq.parquet of a scan."""
     lambdas: dict[str, float]
@@ -88,9 +92,9 @@ def open_associations(path: Path, *, hits: float | None = None) -> Associations:
     path = path.resolve()
     if path.is_dir():
         if (path / "traits.json").is_file():
-            return _of_full(path)
+            return _of_full(path, hits)
         if (path / "full" / "traits.json").is_file():
-            return _of_full(path / "full")
+            return _of_full(path / "full", hits)
         if (path / "hits.parquet").is_file():
             return _of_scan(path, hits)
         raise SchemaError(f"{path}: expected the folder of gwas run (with hits.parquet or full/), found neither.")
@@ -98,7 +102,7 @@ def open_associations(path: Path, *, hits: float | None = None) -> Associations:
         return _of_scan(path.parent, hits)
     table = read_associations(path, ("trait", "variant_id"))
     names = tuple(dict.fromkeys(table["trait"].tolist())) if "trait" in table.names else ("",)
-    return Associations(path, names or ("",), table, None, _lowest(table), None, {}, None)
+    return Associations(path, names or ("",), table, None, _lowest(table), None, None, {}, None)
 
 
 def associations_bytes(path: Path) -> int:
@@ -122,11 +126,14 @@ def associations_bytes(path: Path) -> int:
 _DRAWING_BYTES = 64 << 20
 
 
-def _of_full(folder: Path) -> Associations:
+def _of_full(folder: Path, hits: float | None) -> Associations:
     index = open_full(folder)
     scan = folder.parent
     histogram = read_results(scan / "qq.parquet") if (scan / "qq.parquet").is_file() else None
-    return Associations(folder, index.traits, None, index, 0.0, histogram, _lambdas(scan), None)
+    largest = _kept(scan) if hits is None else hits
+    few = largest is not None and largest <= _FEW_HITS and (scan / "hits.parquet").is_file()
+    tail = read_associations(scan / "hits.parquet", ("trait",)) if few else None
+    return Associations(folder, index.traits, None, index, 0.0, tail, histogram, _lambdas(scan), None)
 
 
 def _of_scan(folder: Path, hits: float | None) -> Associations:
@@ -137,7 +144,7 @@ def _of_scan(folder: Path, hits: float | None) -> Associations:
     shown_from = _lowest(table) if largest is None else -float(np.log10(largest))
     histogram = read_results(folder / "qq.parquet")
     layout = _layout(folder / "variants.parquet")
-    return Associations(folder, names, table, None, abs(shown_from), histogram, _lambdas(folder), layout)
+    return Associations(folder, names, table, None, abs(shown_from), table, histogram, _lambdas(folder), layout)
 
 
 def _kept(folder: Path) -> float | None:
@@ -262,14 +269,14 @@ def _curves_of_histogram(source: Associations, traits: Sequence[str]) -> list[Qq
     if table is None:
         return []
     bins = _by_trait(table)
-    hits = _by_trait(source.table) if source.table is not None else {}
+    hits = _by_trait(source.hits) if source.hits is not None else {}
     tail = max(source.shown_from, _TAIL_FROM)
     curves = []
     for name in traits:
         rows = bins.get(name, np.empty(0, dtype=np.int64))
         smallest = None
-        if source.table is not None:
-            strength = source.table["neg_log10_p"][hits.get(name, np.empty(0, dtype=np.int64))]
+        if source.hits is not None:
+            strength = source.hits["neg_log10_p"][hits.get(name, np.empty(0, dtype=np.int64))]
             smallest = strength[strength >= tail]
         curve = qq_curve(
             name, table["neg_log10_p"][rows], table["n_tests"][rows],

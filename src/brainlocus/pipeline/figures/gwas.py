@@ -224,18 +224,13 @@ def draw_qq(curves: Sequence[QqCurve], path: Path, *, title: str = "", scale: Sc
     heights = make_scale(scale, tops)
     sizes = [curve.n_tests for curve in curves if curve.n_tests]
     if sizes:
-        expected, low, high = qq_band(int(np.median(sizes)))
-        axis.fill_between(
-            expected, heights.forward(low), heights.forward(high), color="#d8d8d8", lw=0, label="95 % without effect"
-        )
-        line = np.linspace(0.0, float(expected.max(initial=1.0)), 100)
-        axis.plot(line, heights.forward(line), color=GREY, lw=1)
+        _draw_band(axis, heights, int(np.median(sizes)))
     several = len(curves) > len(PALETTE)
     for k, curve in enumerate(curves):
         colour, name = _curve_style(k, curve, several=several)
         at, y = curve.expected, heights.forward(curve.observed)
         if several:
-            axis.plot(at, y, "-", color=colour, lw=0.7, alpha=0.5, rasterized=True)
+            axis.plot(at, y, "-", color=colour, lw=0.7, alpha=max(0.1, min(0.5, 50.0 / len(curves))), rasterized=True)
         else:
             axis.plot(at, y, ".", color=colour, ms=5, mew=0, label=name, rasterized=True)
         beyond = curve.observed >= curve.open_above
@@ -255,6 +250,18 @@ def draw_qq(curves: Sequence[QqCurve], path: Path, *, title: str = "", scale: Sc
     if not sizes:
         axis.text(0.5, 0.5, "no test", transform=axis.transAxes, ha="center", color=GREY)
     save_figure(figure, path)
+
+
+def _draw_band(axis: Any, heights: AxisScale, n_tests: int) -> None:
+    """Draw what is expected without effect; its edges lie over the curves, which may hide the rest."""
+    expected, low, high = qq_band(n_tests)
+    axis.fill_between(
+        expected, heights.forward(low), heights.forward(high), color="#d8d8d8", lw=0, label="95 % without effect"
+    )
+    for bound in (low, high):
+        axis.plot(expected, heights.forward(bound), color=_INK, lw=0.6, ls=":", zorder=3)
+    line = np.linspace(0.0, float(expected.max(initial=1.0)), 100)
+    axis.plot(line, heights.forward(line), color=_INK, lw=0.8, zorder=3)
 
 
 def _curve_style(k: int, curve: QqCurve, *, several: bool) -> tuple[str, str]:
