@@ -180,7 +180,7 @@ def test_an_interrupted_scan_is_resumed(cohort, tmp_path, monkeypatch):
 
 BAD = [
     (("gwas", "run", "{g}x", "{t}"), "expected a file or folder at .*g.pgenx"),
-    (("gwas", "run", "{t}", "{t}"), "ending in .bed or .pgen, found the extension .tsv"),
+    (("gwas", "run", "{t}", "{t}"), "ending in .bed, .pgen, .bgen, .vcf.gz, .vcf or .bcf, found the extension .tsv"),
     (("gwas", "run", "{g}", "{t}", "--columns", "c"), "no column matches 'c'"),
     (("gwas", "run", "{g}", "{t}", "--formula", "agee"), "'agee', which is not a column"),
     (("gwas", "run", "{g}", "{t}", "--keep", "{s}"), "none of its 2 participants .no-one, nobody, ...."),

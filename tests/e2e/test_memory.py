@@ -58,7 +58,7 @@ print(json.dumps({"code": code, "peak": peak[0] - base}))
 
 def measure(folder, warm, arguments, memory_mib, *more):
     """Run a command on small data and then on large data; return the exit code and what the second took, in bytes."""
-    suffix = ".parquet" if arguments[0] in ("associate", "idp") else ""
+    suffix = ".parquet" if arguments[0] in ("associate", "idp") else ".bgen" if "convert" in arguments else ""
     common = ("--quiet", "--threads", "2", "--memory", f"{memory_mib}MiB", *map(str, more))
     first = [*map(str, warm), "--out", str(folder / f"warm{suffix}"), *common[:3], *map(str, more)]
     second = [*map(str, arguments), "--out", str(folder / f"out{suffix}"), *common]
@@ -110,6 +110,7 @@ GENETIC = {  # command, what fits, what does not
     "gwas": (("gwas", "run", "{g}", "{t}"), 64, 24),
     "gwas of many hits": (("gwas", "run", "{g}", "{t}", "--hits", "0.02"), 96, 32),
     "qc": (("genotypes", "qc", "{g}"), 56, 24),
+    "convert": (("genotypes", "convert", "{g}"), 72, 32),
     "grm": (("genotypes", "grm", "{g}"), 220, 64),
     "pca by passes": (("genotypes", "pca", "{g}", "--method", "krylov", "--components", "2"), 96, 32),
     "gxe": (("gwas", "gxe", "{g}", "{t}", "--columns", "t0,t1", "--exposure", "t2"), 128, 48),

@@ -49,6 +49,7 @@ COLUMNS: dict[str, ColumnSpec] = {
     "minor_allele_count": _spec("float", "Copies of the rarer allele among the analysed"),
     "hwe_neg_log10_p": _spec("float", "-log10 p of the exact Hardy-Weinberg test"),
     "info": _spec("float", "Imputation quality; NaN where the genotypes carry none"),
+    "info_method": _spec("str", "IMPUTE (from probabilities), MaCH r2 (from dosages), empty for hard calls"),
     "heterozygosity_f": _spec("float", "Inbreeding coefficient from heterozygosity"),
     "sex_f": _spec("float", "Inbreeding coefficient on the X chromosome"),
     "kinship": _spec("float", "KING-robust kinship"),

@@ -3,8 +3,9 @@
 from brainlocus.io.associations import read_associations
 from brainlocus.io.atomic import atomic_path, partial_name, replace_path
 from brainlocus.io.bed import BedSource, BedWriter, open_bed
+from brainlocus.io.bgen import BgenSource, BgenWriter, open_bgen
 from brainlocus.io.digest import digest_files, digest_input, require_path
-from brainlocus.io.genotypes import genotype_files, open_genotypes
+from brainlocus.io.genotypes import OpenedGenotypes, genotype_files, open_genotypes
 from brainlocus.io.grm import grm_files, read_grm, write_grm
 from brainlocus.io.images import ImageList, ImageMatrix, convert_images, default_mask, find_images
 from brainlocus.io.nifti import (
@@ -29,18 +30,23 @@ from brainlocus.io.tables import (
     write_table,
 )
 from brainlocus.io.text import read_lines
+from brainlocus.io.vcf import VcfSource, open_vcf
 
 __all__ = [
     "SSF_VERSION",
     "BedSource",
     "BedWriter",
+    "BgenSource",
+    "BgenWriter",
     "ImageList",
     "ImageMatrix",
+    "OpenedGenotypes",
     "Pedigree",
     "PgenSource",
     "PgenWriter",
     "SsfMetadata",
     "SsfVariants",
+    "VcfSource",
     "arrow_column",
     "atomic_path",
     "check_table_name",
@@ -52,8 +58,10 @@ __all__ = [
     "genotype_files",
     "grm_files",
     "open_bed",
+    "open_bgen",
     "open_genotypes",
     "open_pgen",
+    "open_vcf",
     "partial_name",
     "prepare_ssf",
     "read_array_quality",

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 from pydantic import Field
 
-from brainlocus.core import GenotypeSource, ResultTable, SchemaError, VariantTable, select_genotypes
+from brainlocus.core import GenotypeSource, ResultTable, SampleIndex, SchemaError, VariantTable, select_genotypes
 from brainlocus.core.text import text_array
 from brainlocus.genetics.interactions import (
     AlignedTraits,
@@ -41,16 +41,14 @@ from brainlocus.genetics.interactions import (
     tile_peak_bytes,
     variant_places,
 )
-from brainlocus.io import open_genotypes, read_arrow, write_results
-from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
+from brainlocus.io import read_arrow, write_results
+from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional
 from brainlocus.pipeline.figures.interactions import draw_qq
+from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes
 from brainlocus.pipeline.genomes import (
-    keep_people,
-    keep_variants,
     read_list,
     read_traits,
     require_memory,
-    source_counts,
     table_bytes,
 )
 from brainlocus.pipeline.step import Context, Step, StepResult
@@ -67,10 +65,9 @@ _FLOPS_PER_SECOND = 4e10
 """Of a core, for the estimate alone."""
 
 
-class GwasEpistasisConfig(StepConfig):
+class GwasEpistasisConfig(GenotypeInput):
     """Settings of ``gwas epistasis``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     traits: Annotated[InputPath, Positional()] = Field(description="Table of quantitative traits")
     columns: CommaList = Field((), description="Traits: names or patterns; all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
@@ -90,9 +87,6 @@ class GwasEpistasisConfig(StepConfig):
     min_distance: int = Field(
         1_000_000, ge=0, description="Pairs of one chromosome nearer than this (bases) are not tested"
     )
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,18 +104,17 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    genotypes: Path
-    genome_build: str
+    genotypes: GenotypeFile
     plan: Path
     start: int
     stop: int
 
 
 @lru_cache(maxsize=2)
-def _open(genotypes: Path, genome_build: str, plan: Path, stamp: int) -> tuple[_Plan, GenotypeSource]:  # noqa: ARG001
+def _open(genotypes: GenotypeFile, plan: Path, stamp: int) -> tuple[_Plan, GenotypeSource]:  # noqa: ARG001
     with plan.open("rb") as stream:
         prepared: _Plan = pickle.load(stream)  # our own file, written by this run
-    source = open_genotypes(genotypes, genome_build=genome_build)
+    source = genotypes.open()
     return prepared, select_genotypes(source, samples=prepared.data.samples, variants=prepared.rows)
 
 
@@ -132,7 +125,7 @@ def _read(source: GenotypeSource, rows: Int[np.ndarray, " rows"]) -> Any:
 
 def _scan(task: _Task, path: Path) -> None:
     """Test the pairs of some rows with every column after them, and write what is kept."""
-    plan, source = _open(task.genotypes, task.genome_build, task.plan, task.plan.stat().st_mtime_ns)
+    plan, source = _open(task.genotypes, task.plan, task.plan.stat().st_mtime_ns)
     rows = plan.pairs.rows[task.start : task.stop]
     own = _read(source, rows)
     arrays: dict[str, Any] = {}
@@ -199,11 +192,11 @@ def _traits_of(design: EpistasisDesign, group: int) -> slice:
     return slice(first, first + len(design.groups[group].names))
 
 
-def _prepare(config: GwasEpistasisConfig, source: GenotypeSource) -> tuple[EpistasisDesign, AlignedTraits]:
+def _prepare(config: GwasEpistasisConfig, people: SampleIndex) -> tuple[EpistasisDesign, AlignedTraits]:
     traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
     data = align_traits(
         traits.table,
-        keep_people(source.samples, config.keep),
+        people,
         covariates=traits.covariates,
         formula=traits.formula,
         names=traits.names,
@@ -245,9 +238,10 @@ def _open_variants(
 
 def gwas_epistasis(config: GwasEpistasisConfig, out: Path, context: Context) -> StepResult:
     """Test the interaction of pairs of variants."""
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
-    kept = np.flatnonzero(keep_variants(source.variants, config.variants) & (source.variants.chromosome != "0"))
-    design, data = _prepare(config, source)
+    asked = choose_genotypes(config)
+    source = asked.source
+    kept = np.flatnonzero(asked.variants & (source.variants.chromosome != "0"))
+    design, data = _prepare(config, asked.samples)
     selected = select_genotypes(source, samples=data.samples, variants=kept)
     if config.pairs is not None:
         return _replicate(config, design, data, selected, out)
@@ -266,7 +260,7 @@ def gwas_epistasis(config: GwasEpistasisConfig, out: Path, context: Context) -> 
     context.progress.say(announced)
     shards = list(context.map_shards(_scan, _tasks(config, plan, context), "Testing pairs"))
     _open.cache_clear()
-    return _finish(plan, selected, survey, shards, out, {**source_counts(source), "pairs": n_pairs}, announced)
+    return _finish(plan, selected, survey, shards, out, {**asked.counts, "pairs": n_pairs}, announced)
 
 
 def _announcement(plan: _Plan, n_pairs: int, context: Context) -> str:
@@ -303,7 +297,7 @@ def _tasks(config: GwasEpistasisConfig, plan: _Plan, context: Context) -> dict[s
     with path.open("wb") as stream:
         pickle.dump(plan, stream)
     return {
-        f"pairs-{start:09d}.npz": _Task(config.genotypes, config.genome_build, path, start, min(start + size, n_rows))
+        f"pairs-{start:09d}.npz": _Task(config.file, path, start, min(start + size, n_rows))
         for start in range(0, n_rows, size)
     }
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -32,9 +32,10 @@ from brainlocus.genetics.genotypes import (
     principal_components,
     quality_control,
 )
-from brainlocus.io import open_genotypes, write_grm, write_results, write_table
-from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import keep_people, keep_variants, require_memory, source_counts, table_bytes
+from brainlocus.io import write_grm, write_results, write_table
+from brainlocus.pipeline.config import InputPath
+from brainlocus.pipeline.filters import GenotypeInput, choose_genotypes
+from brainlocus.pipeline.genomes import keep_people, require_memory, table_bytes
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = [
@@ -47,16 +48,14 @@ __all__ = [
 ]
 
 
-class GenotypesQcConfig(StepConfig):
+class GenotypesQcConfig(GenotypeInput):
     """Settings of ``genotypes qc``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     preset: str = Field(
         "covariance",
         description="Thresholds of a published study, each replaced by its own option: covariance (people missing "
         "3 %, MAF 1 %, variants missing 3 %, HWE p 1e-10, heterozygosity 3 SD), susceptibility (MAF 1 %, HWE p 1e-7)",
     )
-    keep: CommaPaths = Field((), description="People to keep: lists, or tables with participant_id; in all of them")
     max_sample_missing: float | None = Field(
         None, ge=0, le=1, description="Largest share of missing calls of a person (1: any)"
     )
@@ -70,26 +69,19 @@ class GenotypesQcConfig(StepConfig):
         None, gt=0, description="Largest distance of heterozygosity F from its mean, in standard deviations"
     )
     check_sex: bool = Field(True, description="Leave out people whose X chromosome is not of the reported sex")
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
 
-class GenotypesPcaConfig(StepConfig):
+class GenotypesPcaConfig(GenotypeInput):
     """Settings of ``genotypes pca``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     components: int = Field(10, ge=1, description="Number of components")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
     method: Literal["auto", "exact", "krylov"] = Field("auto", description="auto is exact up to 5,000 people")
 
 
-class GenotypesGrmConfig(StepConfig):
+class GenotypesGrmConfig(GenotypeInput):
     """Settings of ``genotypes grm``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
     max_missing: float = Field(
         1.0, ge=0, le=1, description="Largest share of missing calls of a variant among these people"
@@ -157,23 +149,23 @@ def _flow_lines(result: QcResult) -> list[str]:
 def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> StepResult:
     """Write who and what passed quality control, and why the others did not."""
     settings = qc_settings(config)
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    chosen = choose_genotypes(config)
+    source = chosen.source
     n_people, n_variants = len(source.samples), len(source.variants)
     # Counts of two passes, tests and reasons come to another half kilobyte a variant.
     needed = table_bytes(n_variants) + 500 * n_variants + counts_peak_bytes(n_people, n_variants, 64)
     require_memory(needed, context.memory_bytes, f"Quality control of {n_variants} variants of {n_people} people")
-    keep = keep_people(source.samples, config.keep) if config.keep else None
     result = quality_control(
-        source,
+        source if chosen.variants.all() else select_genotypes(source, variants=chosen.variants),
         settings,
-        keep=keep,
+        keep=chosen.samples if config.keep or config.remove else None,
         sex=source.pedigree.sex,
         founders=source.pedigree.founders,
         memory_bytes=min(context.memory_bytes - needed + 64 * 12 * n_people, 1 << 28),
     )
     _write_qc(result, result.variants, out)
     counts: dict[str, Any] = {
-        **source_counts(source),
+        **chosen.counts,
         "settings": {k: v for k, v in asdict(settings).items() if k != "autosomes"},
         "people": len(result.keep_samples),
         "variants": int(result.keep_variants.size),
@@ -185,28 +177,28 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
 
 
 def _chosen(
-    path: Path, keep: tuple[Path, ...], variants: tuple[Path, ...], *, min_maf: float, max_missing: float,
-    reference: Path | None, memory_bytes: int,
-) -> tuple[GenotypeSource, dict[str, Any]]:  # fmt: skip
+    config: GenotypeInput, *, min_maf: float, max_missing: float, reference: Path | None, memory_bytes: int
+) -> tuple[GenotypeSource, dict[str, Any]]:
     """Return the autosomal variants that pass, among the people kept, and what was dropped."""
-    source = open_genotypes(path)
-    people = keep_people(source.samples, keep)
-    rows = keep_variants(source.variants, variants)
+    asked = choose_genotypes(config)
+    source, people = asked.source, asked.samples
+    rows = asked.variants & np.isin(source.variants.chromosome, AUTOSOMES)
     judged: SampleIndex = keep_people(source.samples, (reference,)) if reference is not None else people
-    counted = count_genotypes(select_genotypes(source, samples=judged), memory_bytes=min(memory_bytes // 4, 1 << 28))
+    counted = count_genotypes(
+        select_genotypes(source, samples=judged, variants=rows), memory_bytes=min(memory_bytes // 4, 1 << 28)
+    )
     frequency = np.nan_to_num(counted.effect_allele_frequency, nan=0.0)
     passes = (np.minimum(frequency, 1.0 - frequency) >= min_maf) & (counted.missing_rate <= max_missing)
-    autosomal = np.isin(source.variants.chromosome, AUTOSOMES)
-    chosen = rows & passes & autosomal
+    chosen = np.flatnonzero(rows)[passes]
     counts = {
-        **source_counts(source),
+        **asked.counts,
         "people": len(people),
-        "variants": int(chosen.sum()),
-        "variants_not_listed": int((~rows).sum()),
-        "variants_not_autosomal": int((rows & ~autosomal).sum()),
-        "variants_rare_or_missing": int((rows & autosomal & ~passes).sum()),
+        "variants": int(chosen.size),
+        "variants_not_listed": int((~asked.variants).sum()),
+        "variants_not_autosomal": int((asked.variants & ~rows).sum()),
+        "variants_rare_or_missing": int((~passes).sum()),
     }
-    if not chosen.any():
+    if not chosen.size:
         raise SchemaError(f"No variant is left: {counts}. Lower --min-maf or check --variants.")
     return select_genotypes(source, samples=people, variants=chosen), counts
 
@@ -218,9 +210,8 @@ def _exact(config: GenotypesPcaConfig) -> bool | None:
 def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> StepResult:
     """Write scores, eigenvalues and loadings of the leading components."""
     chosen, counts = _chosen(
-        config.genotypes, config.keep, config.variants, min_maf=config.min_maf, max_missing=1.0, reference=None,
-        memory_bytes=context.memory_bytes,
-    )  # fmt: skip
+        config, min_maf=config.min_maf, max_missing=1.0, reference=None, memory_bytes=context.memory_bytes
+    )
     if config.components >= len(chosen.samples):
         raise SchemaError(
             f"--components: {config.components} were asked of {len(chosen.samples)} people; ask for fewer."
@@ -274,9 +265,12 @@ def _write_loadings(source: GenotypeSource, names: list[str], loadings: Any, pat
 def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> StepResult:
     """Write the genetic relationship matrix in GCTA's format."""
     chosen, counts = _chosen(
-        config.genotypes, config.keep, config.variants, min_maf=config.min_maf, max_missing=config.max_missing,
-        reference=config.reference, memory_bytes=context.memory_bytes,
-    )  # fmt: skip
+        config,
+        min_maf=config.min_maf,
+        max_missing=config.max_missing,
+        reference=config.reference,
+        memory_bytes=context.memory_bytes,
+    )
     with threadpool_limits(limits=context.threads):
         memory = context.memory_bytes - table_bytes(counts["genotyped_variants"])
         grm = genetic_relationships(chosen, scale=config.scale, missing=config.missing, memory_bytes=memory)
@@ -289,20 +283,20 @@ def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> St
     )
 
 
-def _sizes(path: Path) -> tuple[int, int]:
-    source = open_genotypes(path)
+def _sizes(config: GenotypeInput) -> tuple[int, int]:
+    source = config.file.open()
     return len(source.samples), len(source.variants)
 
 
 def _estimate_pca(config: GenotypesPcaConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
-    n, m = _sizes(config.genotypes)
+    n, m = _sizes(config)
     return Estimate(
         pca_peak_bytes(n, m, config.components, exact=_exact(config)) + table_bytes(m), 1e-11 * n * n * m + 1e-10 * n**3
     )
 
 
 def _estimate_grm(config: GenotypesGrmConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
-    n, m = _sizes(config.genotypes)
+    n, m = _sizes(config)
     return Estimate(grm_peak_bytes(n) + table_bytes(m), 1e-11 * n * n * m)
 
 

@@ -39,17 +39,15 @@ from brainlocus.genetics.interactions import (
     refit_gxe,
     scan_gxe,
 )
-from brainlocus.io import open_genotypes, write_results
+from brainlocus.io import write_results
 from brainlocus.numerics import neg_log10_p_from_t
-from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
+from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional
 from brainlocus.pipeline.figures.interactions import draw_qq, draw_slopes
+from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes
 from brainlocus.pipeline.genomes import (
     TraitInputs,
-    keep_people,
-    keep_variants,
     read_traits,
     require_memory,
-    source_counts,
     table_bytes,
 )
 from brainlocus.pipeline.step import Context, Step, StepResult
@@ -68,10 +66,9 @@ _HIT_FIELDS = ("trait", "variant", "frequency", "n", "df", "beta", "error", "int
                "model")  # fmt: skip
 
 
-class GwasGxeConfig(StepConfig):
+class GwasGxeConfig(GenotypeInput):
     """Settings of ``gwas gxe``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     traits: Annotated[InputPath, Positional()] = Field(description="Table of quantitative traits")
     exposure: CommaList = Field(description="Exposures: numeric columns of the traits or covariates, one scan each")
     columns: CommaList = Field((), description="Traits: names or patterns; all numeric columns by default")
@@ -91,10 +88,7 @@ class GwasGxeConfig(StepConfig):
         "refuse", description="Traits of 0 and 1: refuse, or linear probability (additive scale) with robust errors"
     )
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p, of the interaction or the joint test, of a hit")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     shard_size: int = Field(4096, ge=64, description="Variants per resumable part")
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,8 +102,7 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    genotypes: Path
-    genome_build: str
+    genotypes: GenotypeFile
     plan: Path
     start: int
     stop: int
@@ -117,16 +110,16 @@ class _Task:
 
 
 @lru_cache(maxsize=2)
-def _open(genotypes: Path, genome_build: str, plan: Path, stamp: int) -> tuple[_Plan, GenotypeSource]:  # noqa: ARG001
+def _open(genotypes: GenotypeFile, plan: Path, stamp: int) -> tuple[_Plan, GenotypeSource]:  # noqa: ARG001
     with plan.open("rb") as stream:
         prepared: _Plan = pickle.load(stream)  # our own file, written by this run
-    source = open_genotypes(genotypes, genome_build=genome_build)
+    source = genotypes.open()
     return prepared, select_genotypes(source, samples=prepared.samples, variants=prepared.rows)
 
 
 def _scan(task: _Task, path: Path) -> None:
     """Scan one shard into a file: hits, bins of p and statuses of each exposure and group of traits."""
-    plan, source = _open(task.genotypes, task.genome_build, task.plan, task.plan.stat().st_mtime_ns)
+    plan, source = _open(task.genotypes, task.plan, task.plan.stat().st_mtime_ns)
     arrays: dict[str, list[Any]] = {}
     for start in range(task.start, task.stop, task.block):
         dosage = source.read(start, min(start + task.block, task.stop)).dosage
@@ -200,12 +193,12 @@ def _inputs(config: GwasGxeConfig) -> tuple[TraitInputs, PhenotypeTable]:
 
 
 def _plan(
-    config: GwasGxeConfig, source: GenotypeSource, rows: Int[np.ndarray, " variants"]
+    config: GwasGxeConfig, people: SampleIndex, rows: Int[np.ndarray, " variants"]
 ) -> tuple[_Plan, AlignedTraits]:
     traits, exposures = _inputs(config)
     data = align_traits(
         traits.table,
-        keep_people(source.samples, config.keep),
+        people,
         covariates=traits.covariates,
         formula=traits.formula,
         names=traits.names,
@@ -225,9 +218,10 @@ def _plan(
 
 def gwas_gxe(config: GwasGxeConfig, out: Path, context: Context) -> StepResult:
     """Test the interaction of every variant with each exposure, for every trait."""
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
-    rows = np.flatnonzero(keep_variants(source.variants, config.variants) & (source.variants.chromosome != "0"))
-    plan, data = _plan(config, source, rows)
+    asked = choose_genotypes(config)
+    source = asked.source
+    rows = np.flatnonzero(asked.variants & (source.variants.chromosome != "0"))
+    plan, data = _plan(config, asked.samples, rows)
     path = context.shards / "plan.pickle"
     with path.open("wb") as stream:
         pickle.dump(plan, stream)
@@ -239,15 +233,13 @@ def gwas_gxe(config: GwasGxeConfig, out: Path, context: Context) -> StepResult:
     needed = fixed + workers * max(gxe_peak_bytes(d, block) for d in plan.designs)
     require_memory(needed, context.memory_bytes, f"A scan of {len(plan.samples)} people by {workers} workers")
     tasks = {
-        f"shard-{start:09d}.npz": _Task(
-            config.genotypes, config.genome_build, path, start, min(start + config.shard_size, rows.size), block
-        )
+        f"shard-{start:09d}.npz": _Task(config.file, path, start, min(start + config.shard_size, rows.size), block)
         for start in range(0, rows.size, config.shard_size)
     }
     shards = list(context.map_shards(_scan, tasks, "Scanning variants"))
     _open.cache_clear()
     selected = select_genotypes(source, samples=plan.samples, variants=rows)
-    return _finish(plan, data, selected, shards, out, source_counts(source))
+    return _finish(plan, data, selected, shards, out, asked.counts)
 
 
 def _part(path: Path, design: int, group: int) -> dict[str, Any]:
