@@ -73,7 +73,6 @@ def draw_manhattan(panel: Panel, path: Path, *, layout: GenomeLayout | None = No
     place = layout or genome_layout(panel.chromosome, panel.position)
     _draw_panel(axes[0, 0], panel, place, scale, _SHADES[0], upwards=True)
     _name_chromosomes(axes[0, 0], place)
-    axes[0, 0].set_xlabel("chromosome")
     save_figure(figure, path)
 
 
@@ -204,6 +203,16 @@ def _draw_labels(
 
 
 def _name_chromosomes(axis: Any, layout: GenomeLayout) -> None:
+    """Name the chromosomes at their middles, or the places of a single one in millions of bases."""
+    if len(layout.names) == 1 and layout.stop[0] > 2.0:
+        first, length = int(layout.first[0]), float(layout.stop[0])
+        steps = (power * k for power in 10.0 ** np.arange(0, 9) for k in (1, 2, 5))
+        step = next(s for s in steps if length / s <= 12)
+        marks = np.arange(np.ceil(first / step) * step, first + length + 1, step)
+        axis.set_xticks(marks - first, [f"{mark / 1e6:.10g}" for mark in marks], fontsize=8)
+        axis.set_xlabel(f"place on chromosome {layout.names[0]} (Mb)")
+        return
+    axis.set_xlabel("chromosome")
     middle = (layout.start + layout.stop) / 2
     least = 0.012 * layout.length
     names, places = [], []
