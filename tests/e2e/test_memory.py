@@ -110,6 +110,8 @@ GENETIC = {  # command, what fits, what does not
     "gwas": (("gwas", "run", "{g}", "{t}"), 64, 24),
     "gwas of many hits": (("gwas", "run", "{g}", "{t}", "--hits", "0.02"), 96, 32),
     "qc": (("genotypes", "qc", "{g}"), 56, 24),
+    "kinship": (("genotypes", "kinship", "{g}"), 130, 64),
+    "prune": (("genotypes", "prune", "{g}"), 56, 24),
     "convert": (("genotypes", "convert", "{g}"), 72, 32),
     "grm": (("genotypes", "grm", "{g}"), 220, 64),
     "pca by passes": (("genotypes", "pca", "{g}", "--method", "krylov", "--components", "2"), 96, 32),

@@ -192,8 +192,9 @@ def select_genotypes(
         names = ", ".join(repr(str(i)) for i in people.ids[absent][:5])
         raise AlignmentError(f"{int(absent.sum())} participants have no genotypes: {names}.")
     rows = np.arange(len(source.variants))
-    if variants is not None:
-        rows = rows[variants] if variants.dtype == bool else variants.astype(np.int64)
+    if variants is None:
+        return SelectedGenotypes(source, people, source.variants, sample_indices, rows)
+    rows = rows[variants] if variants.dtype == bool else variants.astype(np.int64)
     return SelectedGenotypes(source, people, source.variants.take(rows), sample_indices, rows)
 
 

@@ -37,6 +37,10 @@ STEPS: dict[str, StepEntry] = {
         "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."
     ),
     "genotypes qc": _entry("genotypes", "GENOTYPES_QC", "Quality control of variants and people."),
+    "genotypes prune": _entry("prune", "GENOTYPES_PRUNE", "Variants in little linkage disequilibrium."),
+    "genotypes kinship": _entry(
+        "kinship", "GENOTYPES_KINSHIP", "Related pairs, and the largest set of unrelated people."
+    ),
     "genotypes convert": _entry("convert", "GENOTYPES_CONVERT", "Write genotypes in another format, or some of them."),
     "genotypes pca": _entry("genotypes", "GENOTYPES_PCA", "Ancestry components of the genotypes."),
     "genotypes grm": _entry("genotypes", "GENOTYPES_GRM", "Genetic relationship matrix."),
