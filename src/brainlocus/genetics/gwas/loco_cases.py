@@ -28,7 +28,9 @@ LOGISTIC_VARIANCE = np.pi**2 / 3.0
 
 _MAX_STEPS = 30
 _STEP_TOLERANCE = 1e-6
-"""Largest change of the log-odds of anyone at which Newton's method stops."""
+"""Largest change of the log-odds of anyone at which Newton's method stops, in float64."""
+_SINGLE_TOLERANCE = 1e-5
+"""The same, per unit of the largest log-odds, where they are float32 sums over columns."""
 _MAX_LOG_ODDS = 15.0
 """Covariates that predict someone's status with odds beyond exp(15) tell cases from controls apart."""
 
@@ -130,6 +132,6 @@ def _logistic_ridge(
             step = step / 2.0
         change = float(np.abs(moved - eta).max())
         beta, eta, loss = proposed, moved, value
-        if change < _STEP_TOLERANCE * max(1.0, float(np.abs(eta).max())) * 10.0:
+        if change < _SINGLE_TOLERANCE * max(1.0, float(np.abs(eta).max())):
             break
     return beta

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
 from brainlocus.core import GenotypeSource, PhenotypeTable, ResultTable, SampleIndex, SchemaError
+from brainlocus.core.errors import import_extra
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
@@ -50,6 +51,7 @@ from brainlocus.pipeline.genomes import (
     table_bytes,
 )
 from brainlocus.pipeline.ridge import Loco, RidgeInputs, fit_loco, read_loco, ridge_estimate, ridge_variants
+from brainlocus.pipeline.scan_folder import known_build
 from brainlocus.pipeline.scan_units import (
     SEX_COVARIATE,
     MaleX,
@@ -111,6 +113,11 @@ class GwasRunConfig(GenotypeInput):
     ridge_max_missing: float = Field(
         0.15, ge=0, lt=1, description="Traits missing in a larger share of the people are predicted by themselves"
     )
+    format: Literal["parquet", "ssf"] = Field(
+        "parquet",
+        description="ssf: also GWAS-SSF, one file per trait in ssf/ (with --full, and a known --genome-build)",
+    )
+    figures: bool = Field(False, description="Draw Manhattan and Q-Q plots in figures/ (needs the extra plot)")
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
 
@@ -287,6 +294,7 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     file = config.file
     asked = choose_genotypes(config, _source(file, file.stamp))
     source = asked.source
+    _check_outputs(config, source.variants.genome_build)
     placed = source.variants.chromosome != "0"
     rows = np.flatnonzero(asked.variants & placed)
     planned, about = _plans(config, asked, rows, out, context)
@@ -313,7 +321,33 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     _open.cache_clear()
     _source.cache_clear()
     _write(result, plans[0], out)
-    return _report(result, plans, {**asked.counts, **about}, rows.size, planned.notes)
+    report = _report(result, plans, {**asked.counts, **about}, rows.size, planned.notes)
+    return replace(report, summary=(*report.summary, *_further(config, result, out, context)))
+
+
+def _check_outputs(config: GwasRunConfig, genome_build: str) -> None:
+    """Refuse before the scan what could not be written after it."""
+    if config.format == "ssf":
+        if not config.full:
+            raise SchemaError("--format ssf writes every test of every trait: add --full.")
+        known_build(genome_build, config.genome_build, config.genotypes)
+    if config.figures:
+        import_extra("matplotlib", extra="plot")
+
+
+def _further(config: GwasRunConfig, result: ScanResult, out: Path, context: Context) -> list[str]:
+    """Write figures and exports and return what to say of them."""
+    lines: list[str] = []
+    if config.format == "ssf":
+        from brainlocus.pipeline.steps.sumstats import export_summary, run_export
+
+        traits = result.traits["trait"][result.traits["reason"] == ""].tolist()
+        lines += export_summary(run_export(out / "full", out / "ssf", traits, config.genome_build, context))
+    if config.figures:
+        from brainlocus.pipeline.scan_figures import draw_scan
+
+        lines.append(f"{len(draw_scan(out, out / 'figures', hits=config.hits))} figures")
+    return lines
 
 
 def _tasks(config: GwasRunConfig, units: Sequence[ScanUnit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
