@@ -117,6 +117,10 @@ def run() -> list[Measurement]:
         ours(f"gwas run, {patterns}", "gwas", "run", bed, folder / "holes.tsv", *covariates, target=ASKED[patterns])
         ours("genotypes qc", "genotypes", "qc", bed, target=1.0)
         plink("--freq --missing --hardy", "--bfile", g, "--freq", "--missing", "--hardy")
+        ours("genotypes prune", "genotypes", "prune", bed, target=1.5)
+        plink("--indep-pairwise 200 50 0.2", "--bfile", g, "--indep-pairwise", "200", "50", "0.2")
+        ours("genotypes kinship", "genotypes", "kinship", bed, target=6.0)
+        plink("--king-cutoff 0.0884", "--bfile", g, "--king-cutoff", "0.0884")
         ours("genotypes grm", "genotypes", "grm", bed, target=14.0)
         ours("genotypes pca, 40 exact", "genotypes", "pca", bed, "--components", "40", target=22.0)
         grm = folder / f"out{len(rows) - 2}.grm.bin"

@@ -7,6 +7,7 @@ import pytest
 
 from brainlocus.core import (
     AlignmentError,
+    BrainlocusError,
     FormatError,
     GenotypeSource,
     SampleIndex,
@@ -36,10 +37,19 @@ def example(n=11, m=23, seed=0):
 
 
 class GenotypeSourceContract:
-    """Tests of a format: subclasses give `writer` and `suffix`."""
+    """Tests of reading a format: subclasses give `suffix`, and `writer` or a `write` of their own."""
 
     writer = None
     suffix = ""
+    holds_dosages = False
+    """Whether the writer takes dosages that are no whole numbers without being told."""
+    optional = ()
+    """Companions that the genotypes can do without."""
+    derived = ()
+    """Companions that follow from the others: not part of the genotypes."""
+    holds_sex = True
+    bad_magic = r"expected the magic bytes 6c 1b .* found 50 4b"
+    magic_at = 0
 
     def write(self, folder, *, blocks=4, n=11, **about):
         samples, variants, sex, calls = example(n)
@@ -61,7 +71,7 @@ class GenotypeSourceContract:
         for name in ("chromosome", "position", "effect_allele", "other_allele", "variant_id"):
             assert getattr(source.variants, name).tolist() == getattr(variants, name).tolist(), name
         assert source.variants.genome_build == "GRCh38"
-        assert source.pedigree.sex.tolist() == sex.tolist()
+        assert source.pedigree.sex.tolist() == (sex.tolist() if self.holds_sex else [0] * n)
         block = source.read(0, len(variants))
         assert block.start == 0
         assert block.dosage.dtype == np.float32
@@ -101,7 +111,61 @@ class GenotypeSourceContract:
         path, _ = self.write(tmp_path)
         files = genotype_files(path)
         assert path in files
-        assert sorted(f.name for f in files) == sorted(f.name for f in tmp_path.iterdir())
+        derived = {f"g{suffix}" for suffix in self.derived}
+        assert sorted(f.name for f in files) == sorted({f.name for f in tmp_path.iterdir()} - derived)
+
+    def test_missing_companions_are_named(self, tmp_path):
+        path, _ = self.write(tmp_path)
+        for file in genotype_files(path):
+            if any(file.name.endswith(suffix) for suffix in self.optional):
+                continue
+            content = file.read_bytes()
+            file.unlink()
+            with pytest.raises(FormatError, match=rf"Expected the \w+ at .*{file.name}, found no file"):
+                self.open(path)
+            file.write_bytes(content)
+
+    def test_wrong_magic_is_named(self, tmp_path):
+        path, _ = self.write(tmp_path)
+        content = path.read_bytes()
+        path.write_bytes(content[: self.magic_at] + b"PK" + content[self.magic_at + 2 :])
+        with pytest.raises(FormatError, match=self.bad_magic):
+            self.open(path)
+
+    def test_truncated_files_are_refused(self, tmp_path):
+        path, _ = self.write(tmp_path)
+        path.write_bytes(path.read_bytes()[:-9])
+        with pytest.raises(FormatError, match=r"truncated|Pgenlib cannot"):
+            self.open(path).read(0, 23)
+
+
+class DamageContract:
+    """Whatever happens to a file, reading it gives genotypes or one of our messages: for formats that we parse."""
+
+    def test_damage_is_a_message(self, tmp_path):
+        path, _ = self.write(tmp_path)
+        for extra in (path.with_suffix(".sample"), path.with_name(path.name + ".bgi")):
+            extra.unlink(missing_ok=True)
+        content, rng = path.read_bytes(), np.random.default_rng(0)
+        refused = 0
+        for k in range(60):
+            data = bytearray(content)
+            if k % 3:
+                for at in rng.integers(0, min(len(data), 600) if k % 2 else len(data), 2).tolist():
+                    data[at] = int(rng.integers(0, 256))
+            else:
+                data = data[: int(rng.integers(0, len(data)))]
+            path.write_bytes(data)
+            try:
+                source = self.open(path)
+                source.read(0, len(source.variants))
+            except BrainlocusError:
+                refused += 1
+        assert refused >= 20
+
+
+class GenotypeWriterContract(GenotypeSourceContract):
+    """Tests of a format that we write, besides those of reading it."""
 
     def test_nothing_is_left_of_a_failed_writing(self, tmp_path):
         samples, variants, _, calls = example()
@@ -122,7 +186,7 @@ class GenotypeSourceContract:
 
     def test_blocks_that_do_not_fit_are_refused(self, tmp_path):
         samples, variants, _, calls = example()
-        for bad, error, message in (
+        cases = (
             (calls[:, :5], AlignmentError, r"\(23, 5\) .variants, people. does not fit: 11 people and 23 more"),
             (np.vstack([calls, calls]), AlignmentError, "does not fit"),
             (
@@ -131,28 +195,8 @@ class GenotypeSourceContract:
                 r"'rs\d+': dosages lie in \[0, 2\], found 2.5",
             ),
             (np.where(np.isnan(calls), np.float32(0.5), calls), FormatError, "found a dosage of 0.5"),
-        ):
+        )
+        for bad, error, message in cases[:-1] if self.holds_dosages else cases:
             with pytest.raises(error, match=message), self.writer(tmp_path / "g", samples, variants) as out:
                 out.append(bad)
         assert list(tmp_path.iterdir()) == []
-
-    def test_missing_companions_are_named(self, tmp_path):
-        path, _ = self.write(tmp_path)
-        for file in genotype_files(path):
-            content = file.read_bytes()
-            file.unlink()
-            with pytest.raises(FormatError, match=rf"Expected the \w+ at .*{file.name}, found no file"):
-                self.open(path)
-            file.write_bytes(content)
-
-    def test_wrong_magic_is_named(self, tmp_path):
-        path, _ = self.write(tmp_path)
-        path.write_bytes(b"PK" + path.read_bytes()[2:])
-        with pytest.raises(FormatError, match=r"expected the magic bytes 6c 1b .* found 50 4b"):
-            self.open(path)
-
-    def test_truncated_files_are_refused(self, tmp_path):
-        path, _ = self.write(tmp_path)
-        path.write_bytes(path.read_bytes()[:-9])
-        with pytest.raises(FormatError, match=r"truncated|Pgenlib cannot"):
-            self.open(path).read(0, 23)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from brainlocus.core import FormatError
+from brainlocus.core import FormatError, SampleIndex, VariantTable, select_genotypes
+from brainlocus.core.text import text_array
 from brainlocus.io import BedWriter, PgenWriter, open_bed, open_genotypes, open_pgen
-from tests.contracts.genotype_contract import GenotypeSourceContract, example
+from tests.contracts.genotype_contract import GenotypeWriterContract, example
 
 
-class TestBed(GenotypeSourceContract):
+class TestBed(GenotypeWriterContract):
     writer = BedWriter
     suffix = ".bed"
 
@@ -67,9 +68,64 @@ class TestBed(GenotypeSourceContract):
         assert open_bed(path).variants.position[0] == 0
 
 
-class TestPgen(GenotypeSourceContract):
+class TestPgen(GenotypeWriterContract):
     writer = PgenWriter
     suffix = ".pgen"
+
+    @pytest.mark.parametrize("n", [1, 4, 11, 130])
+    def test_packed_calls_are_those_of_bed(self, tmp_path, n):
+        from brainlocus.numerics.packed import decode_packed, read_packed
+
+        path, calls = self.write(tmp_path, n=n)
+        source = self.open(path)
+        assert not source.has_dosage.any()
+        packed = source.read_packed(3, 40)
+        assert packed.start == 3
+        np.testing.assert_array_equal(decode_packed(packed.codes, n), calls[3:])
+        TestBed().write(tmp_path, n=n)
+        np.testing.assert_array_equal(packed.codes, open_bed(tmp_path / "g.bed").read_packed(3, 40).codes)
+        chosen = select_genotypes(source, variants=np.array([1, 7, 8]))
+        np.testing.assert_array_equal(decode_packed(read_packed(chosen, 0, 3).codes, n), calls[[1, 7, 8]])
+
+    def test_variants_with_dosages_are_not_packed(self, tmp_path):
+        samples, variants, _, calls = example()
+        dosage = calls.copy()
+        dosage[4, 2], dosage[9, 0] = 1.25, 0.5
+        with PgenWriter(tmp_path / "d", samples, variants, dosages=True) as out:
+            out.append(dosage)
+        source = open_pgen(tmp_path / "d.pgen")
+        assert np.flatnonzero(source.has_dosage).tolist() == [4, 9]
+        assert source.read_packed(3, 6) is None
+        assert source.read_packed(5, 9) is not None
+        np.testing.assert_array_equal(source.read(0, 23).dosage, dosage)
+
+    def test_more_variants_than_a_block_of_the_index(self, tmp_path):
+        m = 66_000
+        dosage = np.tile(np.array([[0, 1, np.nan]], dtype=np.float32), (m, 1))
+        odd = np.array([3, 65_535, 65_536, 65_999])
+        dosage[odd, 1] = 0.5
+        variants = VariantTable(
+            np.array(["1"] * m),
+            np.arange(m),
+            text_array(["A"] * m),
+            text_array(["C"] * m),
+            text_array(range(m)),
+            "GRCh37",
+        )
+        with PgenWriter(tmp_path / "d", SampleIndex.of("abc"), variants, dosages=True) as out:
+            out.append(dosage)
+        source = open_pgen(tmp_path / "d.pgen")
+        assert np.flatnonzero(source.has_dosage).tolist() == odd.tolist()
+        np.testing.assert_array_equal(source.read(65_000, m).dosage, dosage[65_000:])
+
+    def test_a_file_that_changed_is_opened_again(self, tmp_path):
+        path, calls = self.write(tmp_path)
+        source = self.open(path)
+        np.testing.assert_array_equal(source.read(0, 23).dosage, calls)
+        samples, variants, sex, _ = example()
+        with PgenWriter(tmp_path / "g", samples, variants, sex) as out:
+            out.append(np.nan_to_num(2 - calls))
+        np.testing.assert_array_equal(source.read(0, 23).dosage, np.nan_to_num(2 - calls))
 
     def test_dosages_keep_four_digits(self, tmp_path):
         samples, variants, _, calls = example()
@@ -105,5 +161,8 @@ class TestPgen(GenotypeSourceContract):
 
 
 def test_unknown_extensions_are_named(tmp_path):
-    with pytest.raises(FormatError, match=r"ending in .bed or .pgen, found the extension .bd. Did you mean '.bed'"):
+    with pytest.raises(
+        FormatError,
+        match=r"ending in .bed, .pgen, .bgen, .vcf.gz, .vcf or .bcf, found the extension .bd. Did you mean '.bed'",
+    ):
         open_genotypes(tmp_path / "g.bd")

@@ -81,6 +81,59 @@ def test_quality_control_components_relationships_heritability(cohort, tmp_path,
     assert (table["h2"] > 0).all()
 
 
+def test_pruning_kinship_and_projected_components(cohort, tmp_path, capsys):
+    g = cohort / "g.pgen"
+    regions = tmp_path / "regions.txt"
+    regions.write_text("# the beginning of chromosome 2\nchr2 4500001 5000000 inversion\n\n")
+    prune = ("genotypes", "prune", g, "--r2", "0.3", "--exclude-regions", regions)
+    assert command(*prune, "--out", tmp_path / "prune.txt") == 0
+    kept = (tmp_path / "prune.txt").read_text().split()
+    counts = json.loads((tmp_path / "prune.txt.json").read_text())["counts"]
+    assert counts["variants_kept"] == len(kept)
+    assert counts["variants_in_excluded_regions"] == 50
+    assert not {f"rs{k}" for k in range(450, 500)} & set(kept)
+    assert capsys.readouterr().out == f"{len(kept)} of 850 variants stay\n"
+    kb = ("genotypes", "prune", g, "--window", "100", "--kb", "--out", tmp_path / "kb.txt")
+    assert command(*kb) == 0
+    assert 0 < len((tmp_path / "kb.txt").read_text().split()) < M
+    kinship = ("genotypes", "kinship", g, "--max-missing", "0.2", "--prefer", cohort / "discovery.txt")
+    assert command(*kinship, "--figures", "--out", tmp_path / "kinship") == 0
+    assert "Fewer than 1,000 variants" in capsys.readouterr().out
+    pairs = read_results(tmp_path / "kinship/pairs.parquet")
+    assert set(pairs.names) == {"participant_1", "participant_2", "kinship", "n_variants", "ibs0", "degree"}
+    unrelated = set((tmp_path / "kinship/unrelated.txt").read_text().split())
+    close = pairs.take(pairs["kinship"] > 0.0884)  # few independent variants: chance makes relatives
+    both = zip(close["participant_1"].tolist(), close["participant_2"].tolist(), strict=True)
+    assert not any(a in unrelated and b in unrelated for a, b in both)
+    assert 0.5 * N < len(unrelated) < N
+    pca = ("genotypes", "pca", g, "--fit", cohort / "discovery.txt", "--variants", tmp_path / "prune.txt")
+    assert command(*pca, "--components", "4", "--figures", "--out", tmp_path / "pca") == 0
+    assert "Fitted on 400, projected 200 others" in capsys.readouterr().out
+    scores = read_table(tmp_path / "pca/scores.parquet")
+    assert len(scores.samples) == N
+    assert all(np.isfinite(c.values).all() for c in scores.columns)
+    header = (tmp_path / "pca/eigenvalues.tsv").read_text().splitlines()[0]
+    assert header == "component\teigenvalue\tlocal_share\tlocal_region"
+    for figure in ("kinship/kinship.png", "pca/components.png"):
+        assert (tmp_path / figure).stat().st_size > 5000
+
+
+def test_quality_control_with_relatives_and_status(cohort, tmp_path):
+    status = tmp_path / "status.tsv"
+    status.write_text("participant_id\tcase\n" + "".join(f"sub-{k:04d}\t{k % 2}\n" for k in range(500)))
+    qc = ("genotypes", "qc", cohort / "g.pgen", "--unrelated", cohort / "discovery.txt", "--status", status)
+    more = ("--status-column", "case", "--min-mac", "10", "--figures", "--max-heterozygosity-sd", "6")
+    assert command(*qc, *more, "--out", tmp_path / "qc") == 0
+    flow = (tmp_path / "qc/flow.tsv").read_text().splitlines()
+    assert flow[1:3] == ["start\t600\t900", "relatives\t400\t900"]
+    assert "missingness by status" in (tmp_path / "qc/flow.tsv").read_text()
+    people = read_results(tmp_path / "qc/samples.parquet")
+    assert (people["reason"] == "related").sum() == 200
+    assert np.isfinite(read_results(tmp_path / "qc/variants.parquet")["status_missing_neg_log10_p"]).all()
+    assert (tmp_path / "qc/flow.png").stat().st_size > 5000
+    assert json.loads((tmp_path / "qc.json").read_text())["counts"]["settings"]["min_mac"] == 10
+
+
 def scan(cohort, out, *more):
     return command(
         "gwas",
@@ -180,7 +233,7 @@ def test_an_interrupted_scan_is_resumed(cohort, tmp_path, monkeypatch):
 
 BAD = [
     (("gwas", "run", "{g}x", "{t}"), "expected a file or folder at .*g.pgenx"),
-    (("gwas", "run", "{t}", "{t}"), "ending in .bed or .pgen, found the extension .tsv"),
+    (("gwas", "run", "{t}", "{t}"), "ending in .bed, .pgen, .bgen, .vcf.gz, .vcf or .bcf, found the extension .tsv"),
     (("gwas", "run", "{g}", "{t}", "--columns", "c"), "no column matches 'c'"),
     (("gwas", "run", "{g}", "{t}", "--formula", "agee"), "'agee', which is not a column"),
     (("gwas", "run", "{g}", "{t}", "--keep", "{s}"), "none of its 2 participants .no-one, nobody, ...."),
@@ -189,6 +242,16 @@ BAD = [
     (("gwas", "run", "{g}", "{i}"), "column 'a' has an infinite value"),
     (("genotypes", "qc", "{g}", "--preset", "covarianc"), "Did you mean 'covariance'"),
     (("genotypes", "pca", "{g}", "--components", "600"), "600 were asked of 600 people"),
+    (("genotypes", "qc", "{g}", "--status", "{t}", "--status-column", "age"), "expected 1 .case., 0 .control."),
+    (("genotypes", "qc", "{g}", "--status", "{t}"), "there is no column 'status'"),
+    (("genotypes", "prune", "{g}", "--r2", "1"), "--r2: "),
+    (("genotypes", "prune", "{g}", "--window", "1"), "A window of 1 moved by 50 compares nothing"),
+    (("genotypes", "prune", "{g}", "--exclude-long-range-ld"), "known on GRCh37 and GRCh38; .* on 'unknown'"),
+    (("genotypes", "prune", "{g}", "--exclude-regions", "{s}"), "line 1: expected chromosome, start and stop"),
+    (("genotypes", "prune", "{g}", "--keep", "{s}"), "none of its 2 participants"),
+    (("genotypes", "kinship", "{g}", "--cutoff", "0.01"), "expected at least --min-kinship .0.0221., found 0.01"),
+    (("genotypes", "kinship", "{g}", "--prefer", "{s}"), "none of its 2 participants"),
+    (("genotypes", "pca", "{g}", "--fit", "{s}"), "none of its 2 participants"),
     (("genotypes", "grm", "{g}", "--min-maf", "0.5", "--max-missing", "0"), "No variant is left"),
     (("heritability", "greml", "{s}", "{t}"), "Expected a GRM file at|expected"),
     (("loci", "clump", "{t}", "--genotypes", "{g}"), "expected a column|not registered"),

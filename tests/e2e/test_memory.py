@@ -58,7 +58,7 @@ print(json.dumps({"code": code, "peak": peak[0] - base}))
 
 def measure(folder, warm, arguments, memory_mib, *more):
     """Run a command on small data and then on large data; return the exit code and what the second took, in bytes."""
-    suffix = ".parquet" if arguments[0] in ("associate", "idp") else ""
+    suffix = ".parquet" if arguments[0] in ("associate", "idp") else ".bgen" if "convert" in arguments else ""
     common = ("--quiet", "--threads", "2", "--memory", f"{memory_mib}MiB", *map(str, more))
     first = [*map(str, warm), "--out", str(folder / f"warm{suffix}"), *common[:3], *map(str, more)]
     second = [*map(str, arguments), "--out", str(folder / f"out{suffix}"), *common]
@@ -102,6 +102,7 @@ def data(tmp_path_factory) -> Path:
     genotypes(root / "small", 60, 200)
     traits(root / "large.parquet", N, 20)
     traits(root / "small.parquet", 60, 20)
+    (root / "first.txt").write_text("\n".join(f"rs{k}" for k in range(20)))
     return root
 
 
@@ -109,8 +110,13 @@ GENETIC = {  # command, what fits, what does not
     "gwas": (("gwas", "run", "{g}", "{t}"), 64, 24),
     "gwas of many hits": (("gwas", "run", "{g}", "{t}", "--hits", "0.02"), 96, 32),
     "qc": (("genotypes", "qc", "{g}"), 56, 24),
+    "kinship": (("genotypes", "kinship", "{g}"), 130, 64),
+    "prune": (("genotypes", "prune", "{g}"), 56, 24),
+    "convert": (("genotypes", "convert", "{g}"), 72, 32),
     "grm": (("genotypes", "grm", "{g}"), 220, 64),
     "pca by passes": (("genotypes", "pca", "{g}", "--method", "krylov", "--components", "2"), 96, 32),
+    "gxe": (("gwas", "gxe", "{g}", "{t}", "--columns", "t0,t1", "--exposure", "t2"), 128, 48),
+    "epistasis": (("gwas", "epistasis", "{g}", "{t}", "--columns", "t0,t1", "--first", "{f}"), 128, 32),
     "pca": (("genotypes", "pca", "{g}"), 220, 64),
 }
 
@@ -119,8 +125,8 @@ GENETIC = {  # command, what fits, what does not
 @pytest.mark.parametrize("name", GENETIC)
 def test_genotypes_stream_within_the_memory_given(data, tmp_path, name):
     command, enough, too_little = GENETIC[name]
-    small = [a.format(g=data / "small.bed", t=data / "small.parquet") for a in command]
-    large = [a.format(g=data / "large.bed", t=data / "large.parquet") for a in command]
+    small = [a.format(g=data / "small.bed", t=data / "small.parquet", f=data / "first.txt") for a in command]
+    large = [a.format(g=data / "large.bed", t=data / "large.parquet", f=data / "first.txt") for a in command]
     code, peak, message, _ = measure(tmp_path, small, large, enough)
     assert code == 0, message
     assert peak <= enough * MIB, f"{peak / MIB:.0f} MiB of {enough}"

@@ -79,3 +79,48 @@ def naive_haplotype_r2(x, y, *, rounds=20_000):
         if likelihood > best[0] + 1e-9:
             best = (likelihood, (f11 - p * q) ** 2 / (p * (1 - p) * q * (1 - q)))
     return best[1]
+
+
+def naive_bgen(ploidy, values, bits, *, phased, flip):
+    """Probabilities of one and two copies of the second allele (of the first: `flip`), from stored whole numbers.
+
+    BGEN 1.3 specification: unphased diploids store P(AA), P(AB), phased ones P(A) of each haplotype, haploids P(A). A
+    haploid's allele counts twice.
+    """
+    one, two = [], []
+    for code, stored in zip(ploidy, values, strict=True):
+        if code & 0x80:
+            one.append(np.nan)
+            two.append(np.nan)
+            continue
+        p = [v / (2**bits - 1) for v in stored]
+        if code == 1:
+            none, single, both = p[0], 0.0, 1 - p[0]
+        elif phased:
+            none, both = p[0] * p[1], (1 - p[0]) * (1 - p[1])
+            single = p[0] * (1 - p[1]) + (1 - p[0]) * p[1]
+        else:
+            none, single, both = p[0], p[1], 1 - p[0] - p[1]
+        one.append(single)
+        two.append(none if flip else both)
+    return np.array(one), np.array(two)
+
+
+def naive_info(one, two):
+    """IMPUTE's INFO of one variant: methods/gwas.md section 1, read literally."""
+    e = [p1 + 2 * p2 for p1, p2 in zip(one, two, strict=True) if p1 == p1]
+    f = [p1 + 4 * p2 for p1, p2 in zip(one, two, strict=True) if p1 == p1]
+    n = len(e)
+    theta = sum(e) / (2 * n)
+    if theta in (0, 1):
+        return 1.0
+    return 1 - sum(fi - ei**2 for fi, ei in zip(f, e, strict=True)) / (2 * n * theta * (1 - theta))
+
+
+def naive_mach_r2(dosage):
+    """Variance of the dosages over 2 theta (1 - theta)."""
+    e = [d for d in dosage if d == d]
+    theta = sum(e) / (2 * len(e))
+    if theta in (0, 1):
+        return float("nan")
+    return sum((d - 2 * theta) ** 2 for d in e) / len(e) / (2 * theta * (1 - theta))

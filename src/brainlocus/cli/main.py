@@ -25,7 +25,7 @@ _GROUPS = {
     "cohort": "Prepare and harmonise measures of people.",
     "associate": "Relate measures to phenotypes.",
     "signature": "Individual disease signatures (SPARE).",
-    "genotypes": "Quality control, ancestry components, relationship matrices.",
+    "genotypes": "Conversion, quality control, ancestry components, relationship matrices.",
     "gwas": "Genome-wide association of many traits at once.",
     "heritability": "Share of variance explained by the genotyped variants.",
     "loci": "Clumps and loci from association results.",

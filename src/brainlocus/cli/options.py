@@ -63,6 +63,7 @@ def _switch(field: FieldInfo) -> str:
 _OUT_HELP = {
     "folder": "Folder to write.",
     "table": "Table to write (.parquet, .tsv, .tsv.gz).",
+    "genotypes": "Genotypes to write: PREFIX.bed, PREFIX.pgen or PREFIX.bgen, with their companions.",
     "prefix": "Beginning of the names of the files to write, without an extension.",
 }
 

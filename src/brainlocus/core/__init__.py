@@ -16,6 +16,8 @@ from brainlocus.core.genotypes import (
     GenotypeSource,
     PackedBlock,
     PackedSource,
+    ProbabilityBlock,
+    ProbabilitySource,
     SelectedGenotypes,
     block_size_for,
     iter_blocks,
@@ -27,6 +29,7 @@ from brainlocus.core.manifest import InputFile, Manifest
 from brainlocus.core.phenotypes import Column, PhenotypeTable, quantitative_table
 from brainlocus.core.results import ResultTable, concat_results
 from brainlocus.core.samples import SampleIndex, intersect, shared_samples
+from brainlocus.core.segments import RegionTable, SegmentTable
 from brainlocus.core.variants import VariantTable, canonical_chromosome, chromosome_rank, concat_variants
 from brainlocus.core.volumes import Grid, Mask, Parcellation, Volume, check_same_grid
 
@@ -51,10 +54,14 @@ __all__ = [
     "PackedSource",
     "Parcellation",
     "PhenotypeTable",
+    "ProbabilityBlock",
+    "ProbabilitySource",
+    "RegionTable",
     "ResourceError",
     "ResultTable",
     "SampleIndex",
     "SchemaError",
+    "SegmentTable",
     "SelectedGenotypes",
     "VariantTable",
     "Volume",

@@ -17,6 +17,8 @@ __all__ = [
     "GenotypeSource",
     "PackedBlock",
     "PackedSource",
+    "ProbabilityBlock",
+    "ProbabilitySource",
     "SelectedGenotypes",
     "block_size_for",
     "iter_blocks",
@@ -73,6 +75,26 @@ class PackedSource(Protocol):
 
     def read_packed(self, start: int, stop: int) -> PackedBlock | None:
         """Return variants `start` up to but not including `stop`; None when they are not all hard calls."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbabilityBlock:
+    """Genotype probabilities of consecutive variants; no copy has the rest. NaN in both where a call is missing."""
+
+    start: int
+    """Row of the first variant in the source."""
+    one: Float32[np.ndarray, "variants samples"]
+    """Probability of one copy of the effect allele."""
+    two: Float32[np.ndarray, "variants samples"]
+    """Probability of two copies."""
+
+
+@runtime_checkable
+class ProbabilitySource(Protocol):
+    """A `GenotypeSource` that also knows probabilities; use `numerics.imputation.read_probabilities`."""
+
+    def read_probabilities(self, start: int, stop: int) -> ProbabilityBlock:
+        """Return variants `start` up to but not including `stop`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,8 +192,9 @@ def select_genotypes(
         names = ", ".join(repr(str(i)) for i in people.ids[absent][:5])
         raise AlignmentError(f"{int(absent.sum())} participants have no genotypes: {names}.")
     rows = np.arange(len(source.variants))
-    if variants is not None:
-        rows = rows[variants] if variants.dtype == bool else variants.astype(np.int64)
+    if variants is None:
+        return SelectedGenotypes(source, people, source.variants, sample_indices, rows)
+    rows = rows[variants] if variants.dtype == bool else variants.astype(np.int64)
     return SelectedGenotypes(source, people, source.variants.take(rows), sample_indices, rows)
 
 

@@ -5,7 +5,7 @@ from types import ModuleType
 
 __all__: list[str] = []
 
-_STAGES = frozenset({"genotypes", "gwas", "heritability", "loci"})
+_STAGES = frozenset({"genotypes", "gwas", "heritability", "interactions", "loci"})
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -2,8 +2,9 @@
 
 from brainlocus.io.atomic import atomic_path, partial_name, replace_path
 from brainlocus.io.bed import BedSource, BedWriter, open_bed
+from brainlocus.io.bgen import BgenSource, BgenWriter, open_bgen
 from brainlocus.io.digest import digest_files, digest_input, require_path
-from brainlocus.io.genotypes import genotype_files, open_genotypes
+from brainlocus.io.genotypes import OpenedGenotypes, genotype_files, open_genotypes
 from brainlocus.io.grm import grm_files, read_grm, write_grm
 from brainlocus.io.images import ImageList, ImageMatrix, convert_images, default_mask, find_images
 from brainlocus.io.nifti import (
@@ -16,6 +17,7 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
+from brainlocus.io.segments import read_array_quality, read_regions, read_segments
 from brainlocus.io.tables import (
     arrow_column,
     check_table_name,
@@ -26,15 +28,20 @@ from brainlocus.io.tables import (
     write_table,
 )
 from brainlocus.io.text import read_lines
+from brainlocus.io.vcf import VcfSource, open_vcf
 
 __all__ = [
     "BedSource",
     "BedWriter",
+    "BgenSource",
+    "BgenWriter",
     "ImageList",
     "ImageMatrix",
+    "OpenedGenotypes",
     "Pedigree",
     "PgenSource",
     "PgenWriter",
+    "VcfSource",
     "arrow_column",
     "atomic_path",
     "check_table_name",
@@ -46,9 +53,12 @@ __all__ = [
     "genotype_files",
     "grm_files",
     "open_bed",
+    "open_bgen",
     "open_genotypes",
     "open_pgen",
+    "open_vcf",
     "partial_name",
+    "read_array_quality",
     "read_arrow",
     "read_fam",
     "read_grm",
@@ -56,7 +66,9 @@ __all__ = [
     "read_mask",
     "read_parcellation",
     "read_psam",
+    "read_regions",
     "read_results",
+    "read_segments",
     "read_table",
     "read_volume",
     "replace_path",

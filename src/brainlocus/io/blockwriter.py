@@ -1,7 +1,7 @@
 """What writers of genotype files share: blocks in, whole files with their companions out, or nothing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, TypeVar
@@ -62,6 +62,10 @@ class BlockWriter(ABC):
     def _companions(self) -> Mapping[str, Iterable[str]]:
         """Return the lines of each companion by its extension."""
 
+    def _further(self) -> Sequence[Path]:
+        """Return the files that `_close` wrote to their temporary names, besides the genotypes."""
+        return ()
+
     def __enter__(self: Writer) -> Writer:
         check_plain_ids(self.samples)
         self.prefix.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +107,7 @@ class BlockWriter(ABC):
         for path, lines in companions.items():
             with partial_name(path).open("w", encoding="utf-8") as stream:
                 stream.writelines(lines)
-        for path in companions:
+        for path in (*companions, *self._further()):
             partial_name(path).replace(path)
         partial.replace(self.path)
 

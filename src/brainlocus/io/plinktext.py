@@ -26,7 +26,9 @@ __all__ = [
     "format_bim",
     "format_fam",
     "open_text",
+    "pedigree_of",
     "read_fam",
+    "read_fields",
     "read_psam",
 ]
 
@@ -63,9 +65,9 @@ def read_fam(path: Path) -> Pedigree:
         A line has another number of fields than the first, fewer than five, a phenotype that is not a number,
         or an id that occurred before (with the line).
     """
-    rows = _read_fields(path, smallest=5, what="family, individual, father, mother, sex")
+    rows = read_fields(path, smallest=5, what="family, individual, father, mother, sex")
     names = [f"phenotype_{k}" for k in range(1, len(rows[0][1]) - 4)] if rows else []
-    return _pedigree(
+    return pedigree_of(
         path,
         ids=[(line, f[1]) for line, f in rows],
         sex=[f[4] for _, f in rows],
@@ -82,7 +84,7 @@ def read_psam(path: Path) -> Pedigree:
     FormatError
         The header has no IID, or a line does not fit it (with the line).
     """
-    rows = _read_fields(path, smallest=1, what="the columns of the header")
+    rows = read_fields(path, smallest=1, what="the columns of the header")
     if not rows or not rows[0][1][0].startswith("#"):
         return read_fam(path)
     header = [rows[0][1][0][1:], *rows[0][1][1:]]
@@ -92,7 +94,7 @@ def read_psam(path: Path) -> Pedigree:
     people = rows[1:]
     extra = [name for name in header if name not in ("FID", "IID", "SID", "PAT", "MAT", "SEX")]
     numeric = {name: [(line, f[at[name]]) for line, f in people] for name in extra}
-    return _pedigree(
+    return pedigree_of(
         path,
         ids=[(line, f[at["IID"]]) for line, f in people],
         sex=[f[at["SEX"]] if "SEX" in at else "0" for _, f in people],
@@ -160,7 +162,7 @@ def open_text(path: Path) -> TextIOWrapper:
     return path.open(encoding="utf-8")
 
 
-def _read_fields(path: Path, *, smallest: int, what: str, exact: int | None = None) -> list[tuple[int, list[str]]]:
+def read_fields(path: Path, *, smallest: int, what: str, exact: int | None = None) -> list[tuple[int, list[str]]]:
     """Return line numbers and whitespace-separated fields, every line of the same length."""
     rows: list[tuple[int, list[str]]] = []
     with explained(path), open_text(path) as stream:
@@ -195,7 +197,7 @@ def _numbers(path: Path, name: str, cells: list[tuple[int, str]]) -> Float[np.nd
     return values
 
 
-def _pedigree(
+def pedigree_of(
     path: Path,
     *,
     ids: list[tuple[int, str]],
@@ -203,6 +205,13 @@ def _pedigree(
     parents: list[tuple[str, str]],
     phenotypes: dict[str, list[tuple[int, str]]],
 ) -> Pedigree:
+    """Return people from cells with the lines they stand on.
+
+    Raises
+    ------
+    FormatError
+        A participant who occurs twice, or a phenotype that is no number (with the line).
+    """
     first: dict[str, int] = {}
     for line, participant in ids:
         if participant in first:

@@ -1,16 +1,24 @@
-"""Kernels that more than one stage uses. Arrays in, arrays out."""
+"""Kernels that more than one stage uses. Arrays in, arrays out.
 
-from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
-from brainlocus.numerics.missingness import refuse_infinite, same_people
-from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
-from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
-from brainlocus.numerics.projection import Basis, covariate_basis, project_out
-from brainlocus.numerics.tails import (
-    neg_log10_p_from_chi2,
-    neg_log10_p_from_t,
-    neg_log10_p_from_z,
-)
-from brainlocus.numerics.transforms import rank_normal
+A module is imported when one of its names is first used: compiled kernels and SciPy take longer to import than many a
+command takes to run.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
+    from brainlocus.numerics.missingness import refuse_infinite, same_people
+    from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
+    from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
+    from brainlocus.numerics.projection import Basis, covariate_basis, project_out
+    from brainlocus.numerics.tails import (
+        neg_log10_p_from_chi2,
+        neg_log10_p_from_t,
+        neg_log10_p_from_z,
+    )
+    from brainlocus.numerics.transforms import rank_normal
 
 __all__ = [
     "Basis",
@@ -33,3 +41,22 @@ __all__ = [
     "same_people",
     "select_people",
 ]
+
+_MODULES = {
+    "design": ("Design", "covariate_design", "design_from_formula", "formula_variables"),
+    "missingness": ("refuse_infinite", "same_people"),
+    "multiplicity": ("benjamini_hochberg_q", "bonferroni_p"),
+    "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
+    "projection": ("Basis", "covariate_basis", "project_out"),
+    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"),
+    "transforms": ("rank_normal",),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that has an exported name."""
+    for module, names in _MODULES.items():
+        if name in names:
+            value: object = getattr(import_module(f"brainlocus.numerics.{module}"), name)
+            return value
+    raise AttributeError(f"module 'brainlocus.numerics' has no attribute {name!r}")

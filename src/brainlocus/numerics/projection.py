@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
 __all__ = ["RANK_TOLERANCE", "Basis", "covariate_basis", "project_out"]
@@ -76,6 +75,8 @@ def covariate_basis(covariates: Float[np.ndarray, "samples covariates"], names: 
     constant = [label for label, keep in zip(labels, varies, strict=True) if not keep]
     if not kept_labels:
         return Basis(intercept, tuple(constant))
+    import scipy.linalg  # a fifth of a second that most commands do not need
+
     q, r, pivots = scipy.linalg.qr(scaled, mode="economic", pivoting=True)
     diagonal = np.abs(np.diag(r))
     rank = int((diagonal > RANK_TOLERANCE * diagonal[0]).sum())

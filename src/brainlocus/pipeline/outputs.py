@@ -5,10 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from brainlocus.core import BrainlocusError, SchemaError
+from brainlocus.core.errors import nearest
 from brainlocus.io import check_table_name
 from brainlocus.pipeline.config import StepConfig, input_fields, output_fields
 
 __all__ = ["check_outputs", "further_outputs", "is_input_error", "make_parents"]
+
+GENOTYPE_OUTPUTS = {
+    ".bed": (".bim", ".fam", ".variants.parquet"),
+    ".pgen": (".pvar", ".psam", ".variants.parquet"),
+    ".bgen": (".sample", ".bgen.bgi", ".variants.parquet"),
+}
+"""Genotype files that can be written, and what is written beside them."""
 
 _PACKAGE = Path(__file__).parent.parent
 _OUTSIDE = {
@@ -82,9 +90,15 @@ def check_outputs(kind: str, config: StepConfig, out: Path, *, earlier: dict[str
     """
     if kind == "table":
         check_table_name(out)
+    if kind == "genotypes" and out.suffix not in GENOTYPE_OUTPUTS:
+        raise SchemaError(
+            f"--out {out}: expected a name ending in {', '.join(GENOTYPE_OUTPUTS)}, found "
+            f"{out.suffix or 'no extension'}.{nearest(out.suffix, list(GENOTYPE_OUTPUTS))}"
+        )
     if kind != "folder" and out.is_dir():
         raise SchemaError(f"--out {out}: expected the name of a file, found a folder. Give a name in it.")
-    named = {"--out": out, **further_outputs(config)}
+    beside = {f"--out (its {end})": out.with_suffix(end) for end in GENOTYPE_OUTPUTS.get(out.suffix, ())}
+    named = {"--out": out, **(beside if kind == "genotypes" else {}), **further_outputs(config)}
     for option, path in named.items():
         for source in _inputs(config):
             if _same(path, source) or (path.is_dir() and source.resolve().is_relative_to(path.resolve())):

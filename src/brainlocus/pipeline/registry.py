@@ -37,10 +37,18 @@ STEPS: dict[str, StepEntry] = {
         "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."
     ),
     "genotypes qc": _entry("genotypes", "GENOTYPES_QC", "Quality control of variants and people."),
+    "genotypes prune": _entry("prune", "GENOTYPES_PRUNE", "Variants in little linkage disequilibrium."),
+    "genotypes kinship": _entry(
+        "kinship", "GENOTYPES_KINSHIP", "Related pairs, and the largest set of unrelated people."
+    ),
+    "genotypes convert": _entry("convert", "GENOTYPES_CONVERT", "Write genotypes in another format, or some of them."),
     "genotypes pca": _entry("genotypes", "GENOTYPES_PCA", "Ancestry components of the genotypes."),
     "genotypes grm": _entry("genotypes", "GENOTYPES_GRM", "Genetic relationship matrix."),
     "gwas run": _entry("gwas", "GWAS_RUN", "Test every variant for every trait."),
     "gwas replicate": _entry("gwas", "GWAS_REPLICATE", "Compare lead variants with their tests in other people."),
+    "gwas gxe": _entry("gxe", "GWAS_GXE", "Test the interaction of every variant with exposures."),
+    "gwas epistasis": _entry("epistasis", "GWAS_EPISTASIS", "Test the interaction of pairs of variants."),
+    "gwas cnv": _entry("cnv", "GWAS_CNV", "Associate copy-number loci and gene burden with traits."),
     "heritability greml": _entry("heritability", "HERITABILITY_GREML", "Heritability of traits by REML."),
     "loci clump": _entry("loci", "LOCI_CLUMP", "Clump associations into independent signals and loci."),
     "signature train": _entry(

@@ -22,6 +22,7 @@ import psutil
 from brainlocus._version import __version__
 from brainlocus.core import InputFile, Manifest, SchemaError
 from brainlocus.io import digest_files, digest_input, grm_files, replace_path, require_path
+from brainlocus.io.regions import is_interval_file
 from brainlocus.pipeline.config import StepConfig, input_fields, parameter_fields
 from brainlocus.pipeline.executors import make_executor
 from brainlocus.pipeline.outputs import check_outputs, further_outputs, is_input_error, make_parents
@@ -118,7 +119,7 @@ def _inputs(config: StepConfig) -> list[InputFile]:
 
 
 def _digest(path: Path) -> InputFile:
-    if path.suffix in {".bed", ".pgen", ".bgen"}:
+    if path.suffix in {".bed", ".pgen", ".bgen"} and not is_interval_file(path):
         from brainlocus.io.genotypes import genotype_files
 
         return digest_files(path, genotype_files(path))
@@ -210,7 +211,7 @@ def _prepare_work(work: Path, out: Path, record: dict[str, Any], *, resume: bool
     target = work / out.name
     if target.is_dir():
         shutil.rmtree(target)
-    for part in (target, *work.glob(f"{out.name}.*")):
+    for part in (target, *work.glob(f"{out.stem}.*")):
         part.unlink(missing_ok=True)
     (work / "shards").mkdir(parents=True, exist_ok=True)
     _write_json(record, work / "key.json")
@@ -299,7 +300,7 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
         environment=_environment(),
         key=key,
     )
-    _finish(work, target, out, manifest, result)
+    _finish(work, target, out, manifest, result, step.out)
     return Outcome(manifest, result, skipped=False)
 
 
@@ -309,11 +310,12 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _finish(work: Path, target: Path, out: Path, manifest: Manifest, result: StepResult) -> None:
+def _finish(work: Path, target: Path, out: Path, manifest: Manifest, result: StepResult, kind: str) -> None:
     manifest_path(out).unlink(missing_ok=True)
     if target.exists():
         replace_path(target, out)
-    for part in sorted(work.glob(f"{out.name}.*")):
+    companions = [*work.glob(f"{out.name}.*"), *(work.glob(f"{out.stem}.*") if kind == "genotypes" else ())]
+    for part in sorted(set(companions) - {work / "key.json", work / "manifest.json"}):
         replace_path(part, out.with_name(part.name))
     # Times and memory differ from run to run and stand together, so that all else can be compared byte by byte.
     content = asdict(manifest)

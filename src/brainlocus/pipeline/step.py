@@ -103,8 +103,9 @@ class Step(Generic[Config]):
     config: type[Config]
     run: Callable[[Config, Path, Context], StepResult]
     """Writes `out` (a temporary name: a folder that exists, or a file to be created) and nothing else."""
-    out: Literal["folder", "table", "file", "prefix"] = "table"
-    """What ``--out`` is: a folder, a table (format by extension), another file, or a prefix (``PREFIX.grm.bin``...)."""
+    out: Literal["folder", "table", "file", "prefix", "genotypes"] = "table"
+    """What ``--out`` is: a folder, a table (format by extension), another file, a prefix (``PREFIX.grm.bin``...), or a
+    genotype file (``PREFIX.pgen``) whose companions are named after the same prefix."""
     estimate: Callable[[Config, int], Estimate] | None = None
     """Memory and time from the inputs and the memory budget, for ``--dry-run``."""
     out_positional: bool = False

@@ -33,7 +33,7 @@ class StudyInputs(BaseModel):
     participants: str | None = Field(None, description="Table with age, sex, site, diagnosis, split ...")
     phenotypes: str | None = Field(None, description="Table of phenotypes to relate to the traits")
     categories: str | None = Field(None, description="Table phenotype, category: groups for figures")
-    genotypes: str | None = Field(None, description="Genotypes (.bed, .pgen)")
+    genotypes: str | None = Field(None, description="Genotypes (.bed, .pgen, .bgen, .vcf.gz, .vcf, .bcf)")
     genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
     def paths(self) -> dict[str, str]:

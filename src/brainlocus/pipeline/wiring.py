@@ -159,7 +159,7 @@ def _some(*paths: Path | None) -> tuple[Path, ...]:
 
 
 def _cohort_genotypes(w: Wiring) -> Wired | None:
-    wired = _genotypes(w)
+    wired = _with_build(w)
     return None if wired is None else {**wired, **_checked(w)}
 
 
@@ -254,7 +254,7 @@ DISCOVERY = "discovery"
 REPLICATION = "replication"
 
 _GENOTYPES = "[inputs] genotypes"
-_PEOPLE_LISTS = frozenset({"keep", "variants"})
+_FROM_QC = frozenset({"keep", "variants", "genome_build"})
 _SCAN = frozenset({"keep", "variants", "full", "covariates", "formula", "genome_build"})
 
 STUDY_STEPS: tuple[StudyStep, ...] = (
@@ -271,8 +271,8 @@ STUDY_STEPS: tuple[StudyStep, ...] = (
     StudyStep("prepare", "cohort prepare", "traits.parquet", "images or traits", _prepare),
     StudyStep("phenome", "associate phenome", "phenome.parquet", "traits and [inputs] phenotypes", _phenome),
     StudyStep("qc", "genotypes qc", "qc", _GENOTYPES, _with_build, wired=frozenset({"keep", "genome_build"})),
-    StudyStep("pca", "genotypes pca", "pca", _GENOTYPES, _cohort_genotypes, wired=_PEOPLE_LISTS),
-    StudyStep("grm", "genotypes grm", "grm", _GENOTYPES, _cohort_genotypes, wired=_PEOPLE_LISTS),
+    StudyStep("pca", "genotypes pca", "pca", _GENOTYPES, _cohort_genotypes, wired=_FROM_QC),
+    StudyStep("grm", "genotypes grm", "grm", _GENOTYPES, _cohort_genotypes, wired=_FROM_QC),
     StudyStep("split", "cohort split", "split", "genotypes, and participants with the column", _split),
     StudyStep("gwas", "gwas run", "gwas", "genotypes and traits", _gwas, wired=_SCAN),
     StudyStep(

@@ -5,7 +5,15 @@ import pytest
 
 from brainlocus.core import AlignmentError, ArrayGenotypes, SampleIndex, VariantTable
 from brainlocus.core.text import text_array
-from brainlocus.genetics.genotypes import PRESETS, QcSettings, count_genotypes, duplicate_variants, quality_control
+from brainlocus.genetics.genotypes import (
+    PRESETS,
+    QcSettings,
+    count_genotypes,
+    duplicate_variants,
+    hwe_neg_log10_p,
+    quality_control,
+)
+from brainlocus.genetics.genotypes.fisher import fisher_neg_log10_p
 
 
 def variants_at(chromosome, position, *, effect=None, other=None, names=None):
@@ -122,3 +130,75 @@ def test_keep_list_founders_and_bad_input():
         quality_control(source_of(np.zeros((5, 50), dtype=np.float32)), loose)
     with pytest.raises(ValueError, match="min_maf lies in"):
         QcSettings(min_maf=2.0)
+
+
+def test_fisher_is_that_of_scipy():
+    from scipy.stats import fisher_exact
+
+    rng = np.random.default_rng(0)
+    tables = np.array([[rng.integers(0, top) for top in (30, 400, 50, 1000)] for _ in range(100)])
+    tables = np.vstack([tables, [[8, 2, 1, 5], [0, 10, 10, 0], [100, 0, 0, 100], [0, 0, 5, 5], [3, 0, 4, 0]]])
+    expected = [-np.log10(fisher_exact([[a, b], [c, d]])[1]) for a, b, c, d in tables]
+    np.testing.assert_allclose(fisher_neg_log10_p(*tables.T), expected, atol=1e-11)
+    far = fisher_neg_log10_p(*(np.array([k]) for k in (3000, 0, 0, 3000)))
+    assert 1800 < far[0] < 1810  # 1 / C(6000, 3000), twice: far below the smallest double
+
+
+def test_relatives_status_counts_and_females():
+    rng = np.random.default_rng(3)
+    n, m = 400, 500
+    dosage = draw(rng, m, n)
+    chromosome = ["1"] * 297 + ["0"] * 3 + ["X"] * 200
+    sex = np.where(np.arange(n) < 200, 1, 2).astype(np.int8)
+    share = dosage[300:].mean(axis=1) / 2
+    dosage[300:, :200] = 2 * rng.binomial(1, share[:, None], (200, 200))
+    status = np.tile([0.0, 1.0], n // 2)
+    status[:20] = np.nan
+    dosage[5, (status == 1) & (rng.random(n) < 0.15)] = np.nan
+    dosage[6] = 0
+    dosage[6, :3] = 1
+    source = source_of(dosage, chromosome)
+    unrelated = source.samples.take(np.arange(n) != 9)
+    settings = QcSettings(min_mac=5.0, min_maf=None, max_variant_missing=None, max_heterozygosity_sd=None)
+    result = quality_control(source, settings, unrelated=unrelated, status=status, sex=sex)
+    assert result.samples["reason"][9] == "related"
+    assert [row.step for row in result.flow][1:3] == ["relatives", "listed people"]
+    assert result.flow[1].n_samples == n - 1
+    reason = result.variants["reason"]
+    assert (reason[297:300] == "unplaced").all()
+    assert reason[5] == "status_missing"
+    assert reason[6] == "mac"
+    assert result.variants["status_missing_neg_log10_p"][5] > 5
+    assert (result.samples["sex_f"][:9] > 0.8).all()
+    assert (result.samples["sex_f"][200:] < 0.3).all()
+    females = dosage[300:, sex == 2]
+    p = hwe_neg_log10_p((females == 2).sum(axis=1), (females == 1).sum(axis=1), (females == 0).sum(axis=1))
+    np.testing.assert_allclose(result.variants["hwe_neg_log10_p"][300:], p, rtol=1e-12)
+    nobody = quality_control(source, settings, status=np.full(n, 1.0), sex=sex)
+    assert np.isnan(nobody.variants["status_missing_neg_log10_p"]).all()
+
+
+def test_packed_calls_count_as_dosages_do(tmp_path):
+    from brainlocus.core import select_genotypes
+    from brainlocus.io import BedWriter, open_bed
+
+    rng = np.random.default_rng(4)
+    dosage = draw(rng, 700, 137)
+    dosage[rng.random(dosage.shape) < 0.08] = np.nan
+    plain = source_of(dosage)
+    with BedWriter(tmp_path / "g", plain.samples, plain.variants) as out:
+        out.append(dosage)
+    packed = open_bed(tmp_path / "g.bed")
+    people = plain.samples.take(np.sort(rng.permutation(137)[:90]))
+    rows, sets, founders = rng.random(700) < 0.6, rng.integers(-1, 2, 700), rng.random(90) < 0.5
+    for which in (None, people):
+        some = founders if which is not None else None
+        chosen = None if which is None else rows
+        inside = sets if chosen is None else sets[rows]
+        one, two = (
+            count_genotypes(select_genotypes(s, samples=which, variants=chosen), sets=inside, founders=some)
+            for s in (plain, packed)
+        )
+        for name in ("variant", "founder", "dosage_sum", "sample_missing", "sample_het", "set_size"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
+        np.testing.assert_allclose(one.sample_expected_het, two.sample_expected_het, rtol=1e-11)

@@ -1,9 +1,24 @@
-"""Genotypes: counts, quality control, relationships, ancestry components."""
+"""Genotypes: counts, quality control, relationships, linkage disequilibrium, ancestry components."""
 
 from brainlocus.genetics.genotypes.counts import GenotypeCounts, count_genotypes, counts_peak_bytes
-from brainlocus.genetics.genotypes.grm import genetic_relationships, grm_peak_bytes, standardise
+from brainlocus.genetics.genotypes.grm import genetic_relationships, grm_peak_bytes
 from brainlocus.genetics.genotypes.hwe import hwe_neg_log10_p
-from brainlocus.genetics.genotypes.pca import PrincipalComponents, pca_peak_bytes, principal_components
+from brainlocus.genetics.genotypes.kinship import (
+    DEGREES,
+    KinshipPairs,
+    degree_of,
+    kinship_pairs,
+    kinship_peak_bytes,
+)
+from brainlocus.genetics.genotypes.pca import (
+    LOCAL_SHARE,
+    PrincipalComponents,
+    local_shares,
+    pca_peak_bytes,
+    principal_components,
+)
+from brainlocus.genetics.genotypes.project import project_people
+from brainlocus.genetics.genotypes.prune import PruneSettings, prune_variants
 from brainlocus.genetics.genotypes.qc import (
     PRESETS,
     FlowRow,
@@ -12,22 +27,38 @@ from brainlocus.genetics.genotypes.qc import (
     duplicate_variants,
     quality_control,
 )
+from brainlocus.genetics.genotypes.regions import LONG_RANGE_LD, Region, in_regions, long_range_ld
+from brainlocus.genetics.genotypes.relatives import unrelated_people
 
 __all__ = [
+    "DEGREES",
+    "LOCAL_SHARE",
+    "LONG_RANGE_LD",
     "PRESETS",
     "FlowRow",
     "GenotypeCounts",
+    "KinshipPairs",
     "PrincipalComponents",
+    "PruneSettings",
     "QcResult",
     "QcSettings",
+    "Region",
     "count_genotypes",
     "counts_peak_bytes",
+    "degree_of",
     "duplicate_variants",
     "genetic_relationships",
     "grm_peak_bytes",
     "hwe_neg_log10_p",
+    "in_regions",
+    "kinship_pairs",
+    "kinship_peak_bytes",
+    "local_shares",
+    "long_range_ld",
     "pca_peak_bytes",
     "principal_components",
+    "project_people",
+    "prune_variants",
     "quality_control",
-    "standardise",
+    "unrelated_people",
 ]

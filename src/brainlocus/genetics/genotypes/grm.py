@@ -12,65 +12,28 @@ References
 Yang et al. (2010), 10.1038/ng.608, eq. 5; Zhou & Stephens (2012), 10.1038/ng.2310.
 """
 
-from dataclasses import dataclass
 from typing import Literal, no_type_check
 
 import numpy as np
-import scipy.linalg.blas
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Float64
 from numba import njit
 
 from brainlocus.core.errors import ResourceError
-from brainlocus.core.genotypes import GenotypeSource, iter_blocks
+from brainlocus.core.genotypes import GenotypeSource
 from brainlocus.core.grm import Grm
+from brainlocus.genetics.genotypes.standard import standard_blocks
 
-__all__ = ["Standardised", "genetic_relationships", "grm_peak_bytes", "standardise"]
+__all__ = ["genetic_relationships", "grm_peak_bytes"]
 
 _BLOCK = 1024
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Standardised:
-    """A block of centred and scaled dosages; variants whose divisor is 0 are left out."""
-
-    values: Float32[np.ndarray, "kept samples"]
-    """Mean 0; missing calls are 0."""
-    kept: Bool[np.ndarray, " variants"]
-    """Which variants of the block are used."""
-    mean: Float64[np.ndarray, " kept"]
-    scale: Float64[np.ndarray, " kept"]
-
-
-def standardise(
-    dosage: Float32[np.ndarray, "variants samples"], *, scale: Literal["expected", "observed"] = "expected"
-) -> Standardised:
-    """Return ``(g - mean) / scale`` with missing calls at 0.
-
-    Parameters
-    ----------
-    scale
-        ``expected``: sqrt(2 p (1 - p)); ``observed``: standard deviation (divisor n) with missing calls at
-        the mean.
-    """
-    known = ~np.isnan(dosage)
-    n_called = known.sum(axis=1)
-    values = np.where(known, dosage, np.float32(0))
-    mean = values.sum(axis=1, dtype=np.float64) / np.maximum(n_called, 1)
-    values -= mean[:, None].astype(np.float32)
-    values[~known] = 0.0
-    p = mean / 2.0
-    expected = np.sqrt(np.maximum(2.0 * p * (1.0 - p), 0.0))
-    spread = np.sqrt(np.einsum("vi,vi->v", values, values, dtype=np.float64) / max(dosage.shape[1], 1))
-    divisor = expected if scale == "expected" else spread
-    kept = divisor > 1e-6
-    chosen = divisor[kept]
-    return Standardised(values[kept] / chosen[:, None].astype(np.float32), kept, mean[kept], chosen)
+_BLOCKS_IN_FLOAT32 = 32
+"""Sums of so many blocks keep 7 digits in float32."""
 
 
 def grm_peak_bytes(n_samples: int, block_size: int = _BLOCK) -> int:
     """Return an upper estimate of the bytes held by `genetic_relationships`.
 
-    Products and counts in float64, one product in float32 with its float64 sum, and five copies of a block.
+    Products and counts in float64, sums of some blocks in float32, and five copies of a block.
     """
     return n_samples * n_samples * (8 + 8 + 4) + 4 * n_samples * block_size * 5
 
@@ -98,69 +61,98 @@ def genetic_relationships(
             f"The GRM of {n_samples} people needs {needed / 2**30:.1f} GiB, {memory_bytes / 2**30:.1f} GiB are given. "
             "Raise --memory or take fewer people."
         )
-    lower = np.zeros((n_samples, n_samples))
+    upper = np.zeros((n_samples, n_samples))
     both_missing = np.zeros((n_samples, n_samples)) if missing == "pairwise" else np.zeros((0, 0))
     missing_of = np.zeros(n_samples)
-    n_variants = 0
-    for block in iter_blocks(source, _BLOCK):
-        part = standardise(block.dosage, scale=scale)
-        n_variants += int(part.values.shape[0])
-        if not part.values.shape[0]:
-            continue
-        lower += _gram(part.values)
-        if missing == "pairwise":
-            absent = np.isnan(block.dosage[part.kept])
-            if absent.any():
-                missing_of += absent.sum(axis=0)
-                _count_both(absent, both_missing)
+    n_variants = _add_products(source, scale, upper, both_missing, missing_of)
     if not n_variants:
         raise ValueError("No variant varies among these people; a GRM needs variants.")
     if not missing_of.any():
-        _divide_by_number(lower, float(n_variants))
-        return Grm(source.samples, lower, float(n_variants))
-    _divide_by_counts(lower, both_missing, missing_of, float(n_variants))
-    return Grm(source.samples, lower, both_missing)
+        _divide_by_number(upper, float(n_variants))
+        return Grm(source.samples, upper, float(n_variants))
+    _divide_by_counts(upper, both_missing, missing_of, float(n_variants))
+    return Grm(source.samples, upper, both_missing)
 
 
-def _gram(values: Float32[np.ndarray, "variants samples"]) -> Float[np.ndarray, "samples samples"]:
-    """Return the lower triangle of X'X: half the work of a full product."""
-    return np.asarray(scipy.linalg.blas.ssyrk(1.0, values.T, lower=True))
+def _add_products(
+    source: GenotypeSource,
+    scale: Literal["expected", "observed"],
+    upper: Float64[np.ndarray, "samples samples"],
+    both_missing: Float64[np.ndarray, "rows columns"],
+    missing_of: Float64[np.ndarray, " samples"],
+) -> int:
+    """Add x x' of every variant to the upper triangle, and missing calls to their counts; return how many variants.
+
+    Products of a few blocks are summed in float32 (half the work of a full product), those sums in float64.
+    """
+    from scipy.linalg import blas
+
+    n_samples = len(source.samples)
+    partial = np.zeros((n_samples, n_samples), dtype=np.float32, order="F")
+    n_variants = waiting = 0
+    for block in standard_blocks(source, _BLOCK, scale=scale):
+        used = ~np.isnan(block.moments.scale)
+        n_variants += int(used.sum())
+        blas.ssyrk(1.0, block.values.T, beta=1.0, c=partial, overwrite_c=1, lower=1)
+        if both_missing.size and block.codes is not None:
+            _count_both(np.ascontiguousarray(block.codes[used]), missing_of, both_missing)
+        waiting += 1
+        if waiting == _BLOCKS_IN_FLOAT32:
+            _add_and_clear(partial.T, upper)
+            waiting = 0
+    _add_and_clear(partial.T, upper)
+    return n_variants
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _divide_by_number(lower, number):  # noqa: ANN001, ANN202 - numba
-    """Divide the lower triangle and mirror it, in place."""
-    for i in range(lower.shape[0]):
-        for k in range(i + 1):
-            lower[i, k] /= number
-            lower[k, i] = lower[i, k]
+def _add_and_clear(partial, upper):  # noqa: ANN001, ANN202 - numba
+    for i in range(upper.shape[0]):
+        for k in range(i, upper.shape[0]):
+            upper[i, k] += partial[i, k]
+            partial[i, k] = np.float32(0.0)
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _divide_by_counts(lower, both, missing_of, n_variants):  # noqa: ANN001, ANN202 - numba
+def _divide_by_number(upper, number):  # noqa: ANN001, ANN202 - numba
+    """Divide the upper triangle and mirror it, in place."""
+    for i in range(upper.shape[0]):
+        for k in range(i, upper.shape[0]):
+            upper[i, k] /= number
+            upper[k, i] = upper[i, k]
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _divide_by_counts(upper, both, missing_of, n_variants):  # noqa: ANN001, ANN202 - numba
     """Turn counts missing in both into counts called in both, divide by them, and mirror both, in place."""
-    for i in range(lower.shape[0]):
-        for k in range(i + 1):
+    for i in range(upper.shape[0]):
+        for k in range(i, upper.shape[0]):
             count = n_variants - missing_of[i] - missing_of[k] + both[i, k]
             both[i, k] = count
             both[k, i] = count
-            lower[i, k] = lower[i, k] / count if count > 0.0 else np.nan
-            lower[k, i] = lower[i, k]
+            upper[i, k] = upper[i, k] / count if count > 0.0 else np.nan
+            upper[k, i] = upper[i, k]
 
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _count_both(absent, both):  # noqa: ANN001, ANN202 - numba
-    """Add, for every pair, the variants that are missing in both (lower triangle)."""
-    people = np.empty(absent.shape[1], dtype=np.int64)
-    for j in range(absent.shape[0]):
+def _count_both(codes, missing_of, both):  # noqa: ANN001, ANN202 - numba
+    """Add, for every person and pair (upper triangle), the variants that are missing in them."""
+    n_samples = missing_of.size
+    people = np.empty(n_samples, dtype=np.int64)
+    for j in range(codes.shape[0]):
         found = 0
-        for i in range(absent.shape[1]):
-            if absent[j, i]:
-                people[found] = i
-                found += 1
+        for byte in range(codes.shape[1]):
+            code = codes[j, byte]
+            absent = code & ~(code >> 1) & 0x55
+            if absent:
+                for k in range(4):
+                    if (absent >> (2 * k)) & 1:
+                        people[found] = 4 * byte + k
+                        found += 1
         for a in range(found):
-            for b in range(a + 1):
+            missing_of[people[a]] += 1.0
+            for b in range(a, found):
                 both[people[a], people[b]] += 1.0

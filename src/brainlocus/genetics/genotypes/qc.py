@@ -1,8 +1,11 @@
 """Quality control of variants and people, with the reason for everything left out.
 
-Order: people kept by list -> duplicate variants -> sex mismatch -> sample missingness -> heterozygosity ->
-(frequencies and counts again, among the people left) -> minor allele frequency -> variant missingness ->
-Hardy-Weinberg. An item has the first reason that applied.
+Order: relatives -> people kept by list -> variants without a chromosome, duplicate variants -> sex mismatch -> sample
+missingness -> heterozygosity -> (frequencies and counts again, among the people left) -> minor allele frequency and
+count -> variant missingness -> missingness by status -> Hardy-Weinberg. An item has the first reason that applied.
+
+The sex of a person is judged by F on X variants outside the pseudo-autosomal regions, with a minor allele frequency of
+at least 5 % and in little linkage disequilibrium; Hardy-Weinberg proportions on X are tested among females.
 
 References
 ----------
@@ -21,12 +24,15 @@ from brainlocus.core.samples import SampleIndex
 from brainlocus.core.text import text_array
 from brainlocus.core.variants import AUTOSOMES, VariantTable
 from brainlocus.genetics.genotypes.counts import GenotypeCounts, count_genotypes
+from brainlocus.genetics.genotypes.fisher import fisher_neg_log10_p
 from brainlocus.genetics.genotypes.hwe import hwe_neg_log10_p
+from brainlocus.genetics.genotypes.prune import prune_variants
 
 __all__ = ["PRESETS", "FlowRow", "QcResult", "QcSettings", "duplicate_variants", "quality_control"]
 
 _MIN_SEX_VARIANTS = 10
 """Fewer X variants than this say nothing about sex."""
+_SEX_MAF = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +41,13 @@ class QcSettings:
 
     max_sample_missing: float | None = 0.03
     min_maf: float | None = 0.01
+    min_mac: float | None = None
+    """Smallest count of the rarer allele."""
     max_variant_missing: float | None = 0.03
     min_hwe_p: float | None = 1e-10
     hwe_mid_p: bool = False
+    min_status_p: float | None = 1e-5
+    """Smallest p of Fisher's test of missing calls against status, where a status is given."""
     max_heterozygosity_sd: float | None = 3.0
     check_sex: bool = True
     male_f: float = 0.8
@@ -48,7 +58,7 @@ class QcSettings:
     """Chromosomes for missingness and heterozygosity of people."""
 
     def __post_init__(self) -> None:
-        for name in ("max_sample_missing", "min_maf", "max_variant_missing", "min_hwe_p"):
+        for name in ("max_sample_missing", "min_maf", "max_variant_missing", "min_hwe_p", "min_status_p"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} lies in [0, 1], found {value}.")
@@ -93,16 +103,22 @@ def quality_control(
     settings: QcSettings | None = None,
     *,
     keep: SampleIndex | None = None,
+    unrelated: SampleIndex | None = None,
+    status: Float[np.ndarray, " samples"] | None = None,
     sex: Int8[np.ndarray, " samples"] | None = None,
     founders: Bool[np.ndarray, " samples"] | None = None,
     memory_bytes: int = 1 << 28,
 ) -> QcResult:
-    """Apply quality control in two passes over the genotypes (one when nobody is left out).
+    """Apply quality control in two passes over the genotypes (one when nobody is left out; one more with a status).
 
     Parameters
     ----------
     keep
         People to keep (those with images, say); others leave with the reason ``not_listed``.
+    unrelated
+        People without relatives among them (`unrelated_people`); others leave with the reason ``related``.
+    status
+        1 case, 0 control, NaN unknown: missing calls are tested against it.
     sex
         Reported sex: 1 male, 2 female, 0 unknown (which is never a mismatch). None: unknown throughout.
     founders
@@ -115,13 +131,17 @@ def quality_control(
         `keep` shares nobody with the genotypes, or quality control leaves no people or no variants.
     """
     rules = settings or QcSettings()
-    people = _People(source.samples, keep)
+    people = _People(source.samples)
     flow = [FlowRow("start", len(source.samples), len(source.variants))]
-    flow.append(FlowRow("listed people", people.n_left, len(source.variants)))
+    for listed, reason, step in ((unrelated, "related", "relatives"), (keep, "not_listed", "listed people")):
+        if listed is not None:
+            people.keep_listed(listed, reason)
+        if listed is not None or reason == "not_listed":
+            flow.append(FlowRow(step, people.n_left, len(source.variants)))
     variant_reason = np.full(len(source.variants), "", dtype="<U20")
     reported = np.zeros(len(source.samples), dtype=np.int8) if sex is None else sex
     notes: list[str] = []
-    sets = _variant_sets(source.variants, rules)
+    sets = _variant_sets(source, people.index, rules, memory_bytes)
     test_people, note = _hwe_people(founders, people.left)
     notes += note
     first = count_genotypes(
@@ -130,8 +150,12 @@ def quality_control(
         founders=test_people[people.left],
         memory_bytes=memory_bytes,
     )
+    unplaced = source.variants.chromosome == "0"
+    if unplaced.any():
+        variant_reason[unplaced] = "unplaced"
+        flow.append(FlowRow("variants without a chromosome", people.n_left, int((variant_reason == "").sum())))
     duplicate = duplicate_variants(source.variants, first.variant[:, 3])
-    variant_reason[duplicate] = "duplicate"
+    variant_reason[duplicate & ~unplaced] = "duplicate"
     flow.append(FlowRow("duplicate variants", people.n_left, int((variant_reason == "").sum())))
     columns = _sample_statistics(people.left, first)
     _check_people(people, columns, reported, rules, flow, int((variant_reason == "").sum()))
@@ -141,7 +165,9 @@ def quality_control(
             select_genotypes(source, samples=people.index), founders=test_people[people.left], memory_bytes=memory_bytes
         )
     hwe = _hwe(source.variants, counts, rules)
-    _check_variants(counts, hwe, variant_reason, rules, flow, people.n_left)
+    _hwe_of_females(source, people.left & test_people & (reported == 2), rules, hwe)
+    by_status = None if status is None else _missing_by_status(source, people.left, status)
+    _check_variants(counts, hwe, by_status, variant_reason, rules, flow, people.n_left)
     kept = np.flatnonzero(variant_reason == "")
     if not people.n_left or not kept.size:
         steps = "; ".join(f"{row.step}: {row.n_samples} people, {row.n_variants} variants" for row in flow)
@@ -150,7 +176,7 @@ def quality_control(
             "the step that took the rest."
         )
     return QcResult(
-        variants=_variant_result(source.variants, counts, hwe, variant_reason),
+        variants=_variant_result(source.variants, counts, hwe, by_status, variant_reason),
         samples=ResultTable({"participant_id": source.samples.ids} | columns | {"reason": text_array(people.reason)}),
         flow=tuple(flow),
         keep_samples=people.index,
@@ -182,16 +208,25 @@ def duplicate_variants(
 class _People:
     """Who is left, and why the others are not."""
 
-    def __init__(self, samples: SampleIndex, keep: SampleIndex | None) -> None:
+    def __init__(self, samples: SampleIndex) -> None:
         self.samples = samples
         self.reason = np.full(len(samples), "", dtype="<U20")
-        if keep is not None:
-            self.reason[keep.indices_of(samples) < 0] = "not_listed"
-            if not self.n_left:
-                raise AlignmentError(
-                    f"None of the {len(keep)} listed participants ({keep.ids[:3].tolist()}, ...) is among the "
-                    f"{len(samples)} genotyped ({samples.ids[:3].tolist()}, ...). Ids are compared as exact strings."
-                )
+
+    def keep_listed(self, listed: SampleIndex, reason: str) -> None:
+        """Leave out who is not listed.
+
+        Raises
+        ------
+        AlignmentError
+            Nobody left is listed.
+        """
+        self.leave(listed.indices_of(self.samples) < 0, reason)
+        if not self.n_left:
+            raise AlignmentError(
+                f"None of the {len(listed)} listed participants ({listed.ids[:3].tolist()}, ...) is among the "
+                f"{len(self.samples)} genotyped ({self.samples.ids[:3].tolist()}, ...) and left by the lists before. "
+                "Ids are compared as exact strings."
+            )
 
     @property
     def left(self) -> Bool[np.ndarray, " samples"]:
@@ -209,11 +244,21 @@ class _People:
         self.reason[which & self.left] = reason
 
 
-def _variant_sets(variants: VariantTable, rules: QcSettings) -> Int[np.ndarray, " variants"]:
-    """Return 0 for autosomes, 1 for X outside the pseudo-autosomal regions (which is XY), -1 for others."""
+def _variant_sets(
+    source: GenotypeSource, people: SampleIndex, rules: QcSettings, memory_bytes: int
+) -> Int[np.ndarray, " variants"]:
+    """Return 0 for autosomes, 1 for the variants that tell the sex, -1 for others."""
+    variants = source.variants
     sets = np.full(len(variants), -1)
     sets[np.isin(variants.chromosome, rules.autosomes)] = 0
-    sets[variants.chromosome == "X"] = 1
+    on_x = np.flatnonzero(variants.chromosome == "X")  # without the pseudo-autosomal regions, which are XY
+    if on_x.size:
+        chosen = select_genotypes(source, samples=people, variants=on_x)
+        frequency = np.nan_to_num(count_genotypes(chosen, memory_bytes=memory_bytes).effect_allele_frequency)
+        on_x = on_x[np.minimum(frequency, 1.0 - frequency) >= _SEX_MAF]
+    if on_x.size:
+        chosen = select_genotypes(source, samples=people, variants=on_x)
+        sets[on_x[prune_variants(chosen, memory_bytes=memory_bytes)]] = 1
     return sets
 
 
@@ -271,7 +316,7 @@ def _check_people(
 
 
 def _hwe(variants: VariantTable, counts: GenotypeCounts, rules: QcSettings) -> Float[np.ndarray, " variants"]:
-    """Return -log10 p on autosomes; NaN elsewhere, where males have one copy."""
+    """Return -log10 p on autosomes; NaN elsewhere."""
     tested = np.isin(variants.chromosome, rules.autosomes)
     p = np.full(len(variants), np.nan)
     c = counts.founder[tested]
@@ -279,9 +324,38 @@ def _hwe(variants: VariantTable, counts: GenotypeCounts, rules: QcSettings) -> F
     return p
 
 
+def _hwe_of_females(
+    source: GenotypeSource,
+    females: Bool[np.ndarray, " samples"],
+    rules: QcSettings,
+    hwe: Float[np.ndarray, " variants"],
+) -> None:
+    """Fill in -log10 p on X, in place; NaN stays when no female is known."""
+    on_x = np.flatnonzero(source.variants.chromosome == "X")
+    if on_x.size and females.any():
+        chosen = select_genotypes(source, samples=source.samples.take(females), variants=on_x)
+        c = count_genotypes(chosen).variant
+        hwe[on_x] = hwe_neg_log10_p(c[:, 0], c[:, 1], c[:, 2], mid_p=rules.hwe_mid_p)
+
+
+def _missing_by_status(
+    source: GenotypeSource, left: Bool[np.ndarray, " samples"], status: Float[np.ndarray, " samples"]
+) -> Float[np.ndarray, " variants"]:
+    """Return -log10 p of Fisher's test of missing calls in cases and controls; NaN without both."""
+    known = left & np.isfinite(status)
+    cases = status[known] == 1.0
+    if not cases.any() or cases.all():
+        return np.full(len(source.variants), np.nan)
+    counts = count_genotypes(select_genotypes(source, samples=source.samples.take(known)), founders=cases)
+    case = counts.founder
+    control = counts.variant - case
+    return fisher_neg_log10_p(case[:, 3], case[:, :3].sum(axis=1), control[:, 3], control[:, :3].sum(axis=1))
+
+
 def _check_variants(
     counts: GenotypeCounts,
     hwe: Float[np.ndarray, " variants"],
+    by_status: Float[np.ndarray, " variants"] | None,
     reason: Shaped[np.ndarray, " variants"],
     rules: QcSettings,
     flow: list[FlowRow],
@@ -296,8 +370,12 @@ def _check_variants(
 
     if rules.min_maf is not None:
         leave(np.isnan(maf) | (maf < rules.min_maf), "maf", "minor allele frequency")
+    if rules.min_mac is not None:
+        leave(counts.minor_allele_count < rules.min_mac, "mac", "minor allele count")
     if rules.max_variant_missing is not None:
         leave(counts.missing_rate > rules.max_variant_missing, "variant_missing", "variant missingness")
+    if by_status is not None and rules.min_status_p is not None and rules.min_status_p > 0.0:
+        leave(by_status > -np.log10(rules.min_status_p), "status_missing", "missingness by status")
     if rules.min_hwe_p is not None and rules.min_hwe_p > 0.0:
         leave(hwe > -np.log10(rules.min_hwe_p), "hwe", "Hardy-Weinberg")
 
@@ -306,19 +384,20 @@ def _variant_result(
     variants: VariantTable,
     counts: GenotypeCounts,
     hwe: Float[np.ndarray, " variants"],
+    by_status: Float[np.ndarray, " variants"] | None,
     reason: Shaped[np.ndarray, " variants"],
 ) -> ResultTable:
-    return ResultTable(
-        {
-            "chromosome": variants.chromosome,
-            "position": variants.position,
-            "variant_id": variants.variant_id,
-            "effect_allele": variants.effect_allele,
-            "other_allele": variants.other_allele,
-            "effect_allele_frequency": counts.effect_allele_frequency,
-            "minor_allele_count": counts.minor_allele_count,
-            "missing_rate": counts.missing_rate,
-            "hwe_neg_log10_p": hwe,
-            "reason": text_array(reason),
-        }
-    )
+    columns: dict[str, Shaped[np.ndarray, " variants"]] = {
+        "chromosome": variants.chromosome,
+        "position": variants.position,
+        "variant_id": variants.variant_id,
+        "effect_allele": variants.effect_allele,
+        "other_allele": variants.other_allele,
+        "effect_allele_frequency": counts.effect_allele_frequency,
+        "minor_allele_count": counts.minor_allele_count,
+        "missing_rate": counts.missing_rate,
+        "hwe_neg_log10_p": hwe,
+    }
+    if by_status is not None:
+        columns["status_missing_neg_log10_p"] = by_status
+    return ResultTable(columns | {"reason": text_array(reason)})

@@ -5,7 +5,7 @@ function ``run(config, out, context) -> StepResult`` and a `Step` that joins the
 `brainlocus.pipeline.steps.simulate` for a complete example::
 
     class PruneConfig(StepConfig):
-        genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
+        genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen, .bgen, .vcf.gz)")
         window: int = Field(200, ge=2, description="Window, in variants")
 
     def prune(config: PruneConfig, out: Path, context: Context) -> StepResult:

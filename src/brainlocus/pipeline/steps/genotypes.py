@@ -3,13 +3,15 @@
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float64
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from brainlocus.core import (
+    AlignmentError,
     Column,
     GenotypeSource,
     PhenotypeTable,
@@ -19,22 +21,26 @@ from brainlocus.core import (
     select_genotypes,
 )
 from brainlocus.core.errors import nearest
-from brainlocus.core.variants import AUTOSOMES
 from brainlocus.genetics.genotypes import (
+    LOCAL_SHARE,
     PRESETS,
+    PrincipalComponents,
     QcResult,
     QcSettings,
-    count_genotypes,
     counts_peak_bytes,
     genetic_relationships,
     grm_peak_bytes,
+    local_shares,
     pca_peak_bytes,
     principal_components,
+    project_people,
     quality_control,
 )
-from brainlocus.io import open_genotypes, write_grm, write_results, write_table
-from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import keep_people, keep_variants, require_memory, source_counts, table_bytes
+from brainlocus.io import read_table, write_grm, write_results, write_table
+from brainlocus.pipeline.config import CommaPaths, InputPath
+from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes
+from brainlocus.pipeline.genomes import keep_people, require_memory, table_bytes
+from brainlocus.pipeline.panels import Panel, PanelRules, choose_panel, read_regions
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = [
@@ -47,20 +53,27 @@ __all__ = [
 ]
 
 
-class GenotypesQcConfig(StepConfig):
+class GenotypesQcConfig(GenotypeInput):
     """Settings of ``genotypes qc``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     preset: str = Field(
         "covariance",
         description="Thresholds of a published study, each replaced by its own option: covariance (people missing "
         "3 %, MAF 1 %, variants missing 3 %, HWE p 1e-10, heterozygosity 3 SD), susceptibility (MAF 1 %, HWE p 1e-7)",
     )
-    keep: CommaPaths = Field((), description="People to keep: lists, or tables with participant_id; in all of them")
+    unrelated: InputPath | None = Field(
+        None, description="People without relatives among them (unrelated.txt of genotypes kinship); others leave first"
+    )
+    status: InputPath | None = Field(None, description="Table with cases and controls: missing calls are tested")
+    status_column: str = Field("status", description="Its column: 1 case, 0 control")
+    min_status_p: float | None = Field(
+        None, ge=0, le=1, description="Smallest p of missing calls against status (1e-5; 0: any)"
+    )
     max_sample_missing: float | None = Field(
         None, ge=0, le=1, description="Largest share of missing calls of a person (1: any)"
     )
     min_maf: float | None = Field(None, ge=0, le=0.5, description="Smallest minor allele frequency (0: any)")
+    min_mac: float | None = Field(None, ge=0, description="Smallest count of the rarer allele (none)")
     max_variant_missing: float | None = Field(
         None, ge=0, le=1, description="Largest share of missing calls of a variant (1: any)"
     )
@@ -70,26 +83,33 @@ class GenotypesQcConfig(StepConfig):
         None, gt=0, description="Largest distance of heterozygosity F from its mean, in standard deviations"
     )
     check_sex: bool = Field(True, description="Leave out people whose X chromosome is not of the reported sex")
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
+    figures: bool = Field(False, description="Draw flow.png (needs the extra plot)")
 
 
-class GenotypesPcaConfig(StepConfig):
+class GenotypesPcaConfig(GenotypeInput):
     """Settings of ``genotypes pca``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     components: int = Field(10, ge=1, description="Number of components")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
-    min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
+    fit: CommaPaths = Field(
+        (), description="People the components are fitted on (unrelated.txt of genotypes kinship); others are projected"
+    )
+    projection: Literal["corrected", "plain"] = Field(
+        "corrected", description="Projected people: shrinkage corrected, or the plain product with the loadings"
+    )
+    min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among those fitted on")
+    exclude_long_range_ld: bool = Field(
+        False, description="Leave out the regions of long-range LD (GRCh37, GRCh38: state --genome-build)"
+    )
+    exclude_regions: InputPath | None = Field(
+        None, description="Regions to leave out: lines of chromosome, start and stop"
+    )
     method: Literal["auto", "exact", "krylov"] = Field("auto", description="auto is exact up to 5,000 people")
+    figures: bool = Field(False, description="Draw components.png (needs the extra plot)")
 
 
-class GenotypesGrmConfig(StepConfig):
+class GenotypesGrmConfig(GenotypeInput):
     """Settings of ``genotypes grm``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
     max_missing: float = Field(
         1.0, ge=0, le=1, description="Largest share of missing calls of a variant among these people"
@@ -114,7 +134,10 @@ def qc_settings(config: GenotypesQcConfig) -> QcSettings:
             f"--preset: expected one of {', '.join(sorted(PRESETS))}, found {config.preset!r}."
             f"{nearest(config.preset, list(PRESETS))}"
         )
-    given = ("max_sample_missing", "min_maf", "max_variant_missing", "min_hwe_p", "max_heterozygosity_sd")
+    given = (
+        "max_sample_missing", "min_maf", "min_mac", "max_variant_missing", "min_status_p", "min_hwe_p",
+        "max_heterozygosity_sd",
+    )  # fmt: skip
     changed = {name: getattr(config, name) for name in given if getattr(config, name) is not None}
     return replace(PRESETS[config.preset], hwe_mid_p=config.hwe_mid_p, check_sex=config.check_sex, **changed)
 
@@ -154,26 +177,53 @@ def _flow_lines(result: QcResult) -> list[str]:
     return lines
 
 
+def _status(samples: SampleIndex, path: Path, column: str) -> Float64[np.ndarray, " samples"]:
+    """Return 1 for cases, 0 for controls, NaN for people without a status.
+
+    Raises
+    ------
+    SchemaError
+        The column has other values.
+    AlignmentError
+        Nobody genotyped has a status.
+    """
+    table = read_table(path, columns=[column])
+    values = table.columns[0].values
+    if values.dtype.kind != "f" or not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
+        raise SchemaError(f"{path}: expected 1 (case), 0 (control) or nothing in {column!r}, found other values.")
+    rows = table.samples.indices_of(samples)
+    found = np.where(rows >= 0, values[np.maximum(rows, 0)], np.nan)
+    if np.isnan(found).all():
+        raise AlignmentError(f"{path}: none of the {len(samples)} genotyped people has a {column}.")
+    return np.asarray(found, dtype=np.float64)
+
+
 def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> StepResult:
     """Write who and what passed quality control, and why the others did not."""
     settings = qc_settings(config)
-    source = open_genotypes(config.genotypes, genome_build=config.genome_build)
+    asked = choose_genotypes(config)
+    source = asked.source
     n_people, n_variants = len(source.samples), len(source.variants)
     # Counts of two passes, tests and reasons come to another half kilobyte a variant.
     needed = table_bytes(n_variants) + 500 * n_variants + counts_peak_bytes(n_people, n_variants, 64)
     require_memory(needed, context.memory_bytes, f"Quality control of {n_variants} variants of {n_people} people")
-    keep = keep_people(source.samples, config.keep) if config.keep else None
     result = quality_control(
-        source,
+        source if asked.variants.all() else select_genotypes(source, variants=asked.variants),
         settings,
-        keep=keep,
+        keep=asked.samples if config.keep or config.remove else None,
+        unrelated=keep_people(source.samples, (config.unrelated,)) if config.unrelated is not None else None,
+        status=_status(source.samples, config.status, config.status_column) if config.status is not None else None,
         sex=source.pedigree.sex,
         founders=source.pedigree.founders,
         memory_bytes=min(context.memory_bytes - needed + 64 * 12 * n_people, 1 << 28),
     )
     _write_qc(result, result.variants, out)
+    if config.figures:
+        from brainlocus.pipeline.figures.genotypes import draw_flow
+
+        draw_flow(result.flow, out / "flow.png")
     counts: dict[str, Any] = {
-        **source_counts(source),
+        **asked.counts,
         "settings": {k: v for k, v in asdict(settings).items() if k != "autosomes"},
         "people": len(result.keep_samples),
         "variants": int(result.keep_variants.size),
@@ -184,70 +234,91 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
     return StepResult(counts, summary=(*_flow_lines(result), *result.notes))
 
 
-def _chosen(
-    path: Path, keep: tuple[Path, ...], variants: tuple[Path, ...], *, min_maf: float, max_missing: float,
-    reference: Path | None, memory_bytes: int,
-) -> tuple[GenotypeSource, dict[str, Any]]:  # fmt: skip
-    """Return the autosomal variants that pass, among the people kept, and what was dropped."""
-    source = open_genotypes(path)
-    people = keep_people(source.samples, keep)
-    rows = keep_variants(source.variants, variants)
-    judged: SampleIndex = keep_people(source.samples, (reference,)) if reference is not None else people
-    counted = count_genotypes(select_genotypes(source, samples=judged), memory_bytes=min(memory_bytes // 4, 1 << 28))
-    frequency = np.nan_to_num(counted.effect_allele_frequency, nan=0.0)
-    passes = (np.minimum(frequency, 1.0 - frequency) >= min_maf) & (counted.missing_rate <= max_missing)
-    autosomal = np.isin(source.variants.chromosome, AUTOSOMES)
-    chosen = rows & passes & autosomal
-    counts = {
-        **source_counts(source),
-        "people": len(people),
-        "variants": int(chosen.sum()),
-        "variants_not_listed": int((~rows).sum()),
-        "variants_not_autosomal": int((rows & ~autosomal).sum()),
-        "variants_rare_or_missing": int((rows & autosomal & ~passes).sum()),
-    }
-    if not chosen.any():
-        raise SchemaError(f"No variant is left: {counts}. Lower --min-maf or check --variants.")
-    return select_genotypes(source, samples=people, variants=chosen), counts
-
-
 def _exact(config: GenotypesPcaConfig) -> bool | None:
     return None if config.method == "auto" else config.method == "exact"
 
 
+def _pca_panel(config: GenotypesPcaConfig, memory_bytes: int) -> tuple[Panel, SampleIndex]:
+    """Return the people fitted on with the variants chosen among them, and everyone who gets scores."""
+    asked = choose_genotypes(config)
+    source = asked.source
+    regions = read_regions(
+        config.exclude_regions, long_range=config.exclude_long_range_ld, variants=source.variants,
+        build=config.genome_build,
+    )  # fmt: skip
+    rules = PanelRules(config.fit, min_maf=config.min_maf, regions=regions)
+    panel = choose_panel(asked, rules, memory_bytes=memory_bytes // 4)
+    if config.components >= len(panel.source.samples):
+        raise SchemaError(
+            f"--components: {config.components} were asked of {len(panel.source.samples)} people; ask for fewer."
+        )
+    return panel, panel.people
+
+
 def genotypes_pca(config: GenotypesPcaConfig, out: Path, context: Context) -> StepResult:
     """Write scores, eigenvalues and loadings of the leading components."""
-    chosen, counts = _chosen(
-        config.genotypes, config.keep, config.variants, min_maf=config.min_maf, max_missing=1.0, reference=None,
-        memory_bytes=context.memory_bytes,
-    )  # fmt: skip
-    if config.components >= len(chosen.samples):
-        raise SchemaError(
-            f"--components: {config.components} were asked of {len(chosen.samples)} people; ask for fewer."
-        )
+    panel, people = _pca_panel(config, context.memory_bytes)
+    chosen, counts = panel.source, panel.counts
     needed = pca_peak_bytes(len(chosen.samples), len(chosen.variants), config.components, exact=_exact(config))
-    needed += table_bytes(counts["genotyped_variants"]) + 64 * 12 * len(chosen.samples)
+    needed += table_bytes(counts["genotyped_variants"]) + 64 * 12 * len(people)
     hint = "" if config.method == "krylov" else " (--method krylov needs less)"
     what = f"{config.components} components of {len(chosen.samples)} people{hint}"
     require_memory(needed, context.memory_bytes, what)
+    memory = max((context.memory_bytes - needed) // 2, 64 * 12 * len(people))
     with threadpool_limits(limits=context.threads):
         found = principal_components(
-            chosen,
-            config.components,
-            rng=context.rng(0),
-            exact=_exact(config),
-            memory_bytes=max((context.memory_bytes - needed) // 2, 64 * 12 * len(chosen.samples)),
+            chosen, config.components, rng=context.rng(0), exact=_exact(config), memory_bytes=memory
         )
+        scores, fitted = _everyone(found, panel, people, config, memory)
     names = [f"PC{k + 1}" for k in range(config.components)]
-    write_table(_table(found.samples, names, found.scores), out / "scores.parquet")
-    rows = [f"{name}\t{value:.10g}" for name, value in zip(names, found.eigenvalues, strict=True)]
-    (out / "eigenvalues.tsv").write_text("\n".join(["component\teigenvalue", *rows]) + "\n")
+    write_table(_table(people, names, scores), out / "scores.parquet")
+    shares, regions = local_shares(chosen.variants, found.loadings)
+    rows = [
+        f"{name}\t{value:.10g}\t{share:.4f}\t{region}"
+        for name, value, share, region in zip(names, found.eigenvalues, shares, regions, strict=True)
+    ]
+    (out / "eigenvalues.tsv").write_text("\n".join(["component\teigenvalue\tlocal_share\tlocal_region", *rows]) + "\n")
     _write_loadings(chosen, names, found.loadings, out / "loadings.parquet")
-    counts["residual"] = found.residual
-    text = ", ".join(f"{v:.3f}" for v in found.eigenvalues[:5])
-    return StepResult(
-        counts, summary=(f"{counts['people']:,} people, {counts['variants']:,} variants; eigenvalues {text}",)
-    )
+    local = shares > LOCAL_SHARE
+    if config.figures:
+        from brainlocus.pipeline.figures.genotypes import draw_components
+
+        draw_components(scores, fitted, found.eigenvalues, local, out / "components.png")
+    counts |= {
+        "people": len(people),
+        "people_fitted": len(chosen.samples),
+        "people_projected": int((~fitted).sum()),
+        "residual": found.residual,
+        "components_of_one_region": {names[k]: regions[k] for k in np.flatnonzero(local).tolist()},
+    }
+    return StepResult(counts, summary=_pca_summary(counts, found.eigenvalues))
+
+
+def _everyone(
+    found: PrincipalComponents, panel: Panel, people: SampleIndex, config: GenotypesPcaConfig, memory_bytes: int
+) -> tuple[Any, Any]:
+    """Return the scores of all people, and who of them was fitted on."""
+    rows = people.indices_of(found.samples)
+    fitted = np.zeros(len(people), dtype=bool)
+    fitted[rows] = True
+    scores = np.empty((len(people), found.eigenvalues.size))
+    scores[rows] = found.scores
+    if not fitted.all():
+        others = select_genotypes(panel.file, samples=people.take(~fitted), variants=panel.rows)
+        scores[~fitted] = project_people(
+            found, others, correct=config.projection == "corrected", memory_bytes=memory_bytes
+        )
+    return scores, fitted
+
+
+def _pca_summary(counts: dict[str, Any], eigenvalues: Any) -> tuple[str, ...]:
+    text = ", ".join(f"{v:.3f}" for v in eigenvalues[:5])
+    lines = [f"{counts['people']:,} people, {counts['variants']:,} variants; eigenvalues {text}"]
+    if counts["people_projected"]:
+        lines.append(f"Fitted on {counts['people_fitted']:,}, projected {counts['people_projected']:,} others")
+    for name, region in counts["components_of_one_region"].items():
+        lines.append(f"{name} is the linkage disequilibrium of one region, {region}; leave it out (--exclude-regions)")
+    return tuple(lines)
 
 
 def _table(samples: SampleIndex, names: list[str], values: Any) -> PhenotypeTable:
@@ -273,10 +344,9 @@ def _write_loadings(source: GenotypeSource, names: list[str], loadings: Any, pat
 
 def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> StepResult:
     """Write the genetic relationship matrix in GCTA's format."""
-    chosen, counts = _chosen(
-        config.genotypes, config.keep, config.variants, min_maf=config.min_maf, max_missing=config.max_missing,
-        reference=config.reference, memory_bytes=context.memory_bytes,
-    )  # fmt: skip
+    rules = PanelRules((), config.min_maf, config.max_missing, config.reference)
+    panel = choose_panel(choose_genotypes(config), rules, memory_bytes=context.memory_bytes // 4)
+    chosen, counts = panel.source, panel.counts
     with threadpool_limits(limits=context.threads):
         memory = context.memory_bytes - table_bytes(counts["genotyped_variants"])
         grm = genetic_relationships(chosen, scale=config.scale, missing=config.missing, memory_bytes=memory)
@@ -289,20 +359,20 @@ def genotypes_grm(config: GenotypesGrmConfig, out: Path, context: Context) -> St
     )
 
 
-def _sizes(path: Path) -> tuple[int, int]:
-    source = open_genotypes(path)
+def _sizes(path: GenotypeFile) -> tuple[int, int]:
+    source = path.open()
     return len(source.samples), len(source.variants)
 
 
 def _estimate_pca(config: GenotypesPcaConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
-    n, m = _sizes(config.genotypes)
+    n, m = _sizes(config.file)
     return Estimate(
         pca_peak_bytes(n, m, config.components, exact=_exact(config)) + table_bytes(m), 1e-11 * n * n * m + 1e-10 * n**3
     )
 
 
 def _estimate_grm(config: GenotypesGrmConfig, memory_bytes: int) -> Estimate:  # noqa: ARG001
-    n, m = _sizes(config.genotypes)
+    n, m = _sizes(config.file)
     return Estimate(grm_peak_bytes(n) + table_bytes(m), 1e-11 * n * n * m)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from brainlocus.core import GenotypeSource, ResultTable, SchemaError, select_genotypes
+from brainlocus.core import GenotypeSource, ResultTable, SampleIndex, SchemaError, select_genotypes
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
@@ -34,26 +34,19 @@ from brainlocus.genetics.gwas import (
     scan_shard,
     shard_bounds,
 )
-from brainlocus.io import open_genotypes, read_results, write_results
+from brainlocus.io import OpenedGenotypes, read_results, write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
+from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes, choose_people
 from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
-from brainlocus.pipeline.genomes import (
-    keep_people,
-    keep_variants,
-    read_traits,
-    require_memory,
-    source_counts,
-    table_bytes,
-)
+from brainlocus.pipeline.genomes import read_traits, require_memory, table_bytes
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
 
 
-class GwasRunConfig(StepConfig):
+class GwasRunConfig(GenotypeInput):
     """Settings of ``gwas run``."""
 
-    genotypes: Annotated[InputPath, Positional()] = Field(description="Genotypes (.bed, .pgen)")
     traits: Annotated[InputPath, Positional()] = Field(description="Table of traits (.tsv, .csv, .parquet, .fam)")
     columns: CommaList = Field((), description="Traits: names or patterns (C32_*); all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
@@ -74,11 +67,8 @@ class GwasRunConfig(StepConfig):
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p of a hit; 1 keeps every test")
     min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele among a trait's people")
     full: bool = Field(False, description="Keep every test, in full/")
-    keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
-    variants: CommaPaths = Field((), description="Variants: lists of ids, or tables with variant_id; in all of them")
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
-    genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
 
 class GwasReplicateConfig(StepConfig):
@@ -108,8 +98,7 @@ class _Unit:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    genotypes: Path
-    genome_build: str
+    genotypes: GenotypeFile
     unit: Path
     number: int
     """Of the plan."""
@@ -121,27 +110,22 @@ class _Task:
 
 
 @lru_cache(maxsize=2)
-def _open(genotypes: Path, genome_build: str, unit: Path, stamp: int) -> tuple[_Unit, GenotypeSource]:  # noqa: ARG001
+def _open(genotypes: GenotypeFile, unit: Path, stamp: int) -> tuple[_Unit, GenotypeSource]:  # noqa: ARG001
     with unit.open("rb") as stream:
         prepared: _Unit = pickle.load(stream)  # our own file, written by this run
-    source = _source(genotypes, genome_build, _stamp(genotypes))
+    source = _source(genotypes, genotypes.stamp)
     return prepared, select_genotypes(source, samples=prepared.plan.samples, variants=prepared.source_rows)
 
 
 @lru_cache(maxsize=1)
-def _source(genotypes: Path, genome_build: str, stamp: int) -> GenotypeSource:  # noqa: ARG001
+def _source(genotypes: GenotypeFile, stamp: int) -> OpenedGenotypes:  # noqa: ARG001
     """Return the genotypes, opened once in a process."""
-    return open_genotypes(genotypes, genome_build=genome_build)
-
-
-def _stamp(path: Path) -> int:
-    """Return the time of the last change; 0 when there is no file, which opening it explains."""
-    return path.stat().st_mtime_ns if path.exists() else 0
+    return genotypes.open()
 
 
 def _scan(task: _Task, path: Path) -> None:
     """Scan one shard into a file, and every test into another."""
-    unit, source = _open(task.genotypes, task.genome_build, task.unit, task.unit.stat().st_mtime_ns)
+    unit, source = _open(task.genotypes, task.unit, task.unit.stat().st_mtime_ns)
     shard = scan_shard(unit.plan, source, task.start, task.stop, rows=unit.scan_rows, memory_bytes=task.memory_bytes)
     if task.full is not None and shard.full is not None:
         write_full_part(shard.full, unit.plan.method.names, shard.rows, task.number, task.full)
@@ -161,17 +145,17 @@ def _read_shard(path: Path) -> ShardResult:
         return ShardResult(**plain, hit_values=hits, full=None)
 
 
-def _units(config: GwasRunConfig, source: GenotypeSource, rows: Int[np.ndarray, " variants"]) -> list[_Unit]:
+def _units(config: GwasRunConfig, people: SampleIndex, rows: Int[np.ndarray, " variants"]) -> list[_Unit]:
     """Return the plans of the scan with their variants."""
-    return [_Unit(_plan(config, source), rows, np.arange(rows.size))]
+    return [_Unit(_plan(config, people), rows, np.arange(rows.size))]
 
 
-def _plan(config: GwasRunConfig, source: GenotypeSource) -> ScanPlan:
+def _plan(config: GwasRunConfig, people: SampleIndex) -> ScanPlan:
     traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
     try:
         return prepare_scan(
             traits.table,
-            keep_people(source.samples, config.keep),
+            people,
             covariates=traits.covariates,
             formula=traits.formula,
             names=traits.names,
@@ -204,9 +188,11 @@ def gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
 
 
 def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
-    source = _source(config.genotypes, config.genome_build, _stamp(config.genotypes))
-    rows = np.flatnonzero(keep_variants(source.variants, config.variants) & (source.variants.chromosome != "0"))
-    units = _units(config, source, rows)
+    file = config.file
+    asked = choose_genotypes(config, _source(file, file.stamp))
+    source = asked.source
+    rows = np.flatnonzero(asked.variants & (source.variants.chromosome != "0"))
+    units = _units(config, asked.samples, rows)
     plans = [unit.plan for unit in units]
     chosen = source.variants.take(rows)
     # Half of a worker's share is for its blocks, the rest for what it keeps of them.
@@ -228,7 +214,7 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     _open.cache_clear()
     _source.cache_clear()
     _write(result, plans[0], out)
-    return _report(result, plans, source, rows.size)
+    return _report(result, plans, asked.counts, rows.size)
 
 
 def _tasks(config: GwasRunConfig, units: list[_Unit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
@@ -241,9 +227,7 @@ def _tasks(config: GwasRunConfig, units: list[_Unit], shards: Path, memory_bytes
         for start, stop in shard_bounds(unit.source_rows.size, config.shard_size):
             name = f"shard-{number:03d}-{start:09d}"
             full = shards / f"{name}.parquet" if config.full else None
-            tasks[f"{name}.npz"] = _Task(
-                config.genotypes, config.genome_build, path, number, start, stop, memory_bytes, full
-            )
+            tasks[f"{name}.npz"] = _Task(config.file, path, number, start, stop, memory_bytes, full)
     return tasks
 
 
@@ -257,7 +241,7 @@ def _fixed_bytes(plan: ScanPlan, n_variants: int) -> int:
     return table_bytes(n_variants) + design + (n_traits << 17) + int(_BYTES_PER_HIT * hits)
 
 
-def _report(result: ScanResult, plans: list[ScanPlan], source: GenotypeSource, n_variants: int) -> StepResult:
+def _report(result: ScanResult, plans: list[ScanPlan], asked: dict[str, Any], n_variants: int) -> StepResult:
     plan, table = plans[0], result.traits
     left_out = table["reason"] != ""
     skipped = dict(zip(table["trait"][left_out].tolist(), table["reason"][left_out].tolist(), strict=True))
@@ -265,7 +249,7 @@ def _report(result: ScanResult, plans: list[ScanPlan], source: GenotypeSource, n
     names, sizes = np.unique(result.variants["reason"], return_counts=True)
     dropped = sorted({name for each in plans for name in each.method.dropped})
     counts = {
-        **source_counts(source),
+        **asked,
         **plan.counts,
         "variants": n_variants,
         "variants_without_result": {str(n): int(c) for n, c in zip(names, sizes, strict=True) if n},
@@ -325,8 +309,8 @@ def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> 
 
 
 def _estimate(config: GwasRunConfig, memory_bytes: int) -> Estimate:
-    source = open_genotypes(config.genotypes)
-    plan = _plan(config, source)
+    source = config.file.open()
+    plan = _plan(config, choose_people(config, source.samples))
     n, m, k = len(plan.samples), len(source.variants), len(plan.method.names) + 16
     needed = _fixed_bytes(plan, m) + 2 * scan_peak_bytes(plan, 4096)
     return Estimate(min(needed, memory_bytes), 2e-11 * n * m * k + 1e-9 * n * m + 2.0)

@@ -22,7 +22,9 @@ class LociClumpConfig(StepConfig):
     hits: Annotated[InputPath, Positional()] = Field(
         description="Associations: hits.parquet of gwas run (with --hits at least P2), or a table of the same columns"
     )
-    genotypes: InputPath = Field(description="Genotypes for r2 (.bed, .pgen): the study's, or a reference panel")
+    genotypes: InputPath = Field(
+        description="Genotypes for r2 (.bed, .pgen, .bgen, .vcf.gz): the study's, or a reference panel"
+    )
     p1: float = Field(5e-8, gt=0, le=1, description="Largest p of an index variant")
     p2: float = Field(0.05, gt=0, le=1, description="Largest p of a candidate")
     r2: float = Field(0.6, gt=0, le=1, description="Smallest r2 at which an index variant claims another")
