@@ -90,7 +90,7 @@ def test_what_was_planted_is_compared_with_what_was_found(folder, whole):
 
 def test_every_output_has_a_manifest_with_its_inputs(whole):
     manifests = [json.loads(p.read_text()) for p in whole.glob("*.json")]
-    assert len(manifests) == 16
+    assert len(manifests) == 18
     for manifest in manifests:
         assert manifest["inputs"], manifest["step"]
         assert all(len(i["sha256"]) == 64 for i in manifest["inputs"])
@@ -100,7 +100,7 @@ def test_every_output_has_a_manifest_with_its_inputs(whole):
 def test_resume_does_nothing_when_nothing_changed(folder, whole):
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
     done = brainlocus("run", folder / "study.toml", "--out", whole, "--resume", "--quiet")
-    assert done.output.count("unchanged") == 16
+    assert done.output.count("unchanged") == 18
     assert before == {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
 
 

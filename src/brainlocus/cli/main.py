@@ -29,6 +29,7 @@ _GROUPS = {
     "gwas": "Genome-wide association of many traits at once.",
     "heritability": "Share of variance explained by the genotyped variants.",
     "loci": "Clumps and loci from association results.",
+    "sumstats": "Summary statistics of any scan.",
     "store": "Results as a searchable, immutable store.",
 }
 

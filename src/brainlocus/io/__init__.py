@@ -1,5 +1,6 @@
 """Readers and writers: bytes to core types and back, one module per format."""
 
+from brainlocus.io.associations import read_associations
 from brainlocus.io.atomic import atomic_path, partial_name, replace_path
 from brainlocus.io.bed import BedSource, BedWriter, open_bed
 from brainlocus.io.bgen import BgenSource, BgenWriter, open_bgen
@@ -18,6 +19,7 @@ from brainlocus.io.nifti import (
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
 from brainlocus.io.segments import read_array_quality, read_regions, read_segments
+from brainlocus.io.ssf import SSF_VERSION, SsfMetadata, SsfVariants, prepare_ssf, ssf_metadata_path, write_ssf
 from brainlocus.io.tables import (
     arrow_column,
     check_table_name,
@@ -31,6 +33,7 @@ from brainlocus.io.text import read_lines
 from brainlocus.io.vcf import VcfSource, open_vcf
 
 __all__ = [
+    "SSF_VERSION",
     "BedSource",
     "BedWriter",
     "BgenSource",
@@ -41,6 +44,8 @@ __all__ = [
     "Pedigree",
     "PgenSource",
     "PgenWriter",
+    "SsfMetadata",
+    "SsfVariants",
     "VcfSource",
     "arrow_column",
     "atomic_path",
@@ -58,8 +63,10 @@ __all__ = [
     "open_pgen",
     "open_vcf",
     "partial_name",
+    "prepare_ssf",
     "read_array_quality",
     "read_arrow",
+    "read_associations",
     "read_fam",
     "read_grm",
     "read_lines",
@@ -73,10 +80,12 @@ __all__ = [
     "read_volume",
     "replace_path",
     "require_path",
+    "ssf_metadata_path",
     "write_grm",
     "write_mask",
     "write_parcellation",
     "write_results",
+    "write_ssf",
     "write_table",
     "write_volume",
 ]

@@ -46,6 +46,8 @@ STEPS: dict[str, StepEntry] = {
     "genotypes grm": _entry("genotypes", "GENOTYPES_GRM", "Genetic relationship matrix."),
     "gwas run": _entry("gwas", "GWAS_RUN", "Test every variant for every trait."),
     "gwas replicate": _entry("gwas", "GWAS_REPLICATE", "Compare lead variants with their tests in other people."),
+    "gwas export": _entry("sumstats", "GWAS_EXPORT", "Write every test of traits as GWAS-SSF."),
+    "sumstats plot": _entry("sumstats", "SUMSTATS_PLOT", "Draw Manhattan, Miami and Q-Q plots."),
     "gwas gxe": _entry("gxe", "GWAS_GXE", "Test the interaction of every variant with exposures."),
     "gwas epistasis": _entry("epistasis", "GWAS_EPISTASIS", "Test the interaction of pairs of variants."),
     "gwas cnv": _entry("cnv", "GWAS_CNV", "Associate copy-number loci and gene burden with traits."),

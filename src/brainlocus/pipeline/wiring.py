@@ -163,6 +163,31 @@ def _cohort_genotypes(w: Wiring) -> Wired | None:
     return None if wired is None else {**wired, **_checked(w)}
 
 
+def _kinship(w: Wiring) -> Wired | None:
+    wired = _cohort_genotypes(w)
+    return None if wired is None else {**wired, "prefer": _measures(w)}
+
+
+def _components(w: Wiring) -> Wired | None:
+    """Fit the components on unrelated people and pruned variants, where these steps ran."""
+    wired = _cohort_genotypes(w)
+    if wired is None:
+        return None
+    pruned = _some(w.output("prune"))
+    return {**wired, "variants": pruned or wired["variants"], "fit": _some(w.output("kinship", "unrelated.txt"))}
+
+
+def _unrelated(w: Wiring) -> Wired:
+    """Return the people that passed quality control and are unrelated, with the variants that passed."""
+    checked = _checked(w)
+    return {**checked, "keep": (*checked["keep"], *_some(w.output("kinship", "unrelated.txt")))}
+
+
+def _matrix(w: Wiring) -> Wired | None:
+    wired = _with_build(w)
+    return None if wired is None else {**wired, **_unrelated(w)}
+
+
 def _split(w: Wiring) -> Wired | None:
     settings = w.settings["split"]
     known = settings["by"] in w.people or settings["fraction"] is not None
@@ -185,7 +210,7 @@ def _gwas(w: Wiring) -> Wired | None:
     wired = _given(genotypes=w.inputs.get("genotypes"), traits=_measures(w))
     if wired is None:
         return None
-    checked = _checked(w)
+    checked = _checked(w) if w.settings["gwas"]["method"] == "ridge" else _unrelated(w)
     discovery = w.output("split", f"{DISCOVERY}.txt")
     return {
         **wired,
@@ -216,7 +241,7 @@ def _replication(w: Wiring) -> Wired | None:
     wired = _given(genotypes=w.inputs.get("genotypes"), traits=_measures(w))
     if wired is None or leads is None or people is None:
         return None
-    checked = _checked(w)
+    checked = _unrelated(w)
     return {
         **wired,
         **_covariates(w),
@@ -271,8 +296,10 @@ STUDY_STEPS: tuple[StudyStep, ...] = (
     StudyStep("prepare", "cohort prepare", "traits.parquet", "images or traits", _prepare),
     StudyStep("phenome", "associate phenome", "phenome.parquet", "traits and [inputs] phenotypes", _phenome),
     StudyStep("qc", "genotypes qc", "qc", _GENOTYPES, _with_build, wired=frozenset({"keep", "genome_build"})),
-    StudyStep("pca", "genotypes pca", "pca", _GENOTYPES, _cohort_genotypes, wired=_FROM_QC),
-    StudyStep("grm", "genotypes grm", "grm", _GENOTYPES, _cohort_genotypes, wired=_FROM_QC),
+    StudyStep("prune", "genotypes prune", "pruned.txt", _GENOTYPES, _cohort_genotypes, wired=_FROM_QC),
+    StudyStep("kinship", "genotypes kinship", "kinship", _GENOTYPES, _kinship, wired=_FROM_QC | {"prefer"}),
+    StudyStep("pca", "genotypes pca", "pca", _GENOTYPES, _components, wired=_FROM_QC | {"fit"}),
+    StudyStep("grm", "genotypes grm", "grm", _GENOTYPES, _matrix, wired=_FROM_QC),
     StudyStep("split", "cohort split", "split", "genotypes, and participants with the column", _split),
     StudyStep("gwas", "gwas run", "gwas", "genotypes and traits", _gwas, wired=_SCAN),
     StudyStep(

@@ -6,7 +6,7 @@ interrupted run is taken up where it stopped.
 
 import pickle
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,6 +17,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from brainlocus.core import GenotypeSource, ResultTable, SampleIndex, SchemaError, select_genotypes
+from brainlocus.core.errors import import_extra
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
@@ -39,6 +40,7 @@ from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positio
 from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes, choose_people
 from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
 from brainlocus.pipeline.genomes import read_traits, require_memory, table_bytes
+from brainlocus.pipeline.scan_folder import known_build
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
@@ -67,6 +69,11 @@ class GwasRunConfig(GenotypeInput):
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p of a hit; 1 keeps every test")
     min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele among a trait's people")
     full: bool = Field(False, description="Keep every test, in full/")
+    format: Literal["parquet", "ssf"] = Field(
+        "parquet",
+        description="ssf: also GWAS-SSF, one file per trait in ssf/ (with --full, and a known --genome-build)",
+    )
+    figures: bool = Field(False, description="Draw Manhattan and Q-Q plots in figures/ (needs the extra plot)")
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
 
@@ -191,6 +198,7 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     file = config.file
     asked = choose_genotypes(config, _source(file, file.stamp))
     source = asked.source
+    _check_outputs(config, source.variants.genome_build)
     rows = np.flatnonzero(asked.variants & (source.variants.chromosome != "0"))
     units = _units(config, asked.samples, rows)
     plans = [unit.plan for unit in units]
@@ -214,7 +222,33 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     _open.cache_clear()
     _source.cache_clear()
     _write(result, plans[0], out)
-    return _report(result, plans, asked.counts, rows.size)
+    report = _report(result, plans, asked.counts, rows.size)
+    return replace(report, summary=(*report.summary, *_further(config, result, out, context)))
+
+
+def _check_outputs(config: GwasRunConfig, genome_build: str) -> None:
+    """Refuse before the scan what could not be written after it."""
+    if config.format == "ssf":
+        if not config.full:
+            raise SchemaError("--format ssf writes every test of every trait: add --full.")
+        known_build(genome_build, config.genome_build, config.genotypes)
+    if config.figures:
+        import_extra("matplotlib", extra="plot")
+
+
+def _further(config: GwasRunConfig, result: ScanResult, out: Path, context: Context) -> list[str]:
+    """Write figures and exports and return what to say of them."""
+    lines: list[str] = []
+    if config.format == "ssf":
+        from brainlocus.pipeline.steps.sumstats import export_summary, run_export
+
+        traits = result.traits["trait"][result.traits["reason"] == ""].tolist()
+        lines += export_summary(run_export(out / "full", out / "ssf", traits, config.genome_build, context))
+    if config.figures:
+        from brainlocus.pipeline.scan_figures import draw_scan
+
+        lines.append(f"{len(draw_scan(out, out / 'figures', hits=config.hits))} figures")
+    return lines
 
 
 def _tasks(config: GwasRunConfig, units: list[_Unit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
