@@ -28,7 +28,7 @@ from numba import njit
 
 __all__ = [
     "BETA", "COLLINEAR", "COLUMNS", "CONVERGED", "COPIES_CASES", "COPIES_CONTROLS", "ERROR", "FAILED",
-    "FIRTH_ITERATIONS", "FIRTH_STEP", "METHOD", "MIN_Z", "N_CASES", "N_CONTROLS", "PLAIN_ITERATIONS", "SCORE_Z",
+    "JEFFREYS", "METHOD", "MIN_Z", "N_CASES", "N_CONTROLS", "SCORE_Z",
     "SEPARATED", "STATUS", "TAILS", "Z", "cholesky", "evaluate", "exp_negative", "firth_test", "fit_tests", "maximise",
     "two_tails", "weighted_products",
 ]  # fmt: skip
@@ -56,8 +56,10 @@ _PEOPLE = 4096
 """People whose columns are multiplied with one another before the next ones are read: they stay in the caches."""
 _CHUNK = 512
 """Factors of 1 to 2 multiplied before a logarithm is taken: their product stays below 2^512."""
-FIRTH_ITERATIONS = 50
-FIRTH_STEP = 5.0
+PLAIN_ITERATIONS, FIRTH_ITERATIONS = 25, 50
+JEFFREYS = 0.5
+"""Share of ln det I that Firth's penalty is: Jeffreys' prior."""
+MAX_STEP = 5.0
 """Largest change of a coefficient in one step; the likelihood can be flat far from its top."""
 MIN_Z = 2.0
 """Below this |z| the normal tail is as good, and the saddlepoint formula divides by a w near 0 (Dey et al. 2017)."""
@@ -79,7 +81,6 @@ NONE, FIRTH_FALLBACK, ALWAYS_FIRTH, ALWAYS_FIRTH_APPROX, ALWAYS_SPA = range(5)
 OK, SEPARATED, FAILED, COLLINEAR = range(4)
 """Why a test has no estimate, by code."""
 
-PLAIN_ITERATIONS = 25
 _EMPTY_CELL = 1e-6
 """Copies of an allele among cases or controls below which there are none (dosages carry rounding)."""
 _MIN_VARIANCE = 1e-8
@@ -272,9 +273,11 @@ def _add_leverage(xt, lower, w, mu, work, residual):  # noqa: ANN001, ANN202
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def maximise(xt, y, offset, b, n_free, penalised, max_iterations, step_cap, factor):  # noqa: ANN001, ANN202
+def maximise(xt, y, offset, b, n_free, penalty, factor):  # noqa: ANN001, ANN202
     """Maximise over the first `n_free` coefficients of `b`, in place; the others stay, and count in the penalty.
 
+    `penalty` is the share of ln det I that is added: 1/2 for Firth's, 0 for the plain likelihood (a number, for each
+    constant truth value would be compiled on its own).
     `factor` is the Cholesky factor of an information near that of the start (or of no rows), which serves for the
     first steps of a plain likelihood. Only a step with the information of its own place ends the search, and it is
     below 1e-6: by quadratic convergence the next one would be below 1e-11.
@@ -282,6 +285,8 @@ def maximise(xt, y, offset, b, n_free, penalised, max_iterations, step_cap, fact
     Returns status, log-likelihood (with its penalty), and the Cholesky factor of the information at the maximum.
     """
     p, n = xt.shape
+    penalised = penalty > 0.0
+    max_iterations = FIRTH_ITERATIONS if penalised else PLAIN_ITERATIONS
     eta, mu, w, residual = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     work = np.empty((p if penalised else 0, n))
     information, lower, augmented = np.empty((p, p)), np.zeros((p, p)), np.zeros((p, p))
@@ -303,7 +308,7 @@ def maximise(xt, y, offset, b, n_free, penalised, max_iterations, step_cap, fact
         if penalised:
             for a in range(p):
                 if lower[a, a] > 0.0:
-                    value += math.log(lower[a, a])
+                    value += 2.0 * penalty * math.log(lower[a, a])
         if best > -np.inf and not value >= best - _ROUNDING * (1.0 + abs(best)):
             if halvings == _MAX_HALVINGS:
                 break
@@ -329,8 +334,8 @@ def maximise(xt, y, offset, b, n_free, penalised, max_iterations, step_cap, fact
             break
         if iteration == max_iterations or not largest < np.inf:
             break
-        if largest > step_cap:
-            step *= step_cap / largest
+        if largest > MAX_STEP:
+            step *= MAX_STEP / largest
         best = value
         before[:] = b
         b[:n_free] += step
@@ -349,10 +354,8 @@ def firth_test(xt, y, offset, b):  # noqa: ANN001, ANN202
     p = xt.shape[0]
     null = b.copy()
     null[p - 1] = 0.0
-    null_status, null_value, _ = maximise(
-        xt, y, offset, null, p - 1, True, FIRTH_ITERATIONS, FIRTH_STEP, np.zeros((0, 0))
-    )
-    status, value, lower = maximise(xt, y, offset, b, p, True, FIRTH_ITERATIONS, FIRTH_STEP, np.zeros((0, 0)))
+    null_status, null_value, _ = maximise(xt, y, offset, null, p - 1, JEFFREYS, np.zeros((0, 0)))
+    status, value, lower = maximise(xt, y, offset, b, p, JEFFREYS, np.zeros((0, 0)))
     pivot = lower[p - 1, p - 1]
     if pivot == 0.0:
         return 1, np.nan, np.nan, value
@@ -502,7 +505,7 @@ def _logistic(x, y, offset, gamma, likelihood, lower, score, variance, v, wald, 
     factor[:c, :c] = lower
     factor[c, :c] = v
     factor[c, c] = np.sqrt(variance)
-    status, value, at_top = maximise(x, y, offset, b, c + 1, False, PLAIN_ITERATIONS, np.inf, factor)
+    status, value, at_top = maximise(x, y, offset, b, c + 1, 0.0, factor)
     if status != CONVERGED or at_top[c, c] == 0.0:
         return False
     out[BETA], out[ERROR] = b[c], 1.0 / at_top[c, c]
@@ -619,9 +622,7 @@ def fit_tests(  # noqa: ANN202
             matrix, y_, known, offset_ = _take_called(x, y, known, offset, full[c], called, n - absent)
             gamma = gamma.copy()
             null = np.ascontiguousarray(matrix[:c])
-            status, likelihood, _ = maximise(
-                null, y_, offset_, gamma, c, False, PLAIN_ITERATIONS, np.inf, np.zeros((0, 0))
-            )
+            status, likelihood, _ = maximise(null, y_, offset_, gamma, c, 0.0, np.zeros((0, 0)))
             if status != CONVERGED:
                 out[STATUS] = FAILED
                 continue

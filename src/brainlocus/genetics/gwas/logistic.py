@@ -41,9 +41,7 @@ from jaxtyping import Bool, Float, Int, Int8
 
 from brainlocus.genetics.gwas._cases import (
     CONVERGED,
-    FIRTH_ITERATIONS,
-    FIRTH_STEP,
-    PLAIN_ITERATIONS,
+    JEFFREYS,
     cholesky,
     evaluate,
     maximise,
@@ -347,7 +345,7 @@ def _fit_null(
     known = np.zeros(y.size) if offset is None else np.ascontiguousarray(offset)
     b, no_factor = np.zeros(x.shape[0]), np.zeros((0, 0))
     b[0] = np.log(y.mean() / (1.0 - y.mean())) - known.mean()
-    status, value, _ = maximise(x, y, known, b, b.size, False, PLAIN_ITERATIONS, 5.0, no_factor)
+    status, value, _ = maximise(x, y, known, b, b.size, 0.0, no_factor)
     if status != CONVERGED:
         return None
     probability, w, lower = np.empty(y.size), np.empty(y.size), np.empty((b.size, b.size))
@@ -358,7 +356,7 @@ def _fit_null(
     penalised = None
     if correction == "firth-approx":
         b_penalised = b.copy()
-        status, _, _ = maximise(x, y, known, b_penalised, b.size, True, FIRTH_ITERATIONS, FIRTH_STEP, no_factor)
+        status, _, _ = maximise(x, y, known, b_penalised, b.size, JEFFREYS, no_factor)
         if status != CONVERGED:
             return None
         penalised = b_penalised @ x + known

@@ -435,7 +435,7 @@ def _about_cases(result: ScanResult, design: LogisticDesign) -> tuple[dict[str, 
     if methods:
         lines.append("Hits by test: " + ", ".join(f"{name} {count:,}" for name, count in methods.items()))
     if failed:
-        lines.append(f"{failed:,} variants with a score p that small have no estimate (see status in hits)")
+        lines.append(f"Tests whose score p is a hit's, but without an estimate (see status in hits): {failed:,}")
     return {"coding": dict(design.coding), "hits_by_method": methods, "hits_without_estimate": failed}, lines
 
 
