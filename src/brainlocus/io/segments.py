@@ -20,7 +20,7 @@ from brainlocus.core.variants import canonical_chromosome
 from brainlocus.io.tables import read_arrow
 from brainlocus.io.text import read_lines
 
-__all__ = ["read_array_quality", "read_regions", "read_segments"]
+__all__ = ["read_array_quality", "read_named_regions", "read_segments"]
 
 _PENNCNV = re.compile(
     r"^(?P<chromosome>\S+):(?P<start>\d+)-(?P<stop>\d+)\s+numsnp=(?P<n_snps>\d+)\s+length=[\d,]+\s+"
@@ -78,7 +78,7 @@ def read_segments(path: Path, *, genome_build: str) -> SegmentTable:
     )
 
 
-def read_regions(path: Path, *, genome_build: str) -> RegionTable:
+def read_named_regions(path: Path, *, genome_build: str) -> RegionTable:
     """Return named regions from a table with chromosome, start, end and name.
 
     Optional columns: direction (deletion, duplication, both) and LOEUF.

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int, UInt8
 from numba import njit
 
 from brainlocus.core.genotypes import GenotypeSource, PackedBlock, PackedSource, SelectedGenotypes, runs
+from brainlocus.numerics.bits import popcount
 
 __all__ = ["count_packed", "decode_packed", "read_packed", "select_people"]
 
@@ -98,16 +99,6 @@ def _select(codes, people, out):  # noqa: ANN001, ANN202
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _ones(word):  # noqa: ANN001, ANN202
-    """Return the number of set bits (LLVM makes one instruction of it where the processor has one)."""
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
 def _count(words, tail, n_samples, counts):  # noqa: ANN001, ANN202
     """Fill counts of codes 00, 10, 11, 01: with L and H the low and high bits, 11 is L & H, 01 L & ~H, 10 H & ~L."""
     low_bits = np.uint64(0x5555555555555555)
@@ -117,9 +108,9 @@ def _count(words, tail, n_samples, counts):  # noqa: ANN001, ANN202
             word = words[row, w]
             lows = word & low_bits
             highs = (word >> np.uint64(1)) & low_bits
-            both += _ones(lows & highs)
-            low += _ones(lows)
-            high += _ones(highs)
+            both += popcount(lows & highs)
+            low += popcount(lows)
+            high += popcount(highs)
         for b in range(tail.shape[1]):
             for k in range(4):
                 call = (tail[row, b] >> (2 * k)) & 3

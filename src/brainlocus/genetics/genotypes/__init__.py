@@ -27,13 +27,11 @@ from brainlocus.genetics.genotypes.qc import (
     duplicate_variants,
     quality_control,
 )
-from brainlocus.genetics.genotypes.regions import LONG_RANGE_LD, Region, in_regions, long_range_ld
 from brainlocus.genetics.genotypes.relatives import unrelated_people
 
 __all__ = [
     "DEGREES",
     "LOCAL_SHARE",
-    "LONG_RANGE_LD",
     "PRESETS",
     "FlowRow",
     "GenotypeCounts",
@@ -42,7 +40,6 @@ __all__ = [
     "PruneSettings",
     "QcResult",
     "QcSettings",
-    "Region",
     "count_genotypes",
     "counts_peak_bytes",
     "degree_of",
@@ -50,11 +47,9 @@ __all__ = [
     "genetic_relationships",
     "grm_peak_bytes",
     "hwe_neg_log10_p",
-    "in_regions",
     "kinship_pairs",
     "kinship_peak_bytes",
     "local_shares",
-    "long_range_ld",
     "pca_peak_bytes",
     "principal_components",
     "project_people",

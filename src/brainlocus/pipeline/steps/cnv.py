@@ -36,7 +36,7 @@ from brainlocus.genetics.interactions import (
     locus_copies,
     merge_segments,
 )
-from brainlocus.io import read_array_quality, read_regions, read_segments, write_results
+from brainlocus.io import read_array_quality, read_named_regions, read_segments, write_results
 from brainlocus.numerics import covariate_basis, project_out, rank_normal, same_people
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
 from brainlocus.pipeline.figures.interactions import draw_dose
@@ -110,7 +110,7 @@ def _regions(path: Path | None, config: GwasCnvConfig) -> RegionTable | None:
     if path is None:
         return None
     check_builds(config.build, config.loci_build)
-    return read_regions(path, genome_build=config.loci_build)
+    return read_named_regions(path, genome_build=config.loci_build)
 
 
 def _cohort(config: GwasCnvConfig) -> _Cohort:
