@@ -6,9 +6,9 @@ Data flow::
     ScanPlan + source[start:stop]        --scan_shard-->   ShardResult   (per shard, on any executor, resumable)
     ShardResults                         --merge_shards--> ScanResult    (hits, traits, variants, Q-Q counts)
 
-In the pass: hits below a p-value, a histogram of -log10 p per trait (bins of 0.01, for Q-Q curves and lambda_GC), and
-with ``full`` every test. A scan may have several plans (chromosome X with sex as a
-covariate, a plan per chromosome when polygenic predictions are taken out); they meet by the names of the traits.
+In the pass: hits below a p-value, a histogram of -log10 p per trait (`tallies`, for Q-Q curves and lambda_GC), and with
+``full`` every test. A scan may have several plans (chromosome X with sex as a covariate, a plan per chromosome when
+polygenic predictions are taken out); they meet by the names of the traits.
 """
 
 from collections.abc import Iterable, Sequence
