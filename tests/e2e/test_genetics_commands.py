@@ -10,7 +10,7 @@ from brainlocus.cli.main import main
 from brainlocus.core import Column, PhenotypeTable, SampleIndex, VariantTable
 from brainlocus.core.text import text_array
 from brainlocus.io import PgenWriter, read_grm, read_results, read_table, write_table
-from brainlocus.pipeline.steps.gwas import full_traits, read_full
+from brainlocus.pipeline.full_store import full_traits, read_full
 
 N, M, CAUSAL = 600, 900, (100, 500)
 

@@ -41,7 +41,7 @@ from brainlocus.io import OpenedGenotypes, read_results, write_results
 from brainlocus.numerics.design import covariate_design
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
 from brainlocus.pipeline.filters import ChosenGenotypes, GenotypeFile, GenotypeInput, choose_genotypes, choose_people
-from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
+from brainlocus.pipeline.full_store import add_full_part, write_full_index, write_full_part
 from brainlocus.pipeline.genomes import (
     TraitInputs,
     keep_variants,
@@ -64,7 +64,7 @@ from brainlocus.pipeline.scan_units import (
 )
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
-__all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
+__all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig"]
 
 
 class GwasRunConfig(GenotypeInput):
