@@ -1,6 +1,7 @@
 """What the genetic steps share: which people and variants of a genotype file, lists, covariates."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from brainlocus.core import AlignmentError, GenotypeSource, PhenotypeTable, SampleIndex, VariantTable, shared_samples
-from brainlocus.core.errors import FormatError, ResourceError
+from brainlocus.core.errors import FormatError, ResourceError, SchemaError
 from brainlocus.io import read_arrow, read_lines, require_path
 from brainlocus.pipeline.people import choose_traits, formula_columns, read_people
 
@@ -18,6 +19,7 @@ __all__ = [
     "TraitInputs",
     "keep_people",
     "keep_variants",
+    "naming_inputs",
     "read_covariates",
     "read_list",
     "read_traits",
@@ -181,7 +183,10 @@ class TraitInputs:
 
 
 def read_traits(path: Path, columns: Sequence[str], covariates: tuple[Path, ...], formula: str) -> TraitInputs:
-    """Return traits and covariates; a formula without tables of covariates reads the table of traits.
+    """Return traits and covariates.
+
+    With a formula, its columns alone are covariates, wherever else they stand; without one, all columns of the tables
+    of covariates. A formula without tables of covariates reads the table of traits.
 
     Raises
     ------
@@ -189,10 +194,35 @@ def read_traits(path: Path, columns: Sequence[str], covariates: tuple[Path, ...]
         See `read_people`, `read_covariates` and `choose_traits`.
     """
     table, given = read_people(path), read_covariates(covariates)
-    besides = formula_columns(formula) | (set() if given is None else set(given.names))
+    besides = formula_columns(formula) if formula.strip() or given is None else set(given.names)
+    both = sorted(besides & set(table.names))
+    if not formula.strip() and both and set(both) >= {c.name for c in table.columns if c.kind != "categorical"}:
+        raise SchemaError(
+            f"--covariates: without --formula all its columns are covariates, and that leaves no trait in {path}. "
+            "Name the covariates with --formula, such as 'age + sex'."
+        )
     if given is None and formula:
         given = table
-    return TraitInputs(table, choose_traits(table, columns, besides=besides), given, formula or None)
+    names = choose_traits(table, columns, besides=besides, option="--columns")
+    return TraitInputs(table, names, given, formula or None)
+
+
+@contextmanager
+def naming_inputs(genotypes: Path, traits: Path, covariates: tuple[Path, ...]) -> Iterator[None]:
+    """Say in an error of aligning or preparing traits which files it is about.
+
+    Raises
+    ------
+    AlignmentError, SchemaError
+        What was raised inside, with the files before the message.
+    """
+    try:
+        yield
+    except AlignmentError as error:
+        files = ", ".join(str(p) for p in (genotypes, traits, *covariates))
+        raise AlignmentError(f"{files}: {error}") from error
+    except ValueError as error:
+        raise SchemaError(f"{', '.join(str(p) for p in (traits, *covariates))}: {error}") from error
 
 
 def source_counts(source: GenotypeSource) -> dict[str, Any]:

@@ -44,8 +44,15 @@ from brainlocus.genetics.interactions import (
 from brainlocus.io import read_arrow, write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional
 from brainlocus.pipeline.figures.interactions import draw_qq
-from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes
+from brainlocus.pipeline.filters import (
+    GenotypeFile,
+    GenotypeInput,
+    choose_genotypes,
+    chromosome_notes,
+    rows_with_chromosome,
+)
 from brainlocus.pipeline.genomes import (
+    naming_inputs,
     read_list,
     read_traits,
     require_memory,
@@ -194,17 +201,15 @@ def _traits_of(design: EpistasisDesign, group: int) -> slice:
 
 def _prepare(config: GwasEpistasisConfig, people: SampleIndex) -> tuple[EpistasisDesign, AlignedTraits]:
     traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
-    data = align_traits(
-        traits.table,
-        people,
-        covariates=traits.covariates,
-        formula=traits.formula,
-        names=traits.names,
-    )
-    try:
+    with naming_inputs(config.genotypes, config.traits, config.covariates):
+        data = align_traits(
+            traits.table,
+            people,
+            covariates=traits.covariates,
+            formula=traits.formula,
+            names=traits.names,
+        )
         design = prepare_epistasis(data)
-    except ValueError as error:
-        raise SchemaError(str(error)) from error
     if config.method != "ols":
         for group in design.groups:
             check_cases(group)
@@ -240,7 +245,7 @@ def gwas_epistasis(config: GwasEpistasisConfig, out: Path, context: Context) -> 
     """Test the interaction of pairs of variants."""
     asked = choose_genotypes(config)
     source = asked.source
-    kept = np.flatnonzero(asked.variants & (source.variants.chromosome != "0"))
+    kept = rows_with_chromosome(asked)
     design, data = _prepare(config, asked.samples)
     selected = select_genotypes(source, samples=data.samples, variants=kept)
     if config.pairs is not None:
@@ -432,7 +437,7 @@ def _report(plan: _Plan, rows: list[dict[str, Any]], counts: dict[str, Any], ann
     }
     middle = float(np.median(lambdas)) if lambdas else float("nan")
     line = f"{tests:,} tests, {n_hits:,} pairs at p <= {plan.rules.report_p:g}; median lambda {middle:.3f}"
-    return StepResult(counts, n_failed=len(plan.design.skipped), summary=(line,))
+    return StepResult(counts, n_failed=len(plan.design.skipped), summary=(line, *chromosome_notes(counts)))
 
 
 def _replicate(

@@ -33,9 +33,16 @@ from brainlocus.genetics.gwas import (
 )
 from brainlocus.io import OpenedGenotypes, read_results, write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes, choose_people
+from brainlocus.pipeline.filters import (
+    GenotypeFile,
+    GenotypeInput,
+    choose_genotypes,
+    choose_people,
+    chromosome_notes,
+    rows_with_chromosome,
+)
 from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
-from brainlocus.pipeline.genomes import read_traits, require_memory, table_bytes
+from brainlocus.pipeline.genomes import naming_inputs, read_traits, require_memory, table_bytes
 from brainlocus.pipeline.scan_folder import known_build
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
@@ -146,7 +153,7 @@ def _units(config: GwasRunConfig, people: SampleIndex, rows: Int[np.ndarray, " v
 
 def _plan(config: GwasRunConfig, people: SampleIndex) -> ScanPlan:
     traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
-    try:
+    with naming_inputs(config.genotypes, config.traits, config.covariates):
         return prepare_scan(
             traits.table,
             people,
@@ -155,8 +162,6 @@ def _plan(config: GwasRunConfig, people: SampleIndex) -> ScanPlan:
             names=traits.names,
             settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full, config.device),
         )
-    except ValueError as error:
-        raise SchemaError(str(error)) from error
 
 
 def _qq_table(result: ScanResult, traits: tuple[str, ...]) -> ResultTable:
@@ -184,7 +189,7 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     asked = choose_genotypes(config, _source(file, file.stamp))
     source = asked.source
     _check_outputs(config, source.variants.genome_build)
-    rows = np.flatnonzero(asked.variants & (source.variants.chromosome != "0"))
+    rows = rows_with_chromosome(asked)
     units = _units(config, asked.samples, rows)
     plans = [unit.plan for unit in units]
     chosen = source.variants.take(rows)
@@ -287,6 +292,7 @@ def _report(result: ScanResult, plans: list[ScanPlan], asked: dict[str, Any], n_
     ]
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")
+    summary += chromosome_notes(asked)
     return StepResult(counts, n_failed=len(skipped), summary=tuple(summary))
 
 
