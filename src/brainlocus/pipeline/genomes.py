@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 from brainlocus.core import AlignmentError, GenotypeSource, PhenotypeTable, SampleIndex, VariantTable, shared_samples
 from brainlocus.core.errors import FormatError, ResourceError, SchemaError
@@ -17,6 +17,8 @@ from brainlocus.pipeline.people import choose_traits, formula_columns, read_peop
 __all__ = [
     "TABLE_SUFFIXES",
     "TraitInputs",
+    "ambiguity_notes",
+    "ambiguous_ids",
     "keep_people",
     "keep_variants",
     "naming_inputs",
@@ -131,7 +133,17 @@ def _row_by_row(variants: VariantTable, path: Path) -> Bool[np.ndarray, " varian
     return np.array([r in (None, "") for r in table.column("reason").to_pylist()], dtype=bool)
 
 
-def read_covariates(paths: tuple[Path, ...]) -> PhenotypeTable | None:
+def ambiguous_ids(ids: Shaped[np.ndarray, " variants"], kept: Bool[np.ndarray, " variants"]) -> int:
+    """Return how many ids are those of variants that stay and of others that do not."""
+    return len(set(ids[kept].tolist()) & set(ids[~kept].tolist()))
+
+
+def ambiguity_notes(n_ids: int, what: str) -> tuple[str, ...]:
+    """Return what to tell of `ambiguous_ids`."""
+    return (f"{n_ids:,} ids that stay are also ids of variants left out: {what}",) if n_ids else ()
+
+
+def read_covariates(paths: tuple[Path, ...], na_values: Sequence[str] = ()) -> PhenotypeTable | None:
     """Return the columns of all tables for the people in all of them; None when there is no table.
 
     Raises
@@ -141,7 +153,7 @@ def read_covariates(paths: tuple[Path, ...]) -> PhenotypeTable | None:
     """
     if not paths:
         return None
-    tables = [read_people(path) for path in paths]
+    tables = [read_people(path, na_values) for path in paths]
     people = shared_samples(*(t.samples for t in tables), names=tuple(str(p) for p in paths))
     return PhenotypeTable(people, tuple(column for table in tables for column in table.take(people).columns))
 
@@ -182,7 +194,13 @@ class TraitInputs:
     """Model over the covariates; None: the sum of all their columns."""
 
 
-def read_traits(path: Path, columns: Sequence[str], covariates: tuple[Path, ...], formula: str) -> TraitInputs:
+def read_traits(
+    path: Path,
+    columns: Sequence[str],
+    covariates: tuple[Path, ...],
+    formula: str,
+    na_values: Sequence[str] = (),
+) -> TraitInputs:
     """Return traits and covariates.
 
     With a formula, its columns alone are covariates, wherever else they stand; without one, all columns of the tables
@@ -193,7 +211,7 @@ def read_traits(path: Path, columns: Sequence[str], covariates: tuple[Path, ...]
     AlignmentError, FormatError, SchemaError
         See `read_people`, `read_covariates` and `choose_traits`.
     """
-    table, given = read_people(path), read_covariates(covariates)
+    table, given = read_people(path, na_values), read_covariates(covariates, na_values)
     besides = formula_columns(formula) if formula.strip() or given is None else set(given.names)
     both = sorted(besides & set(table.names))
     if not formula.strip() and both and set(both) >= {c.name for c in table.columns if c.kind != "categorical"}:
@@ -221,7 +239,7 @@ def naming_inputs(genotypes: Path, traits: Path, covariates: tuple[Path, ...]) -
     except AlignmentError as error:
         files = ", ".join(str(p) for p in (genotypes, traits, *covariates))
         raise AlignmentError(f"{files}: {error}") from error
-    except ValueError as error:
+    except (SchemaError, ValueError) as error:
         raise SchemaError(f"{', '.join(str(p) for p in (traits, *covariates))}: {error}") from error
 
 

@@ -38,15 +38,20 @@ class Joined:
     """People in each table and in both."""
 
 
-def read_people(path: Path) -> PhenotypeTable:
+def read_people(path: Path, na_values: Sequence[str] = ()) -> PhenotypeTable:
     """Read a table of people; of a PLINK .fam file, its phenotype columns (from the sixth on).
+
+    Parameters
+    ----------
+    na_values
+        Further texts that mean missing in a table; in a .fam file it is -9 as always.
 
     Raises
     ------
     FormatError, SchemaError
         As `brainlocus.io.read_table` and `brainlocus.io.read_fam`.
     """
-    return read_fam(path).phenotypes if path.suffix == ".fam" else read_table(path)
+    return read_fam(path).phenotypes if path.suffix == ".fam" else read_table(path, na_values=na_values)
 
 
 def join_participants(table: PhenotypeTable, participants: Path | None) -> Joined:

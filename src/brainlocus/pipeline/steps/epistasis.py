@@ -79,6 +79,9 @@ class GwasEpistasisConfig(GenotypeInput):
     columns: CommaList = Field((), description="Traits: names or patterns; all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
+    na_values: CommaList = Field(
+        (), description="Values of traits and covariates that mean missing, besides NA and empty cells, such as -9"
+    )
     method: Literal["ols", "correlation", "boost"] = Field(
         "ols", description="Least squares; for 0/1 traits also the difference of correlations, or BOOST"
     )
@@ -200,7 +203,7 @@ def _traits_of(design: EpistasisDesign, group: int) -> slice:
 
 
 def _prepare(config: GwasEpistasisConfig, people: SampleIndex) -> tuple[EpistasisDesign, AlignedTraits]:
-    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
+    traits = read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
     with naming_inputs(config.genotypes, config.traits, config.covariates):
         data = align_traits(
             traits.table,

@@ -56,6 +56,9 @@ class GwasRunConfig(GenotypeInput):
     columns: CommaList = Field((), description="Traits: names or patterns (C32_*); all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
+    na_values: CommaList = Field(
+        (), description="Values of traits and covariates that mean missing, besides NA and empty cells, such as -9"
+    )
     method: Literal["linear"] = Field("linear", description="Regression")
     missing: Literal["auto", "exact", "mean"] = Field(
         "auto", description="Missing calls: left out (exact), or imputed (mean); auto is mean from a call rate of 97 %"
@@ -152,7 +155,7 @@ def _units(config: GwasRunConfig, people: SampleIndex, rows: Int[np.ndarray, " v
 
 
 def _plan(config: GwasRunConfig, people: SampleIndex) -> ScanPlan:
-    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
+    traits = read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
     with naming_inputs(config.genotypes, config.traits, config.covariates):
         return prepare_scan(
             traits.table,

@@ -81,6 +81,9 @@ class GwasGxeConfig(GenotypeInput):
     columns: CommaList = Field((), description="Traits: names or patterns; all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
+    na_values: CommaList = Field(
+        (), description="Values of traits and covariates that mean missing, besides NA and empty cells, such as -9"
+    )
     terms: Literal["all", "main"] = Field(
         "all", description="Products of every covariate with variant and exposure, or none of them (not advised)"
     )
@@ -170,7 +173,7 @@ def _binned(strength: Float[np.ndarray, "variants traits"]) -> Int[np.ndarray, "
 
 def _inputs(config: GwasGxeConfig) -> tuple[TraitInputs, PhenotypeTable]:
     """Return traits and covariates, and the exposures."""
-    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
+    traits = read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
     names = [name for name in traits.names if name not in config.exposure]
     if not names:
         raise SchemaError(f"{config.traits}: there is no trait besides the exposure {', '.join(config.exposure)}.")
