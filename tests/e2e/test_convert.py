@@ -181,12 +181,13 @@ def test_bad_requests(calls, tmp_path, capsys, arguments, message):
 def test_other_commands_take_the_formats_and_filters(calls, tmp_path):
     folder, *_ = calls
     (tmp_path / "gone.txt").write_text("000\n")
-    more = ("--remove", tmp_path / "gone.txt", "--where", "position > 300")
+    # Without X: a VCF has no sexes, by which Hardy-Weinberg is tested there.
+    more = ("--remove", tmp_path / "gone.txt", "--where", "position > 300 and chromosome != 'X'")
     for suffix in SUFFIXES:
         out = tmp_path / f"qc{suffix}"
         options = ("--max-variant-missing", "1", "--max-sample-missing", "1", "--no-check-sex")
         assert command("genotypes", "qc", folder / f"g{suffix}", *more, *options, "--out", out) == 0
-        assert len(read_results(out / "variants.parquet")) == 20
+        assert len(read_results(out / "variants.parquet")) == 15
     one, *others = ((tmp_path / f"qc{suffix}/variants.parquet").read_bytes() for suffix in SUFFIXES)
     assert all(other == one for other in others)
 

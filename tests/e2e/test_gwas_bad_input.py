@@ -175,7 +175,10 @@ TRAITS = {
     "twice": (cells(lambda k: k) + "0004\t1\t2\n", "x.tsv, .*1 occur more than once: '0004'"),
     "strangers": ("participant_id\ta\tage\nx\t1\t2\ny\t2\t3\n", "g.bed, .*x.tsv: No participant id is shared"),
     "lost zeros": (cells(lambda k: k).replace("\n00", "\n"), "x.tsv: No participant id is shared.*leading zeros"),
-    "one row": ("participant_id\ta\tage\n0001\t1.5\t2\n", "x.tsv: (No trait can be analysed: a .too_few|Exposure 'age')"),
+    "one row": (
+        "participant_id\ta\tage\n0001\t1.5\t2\n",
+        "x.tsv: (No trait can be analysed: a .too_few|Exposure 'age')",
+    ),
     "constant": (cells(lambda _: 3), r"x.tsv: No trait can be analysed.*a \(constant\)"),
     "nobody": (cells(lambda _: "NA"), "has a value of any trait .a.|x.tsv: Nobody has .* a value of a trait .a."),
     "text": (cells(lambda k: f"w{k}"), "--columns: expected numbers, but 'a' holds text"),
@@ -282,7 +285,7 @@ def test_unsorted_and_unknown_chromosomes(root, tmp_path, capsys):
         assert "1 variants without a chromosome (0) left out" in told
         assert "Chromosomes besides 1-22, X, Y and MT, tested like the others: contig7 (1 variants)" in told
         counts = json.loads(out.with_suffix(".json").read_text())["counts"]
-        assert counts["variants_without_chromosome"] == 1
+        assert counts["variants_unplaced"] == 1
     found = read_results(tmp_path / "run/variants.parquet")
     assert found["chromosome"].tolist() == ["2", "1", "2", "contig7", "1"]
     message = refused(capsys, tmp_path, "genotypes", "prune", tmp_path / "u.bed", "--out", tmp_path / "p.txt")

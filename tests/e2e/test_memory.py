@@ -109,6 +109,7 @@ def data(tmp_path_factory) -> Path:
 GENETIC = {  # command, what fits, what does not
     "gwas": (("gwas", "run", "{g}", "{t}"), 64, 24),
     "gwas of many hits": (("gwas", "run", "{g}", "{t}", "--hits", "0.02"), 96, 32),
+    "gwas by ridge": (("gwas", "run", "{g}", "{t}", "--method", "ridge", "--ridge-block", "500"), 128, 40),
     "qc": (("genotypes", "qc", "{g}"), 56, 24),
     "kinship": (("genotypes", "kinship", "{g}"), 130, 64),
     "prune": (("genotypes", "prune", "{g}"), 56, 24),
@@ -138,6 +139,31 @@ def test_genotypes_stream_within_the_memory_given(data, tmp_path, name):
     assert "--memory" in message
     assert not out.exists()
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.slow
+def test_case_control_scans_stream_within_the_memory_given(data, tmp_path):
+    """Twenty diseases, each with missing people of its own, so that each is a group with fits of its own."""
+    for name, n in (("large", N), ("small", 60)):
+        rng = np.random.default_rng(2)
+        cases = (rng.random((n, 20)) < 0.3).astype(float)
+        cases[rng.random(cases.shape) < 0.02] = np.nan
+        people = SampleIndex.of([f"p{j}" for j in range(n)])
+        write_table(quantitative_table(people, [f"t{j}" for j in range(20)], cases), tmp_path / f"{name}.parquet")
+    commands = [
+        ("gwas", "run", data / f"{name}.bed", tmp_path / f"{name}.parquet", "--method", "logistic", "--screen", "0.01")
+        for name in ("small", "large")
+    ]
+    code, peak, message, _ = measure(tmp_path, *commands, 64)
+    assert code == 0, message
+    assert peak <= 64 * MIB, f"{peak / MIB:.0f} MiB of 64"
+    for path in tmp_path.glob("*.json"):
+        path.with_suffix("").rename(tmp_path / f"first-{path.stem}")
+        path.unlink()
+    code, peak, message, out = measure(tmp_path, *commands, 24)
+    assert code == 2
+    assert "--memory" in message
+    assert not out.exists()
 
 
 IMAGES, GRID = 120, (64, 72, 64)

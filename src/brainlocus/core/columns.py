@@ -60,6 +60,11 @@ COLUMNS: dict[str, ColumnSpec] = {
     # estimates
     "n": _spec("int", "People analysed"),
     "n_cases": _spec("int", "Cases among them (binary phenotypes), else 0"),
+    "n_controls": _spec("int", "Controls among them (binary phenotypes)"),
+    "effect_allele_frequency_cases": _spec("float", "Frequency of the effect allele among the cases"),
+    "effect_allele_frequency_controls": _spec("float", "Frequency of the effect allele among the controls"),
+    "z": _spec("float", "Signed root of the test's chi-square (one degree of freedom); agrees with neg_log10_p"),
+    "method": _spec("str", "How the test was made: score, logistic, firth, firth-approx or spa"),
     "beta": _spec("float", "Effect in trait units per effect allele or per unit of the predictor"),
     "standard_error": _spec("float", "Standard error of beta"),
     "t": _spec("float", "t statistic"),
@@ -72,6 +77,9 @@ COLUMNS: dict[str, ColumnSpec] = {
     "lambda_gc": _spec("float", "Genomic inflation: median chi-square / 0.4549"),
     "n_hits": _spec("int", "Variants below the hit threshold"),
     "n_tests": _spec("int", "Tests with a result"),
+    # whole-genome regression
+    "ridge_h": _spec("float", "Share of variance h whose penalty the cross-validation chose"),
+    "cv_r2": _spec("float", "Share of variance that the out-of-sample prediction explains; may be negative"),
     # interactions
     "variant_id_2": _spec("str", "Second variant of a pair"),
     "chromosome_2": _spec("str", "Chromosome of the second variant"),

@@ -195,7 +195,7 @@ def rows_with_chromosome(asked: ChosenGenotypes) -> Int[np.ndarray, " kept"]:
     chromosome = asked.source.variants.chromosome
     unplaced = asked.variants & (chromosome == "0")
     if unplaced.any():
-        asked.counts["variants_without_chromosome"] = int(unplaced.sum())
+        asked.counts["variants_unplaced"] = int(unplaced.sum())
     rows = np.flatnonzero(asked.variants & ~unplaced)
     names, sizes = np.unique(chromosome[rows], return_counts=True)
     unusual = {str(n): int(k) for n, k in zip(names, sizes, strict=True) if n not in _CHROMOSOMES}
@@ -207,7 +207,7 @@ def rows_with_chromosome(asked: ChosenGenotypes) -> Int[np.ndarray, " kept"]:
 def chromosome_notes(counts: Mapping[str, Any]) -> list[str]:
     """Return what to tell of `rows_with_chromosome`."""
     notes = []
-    if unplaced := counts.get("variants_without_chromosome"):
+    if unplaced := counts.get("variants_unplaced"):
         notes.append(f"{unplaced:,} variants without a chromosome (0) left out")
     if unusual := counts.get("unusual_chromosomes"):
         listed = ", ".join(f"{name} ({n:,} variants)" for name, n in list(unusual.items())[:5])

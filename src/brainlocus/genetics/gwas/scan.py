@@ -13,7 +13,7 @@ covariate, a plan per chromosome when polygenic predictions are taken out); they
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Int8, Shaped, UInt
@@ -28,6 +28,8 @@ from brainlocus.core.variants import VariantTable
 from brainlocus.genetics.gwas.calls import calls_buffer, read_calls
 from brainlocus.genetics.gwas.linear import STATUS, prepare_linear
 from brainlocus.genetics.gwas.linear_scan import LinearMethod
+from brainlocus.genetics.gwas.logistic import LogisticSettings, prepare_logistic
+from brainlocus.genetics.gwas.logistic_scan import LogisticMethod
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.tallies import empty_tallies, lambda_gc, qq_counts
 from brainlocus.numerics.design import covariate_design
@@ -123,13 +125,15 @@ def prepare_scan(
     names: Sequence[str] | None = None,
     offset: PhenotypeTable | None = None,
     settings: ScanSettings | None = None,
+    method: Literal["linear", "logistic"] = "linear",
+    logistic: LogisticSettings | None = None,
 ) -> ScanPlan:
     """Align people by id and reduce traits and covariates.
 
     Parameters
     ----------
     traits
-        Quantitative traits, NaN = missing.
+        Quantitative traits, or for logistic regression binary ones (0/1 or 1/2); NaN = missing.
     samples
         People with genotypes.
     covariates
@@ -140,8 +144,11 @@ def prepare_scan(
     names
         Traits to analyse; None: all numeric columns of the table.
     offset
-        Taken from each trait before anything else: polygenic predictions of a whole-genome regression, with the
-        columns `names`. People who are not in it are left out.
+        Polygenic predictions of a whole-genome regression, with the columns `names`: taken from each quantitative
+        trait before anything else, or the known part of a binary trait's log-odds. People who are not in it, and
+        traits of people without a prediction, are left out.
+    logistic
+        How binary traits are tested; only for ``method="logistic"``.
 
     Raises
     ------
@@ -150,7 +157,8 @@ def prepare_scan(
     SchemaError
         A named trait or covariate is not there, or the formula cannot be read.
     ValueError
-        Infinite values, more covariates than people, or no trait that can be analysed.
+        Infinite values, a trait that is not binary for logistic regression, more covariates than people, or no trait
+        that can be analysed.
     """
     wanted = tuple(names) if names is not None else tuple(c.name for c in traits.columns if c.kind != "categorical")
     if not wanted:
@@ -165,9 +173,9 @@ def prepare_scan(
     else:
         counts["with_covariates"] = len(covariates.samples)
         people = shared_samples(*indexes, covariates.samples, names=(*labels, "covariates"))
-        design = covariate_design(covariates.take(people), formula)
-        counts["complete_covariates"] = int(design.complete.sum())
-        people, matrix, covariate_names = people.take(design.complete), design.matrix[design.complete], design.names
+        model = covariate_design(covariates.take(people), formula)
+        counts["complete_covariates"] = int(model.complete.sum())
+        people, matrix, covariate_names = people.take(model.complete), model.matrix[model.complete], model.names
         if not len(people):
             raise ValueError("Nobody has complete covariates; leave out the covariate that is missing, or impute it.")
     if offset is not None:
@@ -175,15 +183,29 @@ def prepare_scan(
         people = people.take(offset.samples.indices_of(people) >= 0)
         matrix = matrix[before.indices_of(people)]
     values = traits.take(people).matrix(wanted)
+    known: Float[np.ndarray, "people traits"] | None = None
     if offset is not None:
-        values = values - offset.take(people).matrix(wanted)
+        known = offset.take(people).matrix(wanted)
+        values = np.where(np.isnan(known), np.nan, values)
     observed = ~np.isnan(values).all(axis=1)
     if not observed.any():
         raise ValueError(f"None of the {len(people)} people has a value of any trait ({', '.join(wanted[:5])}).")
     people, matrix, values = people.take(observed), matrix[observed], values[observed]
-    linear = prepare_linear(values, matrix, names=wanted, covariate_names=covariate_names)
+    known = None if known is None else known[observed]
     counts["analysed"] = len(people)
-    return ScanPlan(LinearMethod(linear), people, wanted, settings or ScanSettings(), counts)
+    design: ScanDesign
+    if method == "logistic":
+        if settings is not None and settings.device != "cpu":
+            raise ValueError(f"--device {settings.device} is for linear regression; logistic regression runs on cpu.")
+        design = LogisticMethod(
+            prepare_logistic(
+                values, matrix, names=wanted, covariate_names=covariate_names, offset=known, settings=logistic
+            )
+        )
+    else:
+        values = values if known is None else values - known
+        design = LinearMethod(prepare_linear(values, matrix, names=wanted, covariate_names=covariate_names))
+    return ScanPlan(design, people, wanted, settings or ScanSettings(), counts)
 
 
 def scan_shard(
@@ -269,7 +291,10 @@ def merge_shards(
     order = np.lexsort((rows, -values["neg_log10_p"], columns))
     table: dict[str, Shaped[np.ndarray, " hits"]] = {"trait": text_array(names)[columns[order]]}
     table |= _place_columns(variants.take(rows[order]))
-    table |= {name: column[order] for name, column in values.items()}
+    table |= {
+        name: text_array(column[order]) if column.dtype.kind == "U" else column[order]
+        for name, column in values.items()
+    }
     return ScanResult(
         hits=ResultTable(table),
         traits=_trait_table(several, total, np.bincount(columns, minlength=len(names))),
@@ -287,6 +312,8 @@ def scan(
     formula: str | None = None,
     names: Sequence[str] | None = None,
     settings: ScanSettings | None = None,
+    method: Literal["linear", "logistic"] = "linear",
+    logistic: LogisticSettings | None = None,
     memory_bytes: int = 1 << 30,
 ) -> ScanResult:
     """Test every variant for every trait, in this process; what ``brainlocus gwas run`` does.
@@ -310,7 +337,10 @@ def scan(
     >>> result.hits["variant_id"].tolist(), bool(abs(result.hits["beta"][0] - 1) < 0.2)
     (['v2'], True)
     """
-    plan = prepare_scan(traits, source.samples, covariates=covariates, formula=formula, names=names, settings=settings)
+    plan = prepare_scan(
+        traits, source.samples, covariates=covariates, formula=formula, names=names, settings=settings, method=method,
+        logistic=logistic,
+    )  # fmt: skip
     selected = select_genotypes(source, samples=plan.samples)
     shard = scan_shard(plan, selected, 0, len(source.variants), memory_bytes=memory_bytes)
     return merge_shards(plan, source.variants, [shard])
@@ -493,16 +523,31 @@ def _trait_table(plans: list[ScanPlan], tallies: Tallies, n_hits: Int[np.ndarray
         for name, reason in plan.method.skipped:
             reasons.setdefault(name, reason)
     names = plans[0].trait_names
-    return ResultTable(
-        {
-            "trait": text_array(names),
-            "n": np.array([n.get(name, 0) for name in names], dtype=np.int64),
-            "lambda_gc": lambda_gc(tallies),
-            "n_hits": n_hits.astype(np.int64),
-            "n_tests": tallies.counts.sum(axis=1).astype(np.int64),
-            "reason": text_array(["" if name in n else reasons.get(name, "") for name in names]),
-        }
-    )
+    table: dict[str, Shaped[np.ndarray, " traits"]] = {
+        "trait": text_array(names),
+        "n": np.array([n.get(name, 0) for name in names], dtype=np.int64),
+        **_status_columns(plans, names, n),
+        "lambda_gc": lambda_gc(tallies),
+        "n_hits": n_hits.astype(np.int64),
+        "n_tests": tallies.counts.sum(axis=1).astype(np.int64),
+        "reason": text_array(["" if name in n else reasons.get(name, "") for name in names]),
+    }
+    return ResultTable(table)
+
+
+def _status_columns(
+    plans: list[ScanPlan], names: Sequence[str], n: dict[str, int]
+) -> dict[str, Int[np.ndarray, " traits"]]:
+    """Return cases and controls of each trait; nothing unless the traits are binary."""
+    designs = [plan.method.design for plan in plans if isinstance(plan.method, LogisticMethod)]
+    if not designs:
+        return {}
+    cases: dict[str, int] = {}
+    for design in designs:
+        for name, count in zip(design.names, design.n_cases.tolist(), strict=True):
+            cases.setdefault(name, count)
+    n_cases = np.array([cases.get(name, 0) for name in names], dtype=np.int64)
+    return {"n_cases": n_cases, "n_controls": np.array([n.get(name, 0) for name in names], dtype=np.int64) - n_cases}
 
 
 def _variant_table(

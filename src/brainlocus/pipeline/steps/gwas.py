@@ -5,21 +5,27 @@ interrupted run is taken up where it stopped.
 """
 
 import pickle
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from threadpoolctl import threadpool_limits
 
-from brainlocus.core import GenotypeSource, ResultTable, SampleIndex, SchemaError, select_genotypes
+from brainlocus.core import GenotypeSource, PhenotypeTable, ResultTable, SampleIndex, SchemaError
 from brainlocus.core.errors import import_extra
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas import (
     QQ_BIN_WIDTH,
+    LogisticDesign,
+    LogisticMethod,
+    LogisticSettings,
+    RidgeSettings,
     ScanPlan,
     ScanResult,
     ScanSettings,
@@ -32,8 +38,10 @@ from brainlocus.genetics.gwas import (
     shard_bounds,
 )
 from brainlocus.io import OpenedGenotypes, read_results, write_results
+from brainlocus.numerics.design import covariate_design
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
 from brainlocus.pipeline.filters import (
+    ChosenGenotypes,
     GenotypeFile,
     GenotypeInput,
     choose_genotypes,
@@ -42,8 +50,27 @@ from brainlocus.pipeline.filters import (
     rows_with_chromosome,
 )
 from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
-from brainlocus.pipeline.genomes import naming_inputs, read_traits, require_memory, table_bytes
+from brainlocus.pipeline.genomes import (
+    TraitInputs,
+    keep_variants,
+    naming_inputs,
+    read_list,
+    read_traits,
+    require_memory,
+    table_bytes,
+)
+from brainlocus.pipeline.ridge import Loco, RidgeInputs, fit_loco, read_loco, ridge_estimate, ridge_variants
 from brainlocus.pipeline.scan_folder import known_build
+from brainlocus.pipeline.scan_units import (
+    SEX_COVARIATE,
+    MaleX,
+    ScanUnit,
+    UnitPlans,
+    condition_columns,
+    plan_units,
+    with_columns,
+    with_reasons,
+)
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
@@ -59,13 +86,45 @@ class GwasRunConfig(GenotypeInput):
     na_values: CommaList = Field(
         (), description="Values of traits and covariates that mean missing, besides NA and empty cells, such as -9"
     )
-    method: Literal["linear"] = Field("linear", description="Regression")
+    method: Literal["linear", "logistic", "ridge"] = Field(
+        "linear",
+        description="Regression: linear; logistic for cases and controls (0/1 or 1/2); ridge: linear, after what the "
+        "other chromosomes predict of a trait was taken from it, for people who are related and for power",
+    )
+    correction: Literal["firth-fallback", "firth", "firth-approx", "spa", "none"] = Field(
+        "firth-fallback", description="Logistic: what is done where cases or alleles are few"
+    )
+    test: Literal["lrt", "wald"] = Field("lrt", description="Logistic: likelihood ratio, or Wald as PLINK prints it")
+    screen: float = Field(
+        0.05, gt=0, le=1, description="Logistic: largest p of the score test from which a variant is fitted"
+    )
     missing: Literal["auto", "exact", "mean"] = Field(
         "auto", description="Missing calls: left out (exact), or imputed (mean); auto is mean from a call rate of 97 %"
     )
     hits: float = Field(1e-5, gt=0, le=1, description="Largest p of a hit; 1 keeps every test")
     min_mac: float = Field(20.0, ge=0, description="Fewest copies of the rarer allele among a trait's people")
     full: bool = Field(False, description="Keep every test, in full/")
+    condition: CommaPaths = Field(
+        (), description="Lists of variants whose dosages become covariates: what else there is beside them"
+    )
+    male_x: MaleX = Field("0/2", description="Copies of a hemizygous man on X: 0/2 (dosage compensation) or 0/1")
+    loco: InputPath | None = Field(None, description="With --method ridge: predictions of an earlier run (its loco/)")
+    ridge_genotypes: InputPath | None = Field(
+        None, description="With --method ridge: genotypes to predict from, where they are others (array calls)"
+    )
+    ridge_variants: CommaPaths = Field(
+        (), description="With --method ridge: lists of the variants to predict from; all autosomal ones by default"
+    )
+    ridge_min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency of these")
+    ridge_block: int = Field(1_000, ge=1, description="Variants of a block of the ridge regression")
+    ridge_folds: int = Field(5, ge=2, description="Folds of its cross-validation")
+    ridge_loo: bool = Field(False, description="Leave out one person at a time instead of a fold")
+    ridge_binary: bool = Field(
+        False, description="With --method ridge: traits are cases and controls, and logistic regression tests them"
+    )
+    ridge_max_missing: float = Field(
+        0.15, ge=0, lt=1, description="Traits missing in a larger share of the people are predicted by themselves"
+    )
     format: Literal["parquet", "ssf"] = Field(
         "parquet",
         description="ssf: also GWAS-SSF, one file per trait in ssf/ (with --full, and a known --genome-build)",
@@ -73,6 +132,15 @@ class GwasRunConfig(GenotypeInput):
     figures: bool = Field(False, description="Draw Manhattan and Q-Q plots in figures/ (needs the extra plot)")
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where matrix products run: cuda needs CuPy or PyTorch")
     shard_size: int = Field(16_384, ge=64, description="Variants per resumable part")
+
+    @model_validator(mode="after")
+    def _of_ridge(self) -> "GwasRunConfig":
+        """Refuse options of another method."""
+        given = [name for name in ("loco", "ridge_binary", "ridge_genotypes", "ridge_variants") if getattr(self, name)]
+        if given and self.method != "ridge":
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"{names}: only with --method ridge, found --method {self.method}")
+        return self
 
 
 class GwasReplicateConfig(StepConfig):
@@ -89,17 +157,6 @@ _BYTES_PER_HIT = 500
 """A hit with its names, while hits are sorted and written."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Unit:
-    """A plan and the variants it is for."""
-
-    plan: ScanPlan
-    source_rows: Int[np.ndarray, " variants"]
-    """Rows of the genotype file."""
-    scan_rows: Int[np.ndarray, " variants"]
-    """The same variants' rows among all of the scan."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Task:
     genotypes: GenotypeFile
@@ -114,11 +171,10 @@ class _Task:
 
 
 @lru_cache(maxsize=2)
-def _open(genotypes: GenotypeFile, unit: Path, stamp: int) -> tuple[_Unit, GenotypeSource]:  # noqa: ARG001
+def _open(genotypes: GenotypeFile, unit: Path, stamp: int) -> tuple[ScanUnit, GenotypeSource]:  # noqa: ARG001
     with unit.open("rb") as stream:
-        prepared: _Unit = pickle.load(stream)  # our own file, written by this run
-    source = _source(genotypes, genotypes.stamp)
-    return prepared, select_genotypes(source, samples=prepared.plan.samples, variants=prepared.source_rows)
+        prepared: ScanUnit = pickle.load(stream)  # our own file, written by this run
+    return prepared, _source(genotypes, genotypes.stamp)
 
 
 @lru_cache(maxsize=1)
@@ -130,7 +186,9 @@ def _source(genotypes: GenotypeFile, stamp: int) -> OpenedGenotypes:  # noqa: AR
 def _scan(task: _Task, path: Path) -> None:
     """Scan one shard into a file, and every test into another."""
     unit, source = _open(task.genotypes, task.unit, task.unit.stat().st_mtime_ns)
-    shard = scan_shard(unit.plan, source, task.start, task.stop, rows=unit.scan_rows, memory_bytes=task.memory_bytes)
+    calls = unit.genotypes(source)
+    shard = scan_shard(unit.plan, calls, task.start, task.stop, rows=unit.scan_rows, memory_bytes=task.memory_bytes)
+    shard = unit.with_frequencies(shard, source)
     if task.full is not None and shard.full is not None:
         write_full_part(shard.full, unit.plan.method.names, shard.rows, task.number, task.full)
     arrays: dict[str, Any] = {name: getattr(shard, name) for name in _PLAIN}
@@ -149,13 +207,13 @@ def _read_shard(path: Path) -> ShardResult:
         return ShardResult(**plain, hit_values=hits, full=None)
 
 
-def _units(config: GwasRunConfig, people: SampleIndex, rows: Int[np.ndarray, " variants"]) -> list[_Unit]:
-    """Return the plans of the scan with their variants."""
-    return [_Unit(_plan(config, people), rows, np.arange(rows.size))]
+def _inputs(config: GwasRunConfig) -> TraitInputs:
+    return read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
 
 
-def _plan(config: GwasRunConfig, people: SampleIndex) -> ScanPlan:
-    traits = read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
+def _prepare(
+    config: GwasRunConfig, people: SampleIndex, traits: TraitInputs, offset: PhenotypeTable | None = None
+) -> ScanPlan:
     with naming_inputs(config.genotypes, config.traits, config.covariates):
         return prepare_scan(
             traits.table,
@@ -163,8 +221,63 @@ def _plan(config: GwasRunConfig, people: SampleIndex) -> ScanPlan:
             covariates=traits.covariates,
             formula=traits.formula,
             names=traits.names,
+            offset=offset,
             settings=ScanSettings(config.hits, config.min_mac, config.missing, config.full, config.device),
+            method="logistic" if config.method == "logistic" or config.ridge_binary else "linear",
+            logistic=LogisticSettings(config.correction, config.test, config.screen),
         )
+
+
+def _plans(
+    config: GwasRunConfig, asked: ChosenGenotypes, rows: Int[np.ndarray, " variants"], out: Path, context: Context
+) -> tuple[UnitPlans, dict[str, Any]]:
+    """Return the plans of the scan with their variants, and counts of what led to them."""
+    source, people, traits = asked.source, asked.samples, _inputs(config)
+    counts: dict[str, Any] = {}
+    loco, conditioned = None, None
+    if config.method == "ridge" or config.condition:
+        analysed = _prepare(config, people, traits)
+    if config.method == "ridge":
+        loco, counts["whole_genome"] = _whole_genome(config, source, analysed, traits, out / "loco", context)
+    if config.condition:
+        ids = [name for path in config.condition for name in read_list(path, "variant_id")]
+        columns, conditioned = condition_columns(source, ids, analysed.samples)
+        people, traits = analysed.samples, with_columns(traits, analysed.samples, columns)
+        counts["conditioned"] = conditioned.size
+    prepare = partial(_prepare, config)
+    plans = plan_units(source, rows, people, traits, prepare, male_x=config.male_x, loco=loco, conditioned=conditioned)
+    return plans, counts
+
+
+def _whole_genome(
+    config: GwasRunConfig, source: GenotypeSource, plan: ScanPlan, traits: TraitInputs, folder: Path, context: Context
+) -> tuple[Loco, dict[str, Any]]:
+    """Return predictions of the traits without each chromosome: those given, or of a regression now."""
+    if config.loco is not None:
+        return read_loco(config.loco, traits.names), {"predictions_of": str(config.loco)}
+    if config.ridge_genotypes is not None:
+        source = GenotypeFile(config.ridge_genotypes, config.genome_build, config.bgen_reference, None).open()
+    people = plan.samples.take(source.samples.indices_of(plan.samples) >= 0)
+    if not len(people):
+        raise SchemaError(f"{config.ridge_genotypes}: none of the {len(plan.samples)} people analysed is in it.")
+    listed = keep_variants(source.variants, config.ridge_variants)
+    rows = ridge_variants(source, people, listed, min_maf=config.ridge_min_maf, memory_bytes=context.memory_bytes)
+    matrix = np.empty((len(people), 0))
+    if traits.covariates is not None:
+        matrix = covariate_design(traits.covariates.take(people), traits.formula).matrix
+    values = traits.table.take(people).matrix(traits.names)
+    inputs = RidgeInputs(source, rows, people, traits.names, values, matrix, _ridge_settings(config))
+    return fit_loco(inputs, folder, context)
+
+
+def _ridge_settings(config: GwasRunConfig) -> RidgeSettings:
+    return RidgeSettings(
+        block_size=config.ridge_block,
+        folds=config.ridge_folds,
+        cross_validation="loo" if config.ridge_loo else "folds",
+        binary=config.ridge_binary,
+        max_missing=config.ridge_max_missing,
+    )
 
 
 def _qq_table(result: ScanResult, traits: tuple[str, ...]) -> ResultTable:
@@ -193,8 +306,8 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     source = asked.source
     _check_outputs(config, source.variants.genome_build)
     rows = rows_with_chromosome(asked)
-    units = _units(config, asked.samples, rows)
-    plans = [unit.plan for unit in units]
+    planned, about = _plans(config, asked, rows, out, context)
+    plans = [unit.plan for unit in planned.units]
     chosen = source.variants.take(rows)
     # Half of a worker's share is for its blocks, the rest for what it keeps of them.
     fixed = sum(_fixed_bytes(plan, len(source.variants)) for plan in plans)
@@ -203,19 +316,20 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     workers = context.executor.workers
     require_memory(fixed + workers * per_worker, context.memory_bytes, f"{what}{workers} workers")
     memory = (context.memory_bytes - fixed) // (2 * workers)
-    tasks = _tasks(config, units, context.shards, memory)
+    tasks = _tasks(config, planned.units, context.shards, memory)
     if config.full:
         (out / "full").mkdir()
         write_full_index(plans, chosen, out / "full")
     done = context.map_shards(_scan, tasks, "Scanning variants")
     result = merge_shards(plans, chosen, map(_read_shard, done))
+    result = replace(result, variants=with_reasons(result.variants, planned.left_out))
     for number, task in enumerate(tasks.values()):
         if task.full is not None:
             add_full_part(task.full, out / "full", number)
     _open.cache_clear()
     _source.cache_clear()
     _write(result, plans[0], out)
-    report = _report(result, plans, asked.counts, rows.size)
+    report = _report(result, plans, {**asked.counts, **about}, rows.size, planned.notes)
     return replace(report, summary=(*report.summary, *_further(config, result, out, context)))
 
 
@@ -244,7 +358,7 @@ def _further(config: GwasRunConfig, result: ScanResult, out: Path, context: Cont
     return lines
 
 
-def _tasks(config: GwasRunConfig, units: list[_Unit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
+def _tasks(config: GwasRunConfig, units: Sequence[ScanUnit], shards: Path, memory_bytes: int) -> dict[str, _Task]:
     """Write the plans where workers find them and return the tasks by the names of their shards."""
     tasks: dict[str, _Task] = {}
     for number, unit in enumerate(units):
@@ -262,19 +376,23 @@ def _fixed_bytes(plan: ScanPlan, n_variants: int) -> int:
     """Return what a scan holds whatever its blocks: variants, design, bins of p, and the hits expected by chance."""
     n_traits = len(plan.method.names)
     hits = min(1.0, plan.settings.hits) * n_variants * n_traits
-    design = 20 * len(plan.samples) * (n_traits + 64)
+    # Null models keep a probability per person and trait, here and where the plan is read again.
+    per_number = 40 if isinstance(plan.method, LogisticMethod) else 20
+    design = per_number * len(plan.samples) * (n_traits + 64)
     return table_bytes(n_variants) + design + (n_traits << 17) + int(_BYTES_PER_HIT * hits)
 
 
-def _report(result: ScanResult, plans: list[ScanPlan], asked: dict[str, Any], n_variants: int) -> StepResult:
+def _report(
+    result: ScanResult, plans: list[ScanPlan], about: dict[str, Any], n_variants: int, notes: Sequence[str]
+) -> StepResult:
     plan, table = plans[0], result.traits
     left_out = table["reason"] != ""
     skipped = dict(zip(table["trait"][left_out].tolist(), table["reason"][left_out].tolist(), strict=True))
     n_traits = len(table) - len(skipped)
     names, sizes = np.unique(result.variants["reason"], return_counts=True)
-    dropped = sorted({name for each in plans for name in each.method.dropped})
+    dropped = sorted({name for each in plans for name in each.method.dropped if name != SEX_COVARIATE})
     counts = {
-        **asked,
+        **about,
         **plan.counts,
         "variants": n_variants,
         "variants_without_result": {str(n): int(c) for n, c in zip(names, sizes, strict=True) if n},
@@ -293,10 +411,38 @@ def _report(result: ScanResult, plans: list[ScanPlan], asked: dict[str, Any], n_
         f"{counts['tests']:,} tests, {len(result.hits):,} hits at p <= {plan.settings.hits:g}; "
         f"median lambda {middle:.3f}",
     ]
+    if isinstance(plan.method, LogisticMethod):
+        more, lines = _about_cases(result, plan.method.design)
+        counts |= more
+        summary += lines
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")
-    summary += chromosome_notes(asked)
-    return StepResult(counts, n_failed=len(skipped), summary=tuple(summary))
+    summary += chromosome_notes(about)
+    if "mean_cv_r2" in about.get("whole_genome", {}):
+        found = about["whole_genome"]
+        summary.append(
+            f"Whole-genome regression on {found['variants']:,} variants in {found['blocks']:,} blocks: mean "
+            f"cross-validated r2 {found['mean_cv_r2']:.3f}"
+        )
+    return StepResult(counts, n_failed=len(skipped), summary=(*summary, *notes))
+
+
+def _about_cases(result: ScanResult, design: LogisticDesign) -> tuple[dict[str, Any], list[str]]:
+    """Return coding of the traits and methods of the hits, for the manifest and in words."""
+    lines = []
+    for coding in ("0/1", "1/2"):
+        names = [name for name, code in design.coding.items() if code == coding]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        if names:
+            lines.append(f"Controls {coding[0]}, cases {coding[2]}: {shown}")
+    hits = result.hits if len(result.hits) else None
+    methods = {} if hits is None else dict(sorted(Counter(hits["method"].tolist()).items()))
+    failed = 0 if hits is None else int((hits["status"] != "ok").sum())
+    if methods:
+        lines.append("Hits by test: " + ", ".join(f"{name} {count:,}" for name, count in methods.items()))
+    if failed:
+        lines.append(f"Tests whose score p is a hit's, but without an estimate (see status in hits): {failed:,}")
+    return {"coding": dict(design.coding), "hits_by_method": methods, "hits_without_estimate": failed}, lines
 
 
 def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> StepResult:  # noqa: ARG001
@@ -314,10 +460,14 @@ def gwas_replicate(config: GwasReplicateConfig, out: Path, context: Context) -> 
 
 def _estimate(config: GwasRunConfig, memory_bytes: int) -> Estimate:
     source = config.file.open()
-    plan = _plan(config, choose_people(config, source.samples))
+    plan = _prepare(config, choose_people(config, source.samples), _inputs(config))
     n, m, k = len(plan.samples), len(source.variants), len(plan.method.names) + 16
     needed = _fixed_bytes(plan, m) + 2 * scan_peak_bytes(plan, 4096)
-    return Estimate(min(needed, memory_bytes), 2e-11 * n * m * k + 1e-9 * n * m + 2.0)
+    seconds = 2e-11 * n * m * k + 1e-9 * n * m + 2.0
+    if config.method == "ridge" and config.loco is None:
+        regression = ridge_estimate(n, m, len(plan.method.names), _ridge_settings(config))
+        needed, seconds = max(needed, regression.peak_bytes), seconds + regression.seconds
+    return Estimate(min(needed, memory_bytes), seconds)
 
 
 GWAS_RUN = Step(
