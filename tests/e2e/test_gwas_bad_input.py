@@ -195,13 +195,15 @@ def test_tables_of_traits(root, tmp_path, capsys, case):
         assert re.search(expected, message), message
 
 
-def test_minus_nine_is_a_number_unless_it_is_said_or_plinks(root, tmp_path):
+def test_minus_nine_is_a_number_unless_it_is_said_or_plinks(root, tmp_path, capsys):
     (tmp_path / "x.tsv").write_text(cells(lambda k: "-9" if k < 5 else "-9.0" if k < 7 else k % 8))
     run = ("gwas", "run", root / "g.bed")
     for more, n in (((), 60), (("--na-values", "-9"), 53)):
         out = tmp_path / f"o{n}"
         assert command(*run, tmp_path / "x.tsv", "--columns", "a", *more, "--out", out, "--quiet") == 0
         assert read_results(out / "traits.parquet")["n"].tolist() == [n]
+        asked = "-9 is the only negative value of a (7), and was taken as a number: is it --na-values -9?"
+        assert (asked in capsys.readouterr().out) == (not more)
     lines = [line.split() for line in (root / "g.fam").read_text().splitlines()]
     text = "".join("\t".join([*f[:5], "-9" if k < 4 else f"{k % 5}.5"]) + "\n" for k, f in enumerate(lines))
     (tmp_path / "x.fam").write_text(text)
@@ -416,6 +418,8 @@ WRONG = {
     "--memory 1MB": "needs 17 MiB, 1 MiB are given. Raise --memory",
     "--memory lots": "--memory: expected a size such as 8GiB",
     "--method logistik": "--method: ",
+    "--correction spa": "--correction: only with --method logistic or --ridge-binary, found --method linear",
+    "--method logistic --columns a": "t.tsv: Trait 'a' is not binary: expected 0 .control. and 1 .case., or 1 and 2",
     "--executor slurm": "--executor: expected one of serial, threads, processes",
     "--columns c": "--columns: no column matches 'c'",
 }

@@ -19,6 +19,7 @@ __all__ = [
     "TraitInputs",
     "ambiguity_notes",
     "ambiguous_ids",
+    "count_minus_nine",
     "keep_people",
     "keep_variants",
     "naming_inputs",
@@ -223,6 +224,17 @@ def read_traits(
         given = table
     names = choose_traits(table, columns, besides=besides, option="--columns")
     return TraitInputs(table, names, given, formula or None)
+
+
+def count_minus_nine(inputs: TraitInputs) -> dict[str, int]:
+    """Return how often -9 is in each trait of which it is the only negative value: likely PLINK's missing code."""
+    found = {}
+    for name in inputs.names:
+        values = inputs.table.column(name).values
+        negative = values < 0
+        if negative.any() and (values[negative] == -9).all():
+            found[name] = int(negative.sum())
+    return found
 
 
 @contextmanager

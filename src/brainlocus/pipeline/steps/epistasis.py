@@ -86,7 +86,9 @@ class GwasEpistasisConfig(GenotypeInput):
         "ols", description="Least squares; for 0/1 traits also the difference of correlations, or BOOST"
     )
     report_p: float = Field(1e-6, gt=0, le=1, description="Largest p of a reported pair")
-    first: InputPath | None = Field(None, description="List of variants to pair with all others; all with all without")
+    first: InputPath | None = Field(
+        None, description="List of variants to pair with all others; without it, every pair"
+    )
     pairs: InputPath | None = Field(
         None, description="Table of pairs (variant_id, variant_id_2) to test instead of a scan, as in replication"
     )

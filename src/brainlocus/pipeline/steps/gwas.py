@@ -52,6 +52,7 @@ from brainlocus.pipeline.filters import (
 from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
 from brainlocus.pipeline.genomes import (
     TraitInputs,
+    count_minus_nine,
     keep_variants,
     naming_inputs,
     read_list,
@@ -140,6 +141,11 @@ class GwasRunConfig(GenotypeInput):
         if given and self.method != "ridge":
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{names}: only with --method ridge, found --method {self.method}")
+        fields = type(self).model_fields
+        given = [n for n in ("correction", "test", "screen") if getattr(self, n) != fields[n].default]
+        if given and self.method != "logistic" and not self.ridge_binary:
+            names = ", ".join(f"--{name}" for name in given)
+            raise ValueError(f"{names}: only with --method logistic or --ridge-binary, found --method {self.method}")
         return self
 
 
@@ -233,7 +239,7 @@ def _plans(
 ) -> tuple[UnitPlans, dict[str, Any]]:
     """Return the plans of the scan with their variants, and counts of what led to them."""
     source, people, traits = asked.source, asked.samples, _inputs(config)
-    counts: dict[str, Any] = {}
+    counts: dict[str, Any] = {"minus_nine": count_minus_nine(traits)}
     loco, conditioned = None, None
     if config.method == "ridge" or config.condition:
         analysed = _prepare(config, people, traits)
@@ -418,6 +424,9 @@ def _report(
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")
     summary += chromosome_notes(about)
+    if minus_nine := about.get("minus_nine"):
+        shown = ", ".join(f"{name} ({count:,})" for name, count in list(minus_nine.items())[:5])
+        summary.append(f"-9 is the only negative value of {shown}, and was taken as a number: is it --na-values -9?")
     if "mean_cv_r2" in about.get("whole_genome", {}):
         found = about["whole_genome"]
         summary.append(

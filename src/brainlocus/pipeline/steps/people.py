@@ -118,5 +118,9 @@ def _write_parts(table: PhenotypeTable, part: Shaped[np.ndarray, " people"], out
 
 JOIN = Step("cohort join", "Join tables by participant id.", JoinConfig, join_tables)
 SPLIT = Step(
-    "cohort split", "List the participants of each level of a column.", SplitConfig, split_people, out="folder"
+    "cohort split",
+    "List the participants of each level of a column, or of a random draw.",
+    SplitConfig,
+    split_people,
+    out="folder",
 )
