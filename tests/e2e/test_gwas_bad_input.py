@@ -346,7 +346,8 @@ def test_a_full_disk_leaves_what_can_be_resumed(root, tmp_path, capsys, monkeypa
         patch.setattr(np, "savez", full)
         assert command(*scan(root, name, tmp_path / "o")) == 2
     message = capsys.readouterr().err
-    assert "No space left on device" in message
+    assert f"{tmp_path / 'o'}: expected room to write, found none on its disk" in message
+    assert "Finished parts are kept: --resume goes on from them." in message
     assert "Traceback" not in message
     assert not (tmp_path / "o").exists()
     assert not (tmp_path / "o.json").exists()
@@ -367,7 +368,7 @@ def test_a_full_disk_leaves_no_half_converted_file(root, tmp_path, capsys, monke
                     patch.setattr(writer, name, lambda *_: full(None, None))
             out = tmp_path / f"o.{end}"
             message = refused(capsys, tmp_path, "genotypes", "convert", root / "g.vcf", "--out", out)
-            assert "No space left on device" in message
+            assert "No space left on device). Free some and run again.\n" in message
 
 
 @pytest.mark.parametrize(("name", "number"), [("gwas", signal.SIGKILL), ("gxe", signal.SIGINT)])

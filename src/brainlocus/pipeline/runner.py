@@ -5,6 +5,7 @@ output under construction. On success the output is renamed into place and ``DIR
 the work folder, an interruption leaves it for ``--resume``.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ from typing import Any
 import psutil
 
 from brainlocus._version import __version__
-from brainlocus.core import InputFile, Manifest, SchemaError
+from brainlocus.core import InputFile, Manifest, ResourceError, SchemaError
 from brainlocus.io import digest_files, digest_input, grm_files, replace_path, require_path
 from brainlocus.io.regions import is_interval_file
 from brainlocus.pipeline.config import StepConfig, input_fields, parameter_fields
@@ -285,6 +286,12 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
         if of_input or not any((work / "shards").iterdir()):
             shutil.rmtree(work, ignore_errors=True)
             _remove_empty(new_folders)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            kept = " Finished parts are kept: --resume goes on from them." if work.exists() else ""
+            raise ResourceError(
+                f"{out}: expected room to write, found none on its disk (No space left on device). Free some and run "
+                f"again.{kept}"
+            ) from error
         raise
     outputs = (str(out), *map(str, further_outputs(config).values()))
     manifest = Manifest(
