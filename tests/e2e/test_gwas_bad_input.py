@@ -396,6 +396,29 @@ main({[str(a) for a in scan(root, name, tmp_path / "o")]!r})
     assert not list(tmp_path.glob(".*"))
 
 
+def die_once(task, path):
+    """Scan, but end the process the first time that the last part is asked for, as the system does without memory."""
+    from brainlocus.pipeline.steps import gwas
+
+    if task.start >= 128:
+        os.kill(os.getpid(), signal.SIGKILL)
+    gwas._scan(task, path)
+
+
+def test_a_worker_that_is_killed_is_no_bug(root, tmp_path, capsys, monkeypatch):
+    from brainlocus.pipeline.steps import gwas
+
+    more = ("--executor", "processes", "--threads", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(gwas, "_scan", die_once)
+        assert command(*scan(root, "gwas", tmp_path / "o"), *more) == 2
+    message = capsys.readouterr().err
+    assert "likely because the machine ran out of memory. Give less --memory or fewer --threads." in message
+    assert not (tmp_path / "o").exists()
+    assert command(*scan(root, "gwas", tmp_path / "o"), "--resume") == 0
+    assert len(read_results(tmp_path / "o/variants.parquet")) == M
+
+
 def test_a_draw_that_leaves_a_part_empty(root, tmp_path, capsys):
     split = ("cohort", "split", root / "t.tsv", "--fraction", "0.0001", "--out", tmp_path / "s")
     assert "leaves nobody for discovery" in refused(capsys, tmp_path, *split)

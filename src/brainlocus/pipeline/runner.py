@@ -13,6 +13,7 @@ import platform
 import resource
 import shutil
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -286,8 +287,13 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
         if of_input or not any((work / "shards").iterdir()):
             shutil.rmtree(work, ignore_errors=True)
             _remove_empty(new_folders)
+        kept = " Finished parts are kept: --resume goes on from them." if work.exists() else ""
+        if isinstance(error, BrokenProcessPool):
+            raise ResourceError(
+                f"{out}: a worker process was ended from outside, likely because the machine ran out of memory. "
+                f"Give less --memory or fewer --threads.{kept}"
+            ) from error
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            kept = " Finished parts are kept: --resume goes on from them." if work.exists() else ""
             raise ResourceError(
                 f"{out}: expected room to write, found none on its disk (No space left on device). Free some and run "
                 f"again.{kept}"
