@@ -444,6 +444,7 @@ WRONG = {
     "--method logistik": "--method: ",
     "--correction spa": "--correction: only with --method logistic or --ridge-binary, found --method linear",
     "--method logistic --columns a": "t.tsv: Trait 'a' is not binary: expected 0 .control. and 1 .case., or 1 and 2",
+    "--bgen-sample g.sample": "--bgen-sample: expected genotypes ending in .bgen, found g.bed",
     "--executor slurm": "--executor: expected one of serial, threads, processes",
     "--columns c": "--columns: no column matches 'c'",
 }

@@ -83,6 +83,13 @@ class GenotypeInput(StepConfig):
         plain = tuple(text.strip() for text in given if text.strip() and not _is_file_name(text))
         return {**values, "regions": plain, "region_files": tuple([*more, *files])}
 
+    @model_validator(mode="after")
+    def _sample_file_of_bgen(self) -> "GenotypeInput":
+        """Refuse a .sample file that would not be read."""
+        if self.bgen_sample is not None and self.genotypes.suffix.lower() != ".bgen":
+            raise ValueError(f"--bgen-sample: expected genotypes ending in .bgen, found {self.genotypes.name}")
+        return self
+
     @field_validator("regions")
     @classmethod
     def _regions(cls, given: tuple[str, ...]) -> tuple[str, ...]:
