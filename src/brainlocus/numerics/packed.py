@@ -16,6 +16,10 @@ from brainlocus.numerics.bits import popcount
 __all__ = ["count_packed", "decode_packed", "read_packed", "select_people"]
 
 
+_SPARSE = 4
+"""Rows are read with all that lies between them where they are at least one in so many."""
+
+
 def read_packed(source: GenotypeSource, start: int, stop: int) -> PackedBlock | None:
     """Return variants `start` up to but not including `stop` in two bits a call.
 
@@ -28,16 +32,32 @@ def read_packed(source: GenotypeSource, start: int, stop: int) -> PackedBlock | 
         return source.read_packed(start, stop)
     if not isinstance(source, SelectedGenotypes) or not isinstance(source.source, PackedSource):
         return None
-    parts = [source.source.read_packed(first, last) for first, last in runs(source.variant_indices[start:stop])]
-    if any(part is None for part in parts):
+    whole = _read_rows(source.source, source.variant_indices[start:stop], len(source.source.samples))
+    if whole is None:
         return None
-    empty = np.empty((0, (len(source.source.samples) + 3) // 4), dtype=np.uint8)
-    codes = [part.codes for part in parts if part is not None]
-    whole = codes[0] if len(codes) == 1 else np.concatenate([empty, *codes])
     everyone = source.sample_indices.size == len(source.source.samples)
     if not (everyone and bool((np.diff(source.sample_indices) == 1).all())):
         whole = select_people(whole, source.sample_indices)
     return PackedBlock(start, whole, int(source.sample_indices.size))
+
+
+def _read_rows(
+    source: PackedSource, rows: Int[np.ndarray, " rows"], n_samples: int
+) -> UInt8[np.ndarray, "rows bytes"] | None:
+    """Return the packed calls of some rows; rows that lie close together come out of one piece of the file."""
+    if rows.size and bool((np.diff(rows) > 0).all()) and rows[-1] - rows[0] < _SPARSE * rows.size:
+        block = source.read_packed(int(rows[0]), int(rows[-1]) + 1)
+        if block is None:
+            return None
+        whole = rows[-1] - rows[0] + 1 == rows.size
+        return block.codes if whole else np.asarray(block.codes[rows - rows[0]])
+    pieces = [np.empty((0, (n_samples + 3) // 4), dtype=np.uint8)]
+    for first, last in runs(rows):
+        piece = source.read_packed(first, last)
+        if piece is None:
+            return None
+        pieces.append(piece.codes)
+    return np.concatenate(pieces)
 
 
 def select_people(

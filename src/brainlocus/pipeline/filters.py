@@ -34,6 +34,8 @@ __all__ = [
     "choose_genotypes",
     "choose_people",
     "choose_variants",
+    "chromosome_notes",
+    "rows_with_chromosome",
 ]
 
 
@@ -86,6 +88,13 @@ class GenotypeInput(StepConfig):
             | _apart(values, "exclude_regions", "exclude_region_files")
         )
 
+    @model_validator(mode="after")
+    def _sample_file_of_bgen(self) -> "GenotypeInput":
+        """Refuse a .sample file that would not be read."""
+        if self.bgen_sample is not None and self.genotypes.suffix.lower() != ".bgen":
+            raise ValueError(f"--bgen-sample: expected genotypes ending in .bgen, found {self.genotypes.name}")
+        return self
+
     @field_validator("regions", "exclude_regions")
     @classmethod
     def _regions(cls, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -103,7 +112,7 @@ class GenotypeInput(StepConfig):
             try:
                 where_names(expression)
             except SchemaError as error:
-                raise ValueError(str(error)) from None
+                raise ValueError(str(error).removeprefix(f"--where {expression!r}: ").removesuffix(".")) from None
         return expression
 
 
@@ -124,6 +133,9 @@ def _apart(values: dict[str, Any], regions: str, files: str) -> dict[str, Any]:
 def _is_file_name(text: str) -> bool:
     name = text.strip()
     return "/" in name or name.lower().endswith((".bed", ".bed.gz", ".txt", ".tsv"))
+
+
+_CHROMOSOMES = frozenset([*(str(k) for k in range(1, 23)), "X", "Y", "XY", "MT"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +210,35 @@ def choose_genotypes(config: GenotypeInput, source: OpenedGenotypes | None = Non
     if left_out:
         counts["variants_not_chosen"] = left_out
     return ChosenGenotypes(source, samples, rows, counts)
+
+
+def rows_with_chromosome(asked: ChosenGenotypes) -> Int[np.ndarray, " kept"]:
+    """Return the rows of the kept variants whose chromosome is known, and count the others in `asked.counts`.
+
+    Chromosome 0 is PLINK's word for unplaced: such variants are left out. Names beyond 1-22, X, Y and MT are kept and
+    counted, since other species have them.
+    """
+    chromosome = asked.source.variants.chromosome
+    unplaced = asked.variants & (chromosome == "0")
+    if unplaced.any():
+        asked.counts["variants_unplaced"] = int(unplaced.sum())
+    rows = np.flatnonzero(asked.variants & ~unplaced)
+    names, sizes = np.unique(chromosome[rows], return_counts=True)
+    unusual = {str(n): int(k) for n, k in zip(names, sizes, strict=True) if n not in _CHROMOSOMES}
+    if unusual:
+        asked.counts["unusual_chromosomes"] = unusual
+    return rows
+
+
+def chromosome_notes(counts: Mapping[str, Any]) -> list[str]:
+    """Return what to tell of `rows_with_chromosome`."""
+    notes = []
+    if unplaced := counts.get("variants_unplaced"):
+        notes.append(f"{unplaced:,} variants without a chromosome (0) left out")
+    if unusual := counts.get("unusual_chromosomes"):
+        listed = ", ".join(f"{name} ({n:,} variants)" for name, n in list(unusual.items())[:5])
+        notes.append(f"Chromosomes besides 1-22, X, Y and MT, tested like the others: {listed}")
+    return notes
 
 
 def choose_people(config: GenotypeInput, samples: SampleIndex) -> SampleIndex:

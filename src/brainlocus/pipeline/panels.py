@@ -82,7 +82,17 @@ def choose_panel(asked: ChosenGenotypes, rules: PanelRules, *, founders_only: bo
         "variants_rare_or_missing": int((listed & autosomal & ~passes).sum()),
     }
     if not chosen.any():
-        raise SchemaError(f"No variant is left: {counts}. Lower --min-maf or check --variants.")
+        raise SchemaError(f"{_nothing_left(len(source.variants), counts)} Lower --min-maf or check --variants.")
     return Panel(
         select_genotypes(source, samples=people, variants=chosen), asked.samples, source, chosen, counted, counts
     )
+
+
+def _nothing_left(n_variants: int, counts: dict[str, Any]) -> str:
+    causes = {
+        "variants_not_listed": "not chosen",
+        "variants_not_autosomal": "not on chromosomes 1 to 22",
+        "variants_rare_or_missing": "rarer than --min-maf or with more missing calls than --max-missing",
+    }
+    found = [f"{counts[name]:,} {text}" for name, text in causes.items() if counts[name]]
+    return f"No variant is left of {n_variants:,}: {', '.join(found) or 'the file has none'}."

@@ -8,7 +8,7 @@ from numba import njit
 
 from brainlocus.numerics.bits import popcount
 
-__all__ = ["boost_tile", "interaction_lr", "pack_calls"]
+__all__ = ["boost_tile", "fill_planes", "interaction_lr"]
 
 _MAX_STEPS = 500
 _TOLERANCE = 1e-9
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-9
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def pack_calls(dosage, case, planes):  # noqa: ANN001, ANN202
+def fill_planes(dosage, case, planes):  # noqa: ANN001, ANN202
     """Fill bit planes (variant, status, genotype, word) of rounded calls; missing calls are in none."""
     filled = [0, 0]
     for i in range(dosage.shape[1]):

@@ -39,7 +39,7 @@ from brainlocus.genetics.genotypes import (
 from brainlocus.io import read_table, write_grm, write_results, write_table
 from brainlocus.pipeline.config import CommaPaths, InputPath
 from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes
-from brainlocus.pipeline.genomes import keep_people, require_memory, table_bytes
+from brainlocus.pipeline.genomes import ambiguity_notes, ambiguous_ids, keep_people, require_memory, table_bytes
 from brainlocus.pipeline.panels import Panel, PanelRules, choose_panel
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
@@ -141,9 +141,9 @@ def _write_qc(result: QcResult, variants: ResultTable, out: Path) -> None:
     write_results(result.samples, out / "samples.parquet")
     rows = [f"{row.step}\t{row.n_samples}\t{row.n_variants}" for row in result.flow]
     (out / "flow.tsv").write_text("\n".join(["step\tpeople\tvariants", *rows]) + "\n")
-    (out / "keep.samples").write_text("\n".join(result.keep_samples.ids.tolist()) + "\n")
+    (out / "keep.samples").write_text("\n".join(result.keep_samples.ids.tolist()) + "\n", encoding="utf-8")
     kept = variants["variant_id"][result.keep_variants]
-    (out / "keep.variants").write_text("\n".join(kept.tolist()) + "\n")
+    (out / "keep.variants").write_text("\n".join(kept.tolist()) + "\n", encoding="utf-8")
 
 
 def _reasons(table: ResultTable) -> dict[str, int]:
@@ -225,7 +225,10 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
         "variants_left_out": _reasons(result.variants),
         "notes": list(result.notes),
     }
-    return StepResult(counts, summary=(*_flow_lines(result), *result.notes))
+    kept = result.variants["reason"] == ""
+    counts["ambiguous_ids"] = ambiguous_ids(result.variants["variant_id"], kept)
+    notes = ambiguity_notes(counts["ambiguous_ids"], "keep.variants cannot tell them apart; variants.parquet can")
+    return StepResult(counts, summary=(*_flow_lines(result), *result.notes, *notes))
 
 
 def _exact(config: GenotypesPcaConfig) -> bool | None:

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from brainlocus.genetics.genotypes import PruneSettings, counts_peak_bytes, prune_variants
 from brainlocus.pipeline.filters import GenotypeInput, choose_genotypes
-from brainlocus.pipeline.genomes import require_memory, table_bytes
+from brainlocus.pipeline.genomes import ambiguity_notes, ambiguous_ids, require_memory, table_bytes
 from brainlocus.pipeline.panels import PanelRules, choose_panel
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -38,7 +38,9 @@ def genotypes_prune(config: GenotypesPruneConfig, out: Path, context: Context) -
     ids = panel.source.variants.variant_id[stays]
     out.write_text("\n".join(ids.tolist()) + "\n", encoding="utf-8")
     counts = {**panel.counts, "variants_pruned": int((~stays).sum()), "variants_kept": int(stays.sum())}
-    return StepResult(counts, summary=(f"{int(stays.sum()):,} of {stays.size:,} variants stay",))
+    counts["ambiguous_ids"] = ambiguous_ids(panel.source.variants.variant_id, stays)
+    notes = ambiguity_notes(counts["ambiguous_ids"], "the list cannot tell them apart; make ids unique first")
+    return StepResult(counts, summary=(f"{int(stays.sum()):,} of {stays.size:,} variants stay", *notes))
 
 
 GENOTYPES_PRUNE = Step(
