@@ -141,6 +141,19 @@ def test_swapping_alleles_negates_beta_and_scaling_a_trait_scales_it():
     np.testing.assert_allclose(scaled.t, here.t, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("missing", ["mean", "exact"])
+def test_the_order_of_people_changes_nothing(missing):
+    rng = np.random.default_rng(13)
+    dosage, traits, covariates = make_data(rng, missing_calls=0.05)
+    traits[rng.random(traits.shape) < 0.1] = np.nan
+    order = rng.permutation(dosage.shape[1])
+    here = scan_linear(prepare_linear(traits, covariates), dosage, missing=missing, precision="double")
+    design = prepare_linear(traits[order], covariates[order])
+    there = scan_linear(design, dosage[:, order], missing=missing, precision="double")
+    for name in ("beta", "standard_error", "t"):
+        np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
 def test_variants_without_an_estimate_say_why():
     rng = np.random.default_rng(7)
     dosage, traits, covariates = make_data(rng, m=6)

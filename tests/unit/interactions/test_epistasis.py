@@ -96,6 +96,13 @@ def test_tiles_and_other_traits_change_nothing():
     np.testing.assert_allclose(alone[0], whole[1], rtol=1e-9)
 
 
+def test_the_order_of_people_changes_nothing():
+    order = RNG.permutation(N)
+    here, _ = scan(prepare_epistasis(data()))
+    there, _ = scan(prepare_epistasis(data(TRAITS[order], COVARIATES[order])), calls=CALLS[:, order])
+    np.testing.assert_allclose(there, here, rtol=1e-9)
+
+
 def test_missing_traits_are_a_group_of_their_own_and_missing_calls_the_mean():
     holes = TRAITS.copy()
     holes[:30, 1] = np.nan

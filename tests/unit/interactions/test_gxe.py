@@ -102,6 +102,14 @@ def test_swapping_alleles_and_scaling_the_trait():
     np.testing.assert_allclose(scaled.interaction_beta, 1e6 * one.interaction_beta, rtol=1e-9)
 
 
+def test_the_order_of_people_changes_nothing():
+    order = RNG.permutation(N)
+    here = scan(prepare_gxe(data(), AGE, "age"))
+    there = scan(prepare_gxe(data(TRAITS[order], COVARIATES[order]), AGE[order], "age"), calls=CALLS[:, order])
+    for name in ("beta", "standard_error", "interaction_beta", "interaction_standard_error", "joint"):
+        np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-9, err_msg=name)
+
+
 def test_missing_calls_count_as_the_mean_and_hits_are_refitted_without_them():
     calls = CALLS.copy()
     calls[3, ::9] = np.nan
