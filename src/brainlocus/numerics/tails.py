@@ -22,8 +22,10 @@ from jaxtyping import Float
 from numba import njit
 from scipy.special import betainc, gammaincc, log_ndtr
 
-__all__ = ["neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"]
+__all__ = ["MEDIAN_CHI2", "neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"]
 
+MEDIAN_CHI2 = 0.454936423119572
+"""Median of chi-square with one degree of freedom: the denominator of genomic inflation."""
 _TINY = 1e-300
 _TOLERANCE = 1e-15
 _MAX_TERMS = 200

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from brainlocus.genetics.gwas import _kernels
 from brainlocus.genetics.gwas.method import Tallies
-from brainlocus.numerics.tails import neg_log10_p_from_t, neg_log10_p_from_z
+from brainlocus.numerics.tails import MEDIAN_CHI2, neg_log10_p_from_t, neg_log10_p_from_z
 
 __all__ = ["QQ_BIN_WIDTH", "empty_tallies", "lambda_gc", "qq_counts", "tally_p", "tally_t"]
 
@@ -23,8 +23,6 @@ _BINS = 4901
 """-log10 p up to 40; the last bin holds everything above."""
 _EXACT_BELOW_DF = 200.0
 """Below these degrees of freedom the histogram takes exact p-values, above Wallace's normal deviate."""
-_MEDIAN_CHI2 = 0.454936423119572
-"""Median of chi-square with one degree of freedom."""
 
 
 def empty_tallies(n_traits: int) -> Tallies:
@@ -89,7 +87,7 @@ def lambda_gc(tallies: Tallies) -> Float[np.ndarray, " traits"]:
         before = int(cumulative[place - 1]) if place else 0
         largest, smallest = 10.0 ** -edges[place], 10.0 ** -edges[place + 1]
         p = largest - (largest - smallest) * (total / 2.0 - before) / int(counts[place])
-        result[k] = np.inf if place == counts.size - 1 else ndtri(p / 2.0) ** 2 / _MEDIAN_CHI2
+        result[k] = np.inf if place == counts.size - 1 else ndtri(p / 2.0) ** 2 / MEDIAN_CHI2
     return result
 
 

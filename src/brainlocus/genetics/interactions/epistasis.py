@@ -40,7 +40,7 @@ from brainlocus.genetics.interactions.people import AlignedTraits
 from brainlocus.genetics.interactions.robust import fit_least_squares
 from brainlocus.numerics.missingness import same_people
 from brainlocus.numerics.projection import covariate_basis, project_out
-from brainlocus.numerics.tails import neg_log10_p_from_t
+from brainlocus.numerics.tails import MEDIAN_CHI2, neg_log10_p_from_t
 
 __all__ = [
     "EpistasisDesign",
@@ -66,7 +66,6 @@ __all__ = [
 
 _RECOMPUTE_T2 = 16.0
 _MIN_TRAIT_SHARE = 1e-12
-_MEDIAN_CHI2 = 0.454936423119572
 MIN_CELL = 5
 """Fewest people in each cell of the 3 x 3 table of two variants before the test is trusted as it is (methods)."""
 
@@ -390,7 +389,7 @@ def histogram_lambda(counts: Int[np.ndarray, " bins"], df: float) -> float:
     place = int(np.searchsorted(below, total / 2))
     inside = (total / 2 - (below[place] - counts[place])) / counts[place]
     t2 = (place + inside) / _pairs.BINS_PER_UNIT
-    return float(ndtri(stdtr(df, -np.sqrt(t2))) ** 2 / _MEDIAN_CHI2)
+    return float(ndtri(stdtr(df, -np.sqrt(t2))) ** 2 / MEDIAN_CHI2)
 
 
 def histogram_strength(counts: Int[np.ndarray, " bins"], df: float) -> Float[np.ndarray, "occupied 2"]:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import beta
 
 from brainlocus.core.variants import chromosome_rank
+from brainlocus.numerics.tails import MEDIAN_CHI2
 
 __all__ = [
     "GENOME_WIDE",
@@ -324,7 +325,7 @@ def qq_curve_of_tests(name: str, neg_log10_p: Float[np.ndarray, " tests"], *, po
     median = float(np.median(ordered))
     chi2 = float(ndtri(10.0**-median / 2.0) ** 2)
     expected = -np.log10(ranks / (n + 1.0))
-    return QqCurve(name, expected[::-1], ordered[ranks - 1][::-1], n, chi2 / 0.454936423119572)
+    return QqCurve(name, expected[::-1], ordered[ranks - 1][::-1], n, chi2 / MEDIAN_CHI2)
 
 
 def qq_band(

@@ -41,6 +41,7 @@ from brainlocus.genetics.interactions import (
 )
 from brainlocus.io import write_results
 from brainlocus.numerics import neg_log10_p_from_t
+from brainlocus.numerics.tails import MEDIAN_CHI2
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional
 from brainlocus.pipeline.figures.interactions import draw_qq, draw_slopes
 from brainlocus.pipeline.filters import (
@@ -61,7 +62,6 @@ from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["GWAS_GXE", "GwasGxeConfig"]
 
-_MEDIAN_CHI2 = 0.454936423119572
 _BIN = 0.01
 _BINS = 4001
 """-log10 p up to 40; the last bin is open."""
@@ -269,7 +269,7 @@ def _lambda(counts: Int[np.ndarray, " bins"]) -> float:
     below = np.cumsum(counts)
     place = int(np.searchsorted(below, total / 2))
     inside = (total / 2 - (below[place] - counts[place])) / counts[place]
-    return float(ndtri(0.5 * 10.0 ** -(_BIN * (place + inside))) ** 2 / _MEDIAN_CHI2)
+    return float(ndtri(0.5 * 10.0 ** -(_BIN * (place + inside))) ** 2 / MEDIAN_CHI2)
 
 
 def _finish(
