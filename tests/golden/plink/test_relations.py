@@ -168,7 +168,13 @@ def test_hardy_weinberg_on_x_among_females(tmp_path, sexes):
     hardy = pd.read_csv(tmp_path / "out.hardy.x", sep="\t")
     source = open_bed(prefix.with_suffix(".bed"))
     loose = QcSettings(
-        None, None, max_variant_missing=None, max_heterozygosity_sd=None, check_sex=False, min_hwe_p=None
+        None,
+        None,
+        max_variant_missing=None,
+        max_heterozygosity_sd=None,
+        check_sex=False,
+        min_hwe_p=None,
+        x_hwe="females",
     )
     result = quality_control(source, loose, sex=source.pedigree.sex)
     ours = dict(zip(result.variants["variant_id"].tolist(), result.variants["hwe_neg_log10_p"].tolist(), strict=True))

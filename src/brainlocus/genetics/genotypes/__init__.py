@@ -2,7 +2,7 @@
 
 from brainlocus.genetics.genotypes.counts import GenotypeCounts, count_genotypes, counts_peak_bytes
 from brainlocus.genetics.genotypes.grm import genetic_relationships, grm_peak_bytes
-from brainlocus.genetics.genotypes.hwe import hwe_neg_log10_p
+from brainlocus.genetics.genotypes.hwe import hwe_neg_log10_p, hwe_x_neg_log10_p
 from brainlocus.genetics.genotypes.kinship import (
     DEGREES,
     KinshipPairs,
@@ -29,6 +29,7 @@ from brainlocus.genetics.genotypes.qc import (
 )
 from brainlocus.genetics.genotypes.regions import LONG_RANGE_LD, Region, in_regions, long_range_ld
 from brainlocus.genetics.genotypes.relatives import unrelated_people
+from brainlocus.genetics.genotypes.sexes import SexCounts, count_by_sex
 
 __all__ = [
     "DEGREES",
@@ -43,6 +44,8 @@ __all__ = [
     "QcResult",
     "QcSettings",
     "Region",
+    "SexCounts",
+    "count_by_sex",
     "count_genotypes",
     "counts_peak_bytes",
     "degree_of",
@@ -50,6 +53,7 @@ __all__ = [
     "genetic_relationships",
     "grm_peak_bytes",
     "hwe_neg_log10_p",
+    "hwe_x_neg_log10_p",
     "in_regions",
     "kinship_pairs",
     "kinship_peak_bytes",
