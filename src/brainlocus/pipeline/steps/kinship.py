@@ -62,7 +62,9 @@ def genotypes_kinship(config: GenotypesKinshipConfig, out: Path, context: Contex
     panel = choose_panel(asked, rules, memory_bytes=context.memory_bytes - tables)
     people = panel.source.samples
     threshold = None if config.all_pairs else config.min_kinship
-    found = kinship_pairs(panel.source, threshold=threshold, memory_bytes=context.memory_bytes - tables)
+    found = kinship_pairs(
+        panel.source, threshold=threshold, memory_bytes=context.memory_bytes - tables, threads=context.threads
+    )
     tally = _Tally(config.cutoff)
     _write_pairs(people, tally.watch(found), out / "pairs.parquet")
     weight = _weight(panel.source, config.prefer, context.memory_bytes - tables)
