@@ -39,7 +39,9 @@ _CHUNK = 4096
 """Variants a pass over the pairs takes at once: 1.5 kB a person."""
 _TILE = 64
 """People a tile: two tiles of a chunk lie in the second-level cache."""
-_PAIRS_AT_ONCE = 1 << 20
+_PAIRS_AT_ONCE = 1 << 18
+_WORDS_A_PAIR = 28
+"""Numbers held of each of them: found, counted, yielded, while those before are written."""
 _PAIRS_A_TASK = 1 << 12
 """Pairs counted by a thread at once."""
 
@@ -75,7 +77,7 @@ def kinship_peak_bytes(n_samples: int, n_rows: int | None = None) -> int:
     """Return an upper estimate of the bytes held while a band of `n_rows` people meets all others (None: the least)."""
     rows = min(_TILE, n_samples) if n_rows is None else n_rows
     # Planes of a chunk and of the one before, packed calls read, padded and selected, and pairs with their counts.
-    chunk = 2 * n_samples * (3 * _CHUNK // 8 + 16) + _CHUNK * (n_samples + 64) + 8 * 8 * _PAIRS_AT_ONCE
+    chunk = 2 * n_samples * (3 * _CHUNK // 8 + 16) + _CHUNK * (n_samples + 64) + 8 * _WORDS_A_PAIR * _PAIRS_AT_ONCE
     return 4 * rows * n_samples + chunk
 
 
