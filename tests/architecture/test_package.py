@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_every_option_has_help(name):
 def test_every_command_is_documented(name):
     pages = "\n".join(p.read_text() for p in (ROOT / "docs").rglob("*.md"))
     assert f"brainlocus {name}" in pages
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda p: p.name)
+def test_commands_of_the_documentation_exist_with_their_options(path):
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE))
+    for line in blocks.replace("\\\n", " ").splitlines():
+        found = re.match(r"(?:\S*/)?brainlocus (.*)", line.split(" #")[0])
+        words = found[1].split() if found else []
+        command: click.Command = cli
+        while words and isinstance(command, click.Group):
+            inner = command.get_command(click.Context(command), words.pop(0))
+            assert inner is not None, line
+            command = inner
+        known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
 
 
 def test_help_of_executor_names_every_executor():

@@ -206,3 +206,18 @@ def test_a_scan_is_the_same_from_every_format(calls, tmp_path):
     for table in tables[1:]:
         assert table["variant_id"].tolist() == tables[0]["variant_id"].tolist()
         np.testing.assert_allclose(table["beta"], tables[0]["beta"], rtol=1e-9)
+
+
+def test_a_scan_has_mach_r2_of_dosages_in_every_format(imputed, tmp_path):
+    assert convert(imputed, tmp_path / "p.pgen") == 0
+    source = open_genotypes(imputed)
+    people = source.samples.take(np.arange(1, 40))
+    write_table(quantitative_table(people, ["a"], np.random.default_rng(1).normal(size=(39, 1))), tmp_path / "t.tsv")
+    dosage = source.read(0, 23).dosage[:, 1:]
+    for path in (imputed, tmp_path / "p.pgen"):
+        out = tmp_path / f"o{path.suffix}"
+        assert command("gwas", "run", path, tmp_path / "t.tsv", "--regions", "1,2", "--min-mac", "0", "--out", out) == 0
+        table = read_results(out / "variants.parquet")
+        rows = np.flatnonzero(np.isin(source.variants.chromosome, ["1", "2"]))
+        for k, row in enumerate(rows):
+            assert table["info"][k] == pytest.approx(min(naive_mach_r2(dosage[row].tolist()), 1), abs=1e-4)

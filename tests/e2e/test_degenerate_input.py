@@ -24,7 +24,7 @@ from brainlocus.io import (
     write_table,
     write_volume,
 )
-from brainlocus.pipeline.steps.gwas import read_full
+from brainlocus.pipeline.full_store import read_full
 from brainlocus.store import LocalStore, verify
 
 N, M = 60, 80

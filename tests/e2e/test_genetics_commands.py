@@ -10,7 +10,7 @@ from brainlocus.cli.main import main
 from brainlocus.core import Column, PhenotypeTable, SampleIndex, VariantTable
 from brainlocus.core.text import text_array
 from brainlocus.io import PgenWriter, read_grm, read_results, read_table, write_table
-from brainlocus.pipeline.steps.gwas import full_traits, read_full
+from brainlocus.pipeline.full_store import full_traits, read_full
 
 N, M, CAUSAL = 600, 900, (100, 500)
 
@@ -83,14 +83,14 @@ def test_quality_control_components_relationships_heritability(cohort, tmp_path,
 
 def test_pruning_kinship_and_projected_components(cohort, tmp_path, capsys):
     g = cohort / "g.pgen"
-    regions = tmp_path / "regions.txt"
-    regions.write_text("# the beginning of chromosome 2\nchr2 4500001 5000000 inversion\n\n")
+    regions = tmp_path / "regions.bed"
+    regions.write_text("# the beginning of chromosome 2\nchr2\t4500000\t5000000\tinversion\n\n")
     prune = ("genotypes", "prune", g, "--r2", "0.3", "--exclude-regions", regions)
     assert command(*prune, "--out", tmp_path / "prune.txt") == 0
     kept = (tmp_path / "prune.txt").read_text().split()
     counts = json.loads((tmp_path / "prune.txt.json").read_text())["counts"]
     assert counts["variants_kept"] == len(kept)
-    assert counts["variants_in_excluded_regions"] == 50
+    assert counts["variants_not_chosen"] == {"in_excluded_regions": 50}
     assert not {f"rs{k}" for k in range(450, 500)} & set(kept)
     assert capsys.readouterr().out == f"{len(kept)} of 850 variants stay\n"
     kb = ("genotypes", "prune", g, "--window", "100", "--kb", "--out", tmp_path / "kb.txt")
@@ -247,7 +247,7 @@ BAD = [
     (("genotypes", "prune", "{g}", "--r2", "1"), "--r2: "),
     (("genotypes", "prune", "{g}", "--window", "1"), "A window of 1 moved by 50 compares nothing"),
     (("genotypes", "prune", "{g}", "--exclude-long-range-ld"), "known on GRCh37 and GRCh38; .* on 'unknown'"),
-    (("genotypes", "prune", "{g}", "--exclude-regions", "{s}"), "line 1: expected chromosome, start and stop"),
+    (("genotypes", "prune", "{g}", "--exclude-regions", "{s}"), "line 1: expected chromosome, start and end"),
     (("genotypes", "prune", "{g}", "--keep", "{s}"), "none of its 2 participants"),
     (("genotypes", "kinship", "{g}", "--cutoff", "0.01"), "expected at least --min-kinship .0.0221., found 0.01"),
     (("genotypes", "kinship", "{g}", "--prefer", "{s}"), "none of its 2 participants"),

@@ -9,7 +9,7 @@ from brainlocus.cli.main import main
 from brainlocus.core import Column, PhenotypeTable, SampleIndex, VariantTable
 from brainlocus.core.text import text_array
 from brainlocus.io import BedWriter, read_results, write_table
-from brainlocus.pipeline.steps.gwas import read_full
+from brainlocus.pipeline.full_store import read_full
 
 N, M, CAUSAL, RARE = 1200, 400, 100, 250
 

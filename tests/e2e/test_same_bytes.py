@@ -11,6 +11,10 @@ COMMANDS = {
     "idp": ("idp", "extract", "{r}/bids", "--atlas", "{r}/labels.nii.gz"),
     "phenome": ("associate", "phenome", "{r}/t.tsv", "{r}/people.tsv"),
     "gwas": ("gwas", "run", "{r}/g.pgen", "{r}/t.tsv", "--full", "--hits", "0.2", "--shard-size", "64"),
+    "gxe": ("gwas", "gxe", "{r}/g.pgen", "{r}/t.tsv", "--columns", "a", "--exposure", "b", "--hits", "0.2",
+            "--min-carriers", "5", "--shard-size", "64"),
+    "epistasis": ("gwas", "epistasis", "{r}/g.pgen", "{r}/t.tsv", "--min-distance", "0", "--report-p", "0.2"),
+    "kinship": ("genotypes", "kinship", "{r}/g.pgen", "--all-pairs"),
     "qc": ("genotypes", "qc", "{r}/g.pgen"),
     "pca": ("genotypes", "pca", "{r}/g.pgen", "--method", "krylov", "--components", "2"),
     "signature": (
@@ -58,7 +62,7 @@ def test_executors_threads_and_repeats_give_the_same_bytes(root, tmp_path, name)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["atlas", "idp", "gwas"])
+@pytest.mark.parametrize("name", ["atlas", "idp", "gwas", "gxe", "epistasis"])
 def test_processes_give_the_same_bytes(root, tmp_path, name):  # noqa: F811
     for way in ("serial", "processes"):
         arguments = (*filled(name, root), "--executor", way, "--threads", 2, "--quiet")

@@ -13,7 +13,7 @@ from brainlocus.core.text import text_array
 from brainlocus.io import read_results, write_results, write_table
 from brainlocus.io.bed import BedWriter
 from brainlocus.io.nifti import write_parcellation
-from brainlocus.pipeline.steps.gwas import read_full
+from brainlocus.pipeline.full_store import read_full
 from brainlocus.portal import create_app
 from brainlocus.store import LocalStore, verify
 

@@ -84,7 +84,7 @@ def _report(outcome: Outcome, out: Path) -> None:
     if outcome.skipped:
         click.echo(f"{out} is already there, made from the same inputs and settings.", err=True)
     elif outcome.result.n_failed:
-        click.echo(f"{outcome.result.n_failed} items have no result; see the status column.", err=True)
+        click.echo(f"{outcome.result.n_failed} items have no result; see the columns status and reason.", err=True)
 
 
 def command_from_step(step: Step[Any]) -> click.Command:

@@ -18,7 +18,7 @@ from brainlocus.io.nifti import (
 )
 from brainlocus.io.pgen import PgenSource, PgenWriter, open_pgen
 from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
-from brainlocus.io.segments import read_array_quality, read_regions, read_segments
+from brainlocus.io.segments import read_array_quality, read_named_regions, read_segments
 from brainlocus.io.ssf import SSF_VERSION, SsfMetadata, SsfVariants, prepare_ssf, ssf_metadata_path, write_ssf
 from brainlocus.io.tables import (
     arrow_column,
@@ -71,9 +71,9 @@ __all__ = [
     "read_grm",
     "read_lines",
     "read_mask",
+    "read_named_regions",
     "read_parcellation",
     "read_psam",
-    "read_regions",
     "read_results",
     "read_segments",
     "read_table",

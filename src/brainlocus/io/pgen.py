@@ -200,8 +200,14 @@ def _reader(path: Path, n_samples: int, n_variants: int) -> Any:
     except RuntimeError as error:
         raise FormatError(
             f"{path}: expected {n_samples} people (.psam) and {n_variants} variants (.pvar); Pgenlib cannot open it: "
-            f"{error}. The file is damaged or the companions belong to another."
+            f"{_plain(error)}. The file is damaged or the companions belong to another."
         ) from error
+
+
+def _plain(error: Exception) -> str:
+    """Return what Pgenlib says, which it gives as bytes with a newline."""
+    given = error.args[0] if error.args else error
+    return (given.decode(errors="replace") if isinstance(given, bytes) else str(given)).strip().rstrip(".")
 
 
 _open = threading.local()

@@ -6,21 +6,22 @@ Wang et al. (2007), 10.1101/gr.6861907 (PennCNV); PLINK 1.07 manual, "Rare copy 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from brainlocus.core.errors import FormatError
+from brainlocus.core.errors import FormatError, SchemaError
 from brainlocus.core.segments import RegionTable, SegmentTable
 from brainlocus.core.text import text_array
 from brainlocus.core.variants import canonical_chromosome
 from brainlocus.io.tables import read_arrow
 from brainlocus.io.text import read_lines
 
-__all__ = ["read_array_quality", "read_regions", "read_segments"]
+__all__ = ["read_array_quality", "read_named_regions", "read_segments"]
 
 _PENNCNV = re.compile(
     r"^(?P<chromosome>\S+):(?P<start>\d+)-(?P<stop>\d+)\s+numsnp=(?P<n_snps>\d+)\s+length=[\d,]+\s+"
@@ -66,19 +67,29 @@ def read_segments(path: Path, *, genome_build: str) -> SegmentTable:
     else:
         rows = _from_penncnv(path)
     ids = [str(name) for name in rows["participant_id"]]
-    return SegmentTable(
-        np.array(ids, dtype=np.str_),
-        _chromosomes(rows["chromosome"]),
-        _whole(rows["start"], "start", path),
-        _whole(rows["stop"], "end", path),
-        _whole(rows["copies"], "copies", path),
-        _whole(rows.get("n_snps", ["0"] * len(ids)), "n_snps", path),
-        _numbers(rows.get("score", [""] * len(ids)), "score", path),
-        genome_build,
-    )
+    with _of_file(path):
+        return SegmentTable(
+            np.array(ids, dtype=np.str_),
+            _chromosomes(rows["chromosome"]),
+            _whole(rows["start"], "start", path),
+            _whole(rows["stop"], "end", path),
+            _whole(rows["copies"], "copies", path),
+            _whole(rows.get("n_snps", ["0"] * len(ids)), "n_snps", path),
+            _numbers(rows.get("score", [""] * len(ids)), "score", path),
+            genome_build,
+        )
 
 
-def read_regions(path: Path, *, genome_build: str) -> RegionTable:
+@contextmanager
+def _of_file(path: Path) -> Iterator[None]:
+    """Say which file a wrong row is of."""
+    try:
+        yield
+    except SchemaError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def read_named_regions(path: Path, *, genome_build: str) -> RegionTable:
     """Return named regions from a table with chromosome, start, end and name.
 
     Optional columns: direction (deletion, duplication, both) and LOEUF.
@@ -94,15 +105,16 @@ def read_regions(path: Path, *, genome_build: str) -> RegionTable:
     odd = next((k for k, v in enumerate(direction) if v not in _DIRECTIONS), None)
     if odd is not None:
         raise FormatError(f"{path}, row {odd + 1}: expected {', '.join(_DIRECTIONS)}, found {direction[odd]!r}.")
-    return RegionTable(
-        text_array(rows["name"]),
-        _chromosomes(rows["chromosome"]),
-        _whole(rows["start"], "start", path),
-        _whole(rows["stop"], "end", path),
-        np.array(direction, dtype=np.str_),
-        _numbers(rows.get("loeuf", [""] * count), "loeuf", path),
-        genome_build,
-    )
+    with _of_file(path):
+        return RegionTable(
+            text_array(rows["name"]),
+            _chromosomes(rows["chromosome"]),
+            _whole(rows["start"], "start", path),
+            _whole(rows["stop"], "end", path),
+            np.array(direction, dtype=np.str_),
+            _numbers(rows.get("loeuf", [""] * count), "loeuf", path),
+            genome_build,
+        )
 
 
 def read_array_quality(path: Path) -> tuple[Shaped[np.ndarray, " people"], dict[str, Shaped[np.ndarray, " people"]]]:

@@ -178,7 +178,7 @@ def _column(name: str, array: pa.ChunkedArray, note: dict[str, Any], path: Path,
     else:
         fast = None if "Levels" in note else _plain_numbers(array, na_values)
         if fast is not None:
-            return _number_column(name, fast, unit, path)
+            return _number_column(name, _blanked(fast, na_values), unit, path)
         text = np.asarray(["" if v is None else v for v in array.cast(pa.string()).to_pylist()], dtype=np.str_)
         text = np.char.strip(text)
         missing = np.isin(text, list(na_values))
@@ -194,7 +194,13 @@ def _column(name: str, array: pa.ChunkedArray, note: dict[str, Any], path: Path,
         if numbers is None:
             return Column(name, np.where(missing, "", text), "categorical", unit)
         values = numbers
-    return _number_column(name, values, unit, path)
+    return _number_column(name, _blanked(values, na_values), unit, path)
+
+
+def _blanked(values: Float[np.ndarray, " rows"], na_values: frozenset[str]) -> Float[np.ndarray, " rows"]:
+    """Return numbers with NaN where they are one of the texts that mean missing, however it is written (-9, -9.0)."""
+    codes = [float(text) for text in na_values - set(MISSING_TEXT) if _is_number(text)]
+    return np.where(np.isin(values, codes), np.nan, values) if codes else values
 
 
 def _plain_numbers(array: pa.ChunkedArray, na_values: frozenset[str]) -> Float[np.ndarray, " rows"] | None:
@@ -242,7 +248,7 @@ def read_table(
         Where the participant ids are; by default ``participant_id`` or one of the field's usual names.
         Ids stay strings, leading zeros included.
     columns
-        Read only these (besides the ids).
+        Read only these (besides the ids); by default all, but not the family ids (FID) that go with IID.
     na_values
         Further texts that mean missing, such as ``-9999``.
 
@@ -267,7 +273,8 @@ def read_table(
         samples = SampleIndex.of(ids)
     except SchemaError as error:
         raise SchemaError(f"{path}, column {id_name!r}: {error}") from error
-    wanted = [n for n in names if n != id_name] if columns is None else list(columns)
+    others = {id_name, "FID", "#FID"} if id_name in ("IID", "#IID") else {id_name}
+    wanted = [n for n in names if n not in others] if columns is None else list(columns)
     for name in wanted:
         if name not in names:
             raise SchemaError(f"{path}: there is no column {name!r}.{nearest(name, names)}")

@@ -139,8 +139,10 @@ def _parse(formula: str) -> Any:
         parse: Any = Formula
         return parse(formula if formula.strip() else "1")
     except Exception as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise SchemaError(
-            f"The formula {formula!r} cannot be read: {error}. Write it as in R: 'age + I(age**2) + sex + C(site)'."
+            f"The formula {formula!r} cannot be read: {why}. Write it as in R: 'age + I(age**2) + sex + C(site)'; "
+            "names with blanks or other signs stand in backquotes."
         ) from error
 
 

@@ -22,7 +22,7 @@ from numba import njit
 
 from brainlocus.core.genotypes import GenotypeSource, ProbabilityBlock, ProbabilitySource, SelectedGenotypes, runs
 
-__all__ = ["impute_info", "mach_r2", "read_probabilities"]
+__all__ = ["impute_info", "mach_r2", "mach_r2_of_sums", "read_probabilities"]
 
 
 def read_probabilities(source: GenotypeSource, start: int, stop: int) -> ProbabilityBlock | None:
@@ -68,6 +68,13 @@ def mach_r2(dosage: Float32[np.ndarray, "variants samples"]) -> Float[np.ndarray
     sums = np.empty((dosage.shape[0], 3))
     _sum_dosages(dosage, sums)
     n, total, spread = sums.T
+    return mach_r2_of_sums(n, total, spread)
+
+
+def mach_r2_of_sums(
+    n: Float[np.ndarray, " variants"], total: Float[np.ndarray, " variants"], spread: Float[np.ndarray, " variants"]
+) -> Float[np.ndarray, " variants"]:
+    """Return MaCH's r2 of people with a call, sum of dosages, and sum of their squares about the mean."""
     return _over(spread, total, n)
 
 

@@ -11,8 +11,13 @@ from jaxtyping import Float32, Int, UInt8
 from numba import njit
 
 from brainlocus.core.genotypes import GenotypeSource, PackedBlock, PackedSource, SelectedGenotypes, runs
+from brainlocus.numerics.bits import popcount
 
 __all__ = ["count_packed", "decode_packed", "read_packed", "select_people"]
+
+
+_SPARSE = 4
+"""Rows are read with all that lies between them where they are at least one in so many."""
 
 
 def read_packed(source: GenotypeSource, start: int, stop: int) -> PackedBlock | None:
@@ -27,16 +32,32 @@ def read_packed(source: GenotypeSource, start: int, stop: int) -> PackedBlock | 
         return source.read_packed(start, stop)
     if not isinstance(source, SelectedGenotypes) or not isinstance(source.source, PackedSource):
         return None
-    parts = [source.source.read_packed(first, last) for first, last in runs(source.variant_indices[start:stop])]
-    if any(part is None for part in parts):
+    whole = _read_rows(source.source, source.variant_indices[start:stop], len(source.source.samples))
+    if whole is None:
         return None
-    empty = np.empty((0, (len(source.source.samples) + 3) // 4), dtype=np.uint8)
-    codes = [part.codes for part in parts if part is not None]
-    whole = codes[0] if len(codes) == 1 else np.concatenate([empty, *codes])
     everyone = source.sample_indices.size == len(source.source.samples)
     if not (everyone and bool((np.diff(source.sample_indices) == 1).all())):
         whole = select_people(whole, source.sample_indices)
     return PackedBlock(start, whole, int(source.sample_indices.size))
+
+
+def _read_rows(
+    source: PackedSource, rows: Int[np.ndarray, " rows"], n_samples: int
+) -> UInt8[np.ndarray, "rows bytes"] | None:
+    """Return the packed calls of some rows; rows that lie close together come out of one piece of the file."""
+    if rows.size and bool((np.diff(rows) > 0).all()) and rows[-1] - rows[0] < _SPARSE * rows.size:
+        block = source.read_packed(int(rows[0]), int(rows[-1]) + 1)
+        if block is None:
+            return None
+        whole = rows[-1] - rows[0] + 1 == rows.size
+        return block.codes if whole else np.asarray(block.codes[rows - rows[0]])
+    pieces = [np.empty((0, (n_samples + 3) // 4), dtype=np.uint8)]
+    for first, last in runs(rows):
+        piece = source.read_packed(first, last)
+        if piece is None:
+            return None
+        pieces.append(piece.codes)
+    return np.concatenate(pieces)
 
 
 def select_people(
@@ -98,16 +119,6 @@ def _select(codes, people, out):  # noqa: ANN001, ANN202
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _ones(word):  # noqa: ANN001, ANN202
-    """Return the number of set bits (LLVM makes one instruction of it where the processor has one)."""
-    word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
 def _count(words, tail, n_samples, counts):  # noqa: ANN001, ANN202
     """Fill counts of codes 00, 10, 11, 01: with L and H the low and high bits, 11 is L & H, 01 L & ~H, 10 H & ~L."""
     low_bits = np.uint64(0x5555555555555555)
@@ -117,9 +128,9 @@ def _count(words, tail, n_samples, counts):  # noqa: ANN001, ANN202
             word = words[row, w]
             lows = word & low_bits
             highs = (word >> np.uint64(1)) & low_bits
-            both += _ones(lows & highs)
-            low += _ones(lows)
-            high += _ones(highs)
+            both += popcount(lows & highs)
+            low += popcount(lows)
+            high += popcount(highs)
         for b in range(tail.shape[1]):
             for k in range(4):
                 call = (tail[row, b] >> (2 * k)) & 3

@@ -116,7 +116,8 @@ def explain(error: ValidationError, model: type[BaseModel], *, as_options: bool 
             lines.append(f"{shown}: required, but not given.")
         else:
             text = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{shown}: {text}; found {problem.get('input')!r}." if shown else text)
+            found = "" if ", found " in text else f"; found {problem.get('input')!r}"
+            lines.append(f"{shown}: {text.removesuffix('.')}{found}." if shown else text)
     return "\n".join(lines)
 
 

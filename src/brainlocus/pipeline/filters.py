@@ -17,9 +17,11 @@ from pydantic import Field, field_validator, model_validator
 
 from brainlocus.core import AlignmentError, GenotypeSource, SampleIndex, SchemaError, VariantTable, select_genotypes
 from brainlocus.core.errors import nearest
+from brainlocus.core.long_range import long_range_ld
+from brainlocus.core.regions import Region, in_regions, parse_region
 from brainlocus.core.text import text_array
 from brainlocus.io import OpenedGenotypes, open_genotypes, read_arrow
-from brainlocus.io.regions import in_regions, parse_region, read_regions
+from brainlocus.io.regions import read_regions
 from brainlocus.io.tables import MISSING_TEXT
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
 from brainlocus.pipeline.genomes import TABLE_SUFFIXES, keep_people, keep_variants, read_list, source_counts
@@ -32,6 +34,8 @@ __all__ = [
     "choose_genotypes",
     "choose_people",
     "choose_variants",
+    "chromosome_notes",
+    "rows_with_chromosome",
 ]
 
 
@@ -56,6 +60,11 @@ class GenotypeInput(StepConfig):
         (), description="Regions: 17:1000000-2000000, X, or a BED file of intervals; in any of them"
     )
     region_files: CommaPaths = Field((), description="BED files of regions, besides those in --regions")
+    exclude_regions: CommaList = Field((), description="Regions to leave out, given as --regions are")
+    exclude_region_files: CommaPaths = Field((), description="BED files of regions to leave out, besides those")
+    exclude_long_range_ld: bool = Field(
+        False, description="Leave out the regions of long-range LD (GRCh37, GRCh38: state --genome-build)"
+    )
     where: str = Field(
         "",
         description="Condition on chromosome, position, alleles, variant_id and the columns of tables given as "
@@ -71,17 +80,22 @@ class GenotypeInput(StepConfig):
     @classmethod
     def _files_among_regions(cls, values: Any) -> Any:
         """Take files out of the regions, so that they are inputs like any other: checked, hashed, recorded."""
-        if not isinstance(values, dict) or not values.get("regions"):
+        if not isinstance(values, dict):
             return values
-        given = values["regions"]
-        given = given.split(",") if isinstance(given, str) else list(given)
-        files = [Path(text.strip()) for text in given if _is_file_name(text)]
-        more = values.get("region_files", ())
-        more = more.split(",") if isinstance(more, str) else list(more)
-        plain = tuple(text.strip() for text in given if text.strip() and not _is_file_name(text))
-        return {**values, "regions": plain, "region_files": tuple([*more, *files])}
+        return (
+            values
+            | _apart(values, "regions", "region_files")
+            | _apart(values, "exclude_regions", "exclude_region_files")
+        )
 
-    @field_validator("regions")
+    @model_validator(mode="after")
+    def _sample_file_of_bgen(self) -> "GenotypeInput":
+        """Refuse a .sample file that would not be read."""
+        if self.bgen_sample is not None and self.genotypes.suffix.lower() != ".bgen":
+            raise ValueError(f"--bgen-sample: expected genotypes ending in .bgen, found {self.genotypes.name}")
+        return self
+
+    @field_validator("regions", "exclude_regions")
     @classmethod
     def _regions(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         for text in given:
@@ -98,13 +112,30 @@ class GenotypeInput(StepConfig):
             try:
                 where_names(expression)
             except SchemaError as error:
-                raise ValueError(str(error)) from None
+                raise ValueError(str(error).removeprefix(f"--where {expression!r}: ").removesuffix(".")) from None
         return expression
+
+
+def _apart(values: dict[str, Any], regions: str, files: str) -> dict[str, Any]:
+    """Return regions and files given together as the two fields that hold them; nothing when none were given."""
+    if not values.get(regions):
+        return {}
+    texts, more = (
+        given.split(",") if isinstance(given, str) else [str(item) for item in given]
+        for given in (values[regions], values.get(files, ()))
+    )
+    return {
+        regions: tuple(text.strip() for text in texts if text.strip() and not _is_file_name(text)),
+        files: tuple(Path(text.strip()) for text in [*more, *filter(_is_file_name, texts)] if text.strip()),
+    }
 
 
 def _is_file_name(text: str) -> bool:
     name = text.strip()
     return "/" in name or name.lower().endswith((".bed", ".bed.gz", ".txt", ".tsv"))
+
+
+_CHROMOSOMES = frozenset([*(str(k) for k in range(1, 23)), "X", "Y", "XY", "MT"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +212,35 @@ def choose_genotypes(config: GenotypeInput, source: OpenedGenotypes | None = Non
     return ChosenGenotypes(source, samples, rows, counts)
 
 
+def rows_with_chromosome(asked: ChosenGenotypes) -> Int[np.ndarray, " kept"]:
+    """Return the rows of the kept variants whose chromosome is known, and count the others in `asked.counts`.
+
+    Chromosome 0 is PLINK's word for unplaced: such variants are left out. Names beyond 1-22, X, Y and MT are kept and
+    counted, since other species have them.
+    """
+    chromosome = asked.source.variants.chromosome
+    unplaced = asked.variants & (chromosome == "0")
+    if unplaced.any():
+        asked.counts["variants_unplaced"] = int(unplaced.sum())
+    rows = np.flatnonzero(asked.variants & ~unplaced)
+    names, sizes = np.unique(chromosome[rows], return_counts=True)
+    unusual = {str(n): int(k) for n, k in zip(names, sizes, strict=True) if n not in _CHROMOSOMES}
+    if unusual:
+        asked.counts["unusual_chromosomes"] = unusual
+    return rows
+
+
+def chromosome_notes(counts: Mapping[str, Any]) -> list[str]:
+    """Return what to tell of `rows_with_chromosome`."""
+    notes = []
+    if unplaced := counts.get("variants_unplaced"):
+        notes.append(f"{unplaced:,} variants without a chromosome (0) left out")
+    if unusual := counts.get("unusual_chromosomes"):
+        listed = ", ".join(f"{name} ({n:,} variants)" for name, n in list(unusual.items())[:5])
+        notes.append(f"Chromosomes besides 1-22, X, Y and MT, tested like the others: {listed}")
+    return notes
+
+
 def choose_people(config: GenotypeInput, samples: SampleIndex) -> SampleIndex:
     """Return the people that --keep and --remove leave, in their order.
 
@@ -227,14 +287,22 @@ def choose_variants(
         stays = np.array([name not in gone for name in variants.variant_id.tolist()], dtype=bool)
         apply("excluded", stays, "--exclude leaves none")
     if config.regions or config.region_files:
-        regions = [parse_region(text) for text in config.regions]
-        for path in config.region_files:
-            regions += read_regions(path)
-        apply("outside_regions", in_regions(variants, regions), "--regions hold none")
+        inside = in_regions(variants, _regions_of(config.regions, config.region_files))
+        apply("outside_regions", inside, "--regions hold none")
+    if config.exclude_regions or config.exclude_region_files:
+        inside = in_regions(variants, _regions_of(config.exclude_regions, config.exclude_region_files))
+        apply("in_excluded_regions", ~inside, "--exclude-regions leave none")
+    if config.exclude_long_range_ld:
+        inside = in_regions(variants, long_range_ld(variants.genome_build))
+        apply("in_long_range_ld", ~inside, "--exclude-long-range-ld leaves none")
     if config.where:
         known = _known_columns(config.where, variants, config.variants)
         apply("where", evaluate_where(config.where, known), f"--where {config.where!r} is true for none")
     return kept, left_out
+
+
+def _regions_of(texts: Iterable[str], paths: Iterable[Path]) -> list[Region]:
+    return [parse_region(text) for text in texts] + [region for path in paths for region in read_regions(path)]
 
 
 def _places(variants: VariantTable) -> str:

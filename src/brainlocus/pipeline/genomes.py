@@ -1,23 +1,28 @@
 """What the genetic steps share: which people and variants of a genotype file, lists, covariates."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 from brainlocus.core import AlignmentError, GenotypeSource, PhenotypeTable, SampleIndex, VariantTable, shared_samples
-from brainlocus.core.errors import FormatError, ResourceError
+from brainlocus.core.errors import FormatError, ResourceError, SchemaError
 from brainlocus.io import read_arrow, read_lines, require_path
 from brainlocus.pipeline.people import choose_traits, formula_columns, read_people
 
 __all__ = [
     "TABLE_SUFFIXES",
     "TraitInputs",
+    "ambiguity_notes",
+    "ambiguous_ids",
+    "count_minus_nine",
     "keep_people",
     "keep_variants",
+    "naming_inputs",
     "read_covariates",
     "read_list",
     "read_traits",
@@ -129,7 +134,17 @@ def _row_by_row(variants: VariantTable, path: Path) -> Bool[np.ndarray, " varian
     return np.array([r in (None, "") for r in table.column("reason").to_pylist()], dtype=bool)
 
 
-def read_covariates(paths: tuple[Path, ...]) -> PhenotypeTable | None:
+def ambiguous_ids(ids: Shaped[np.ndarray, " variants"], kept: Bool[np.ndarray, " variants"]) -> int:
+    """Return how many ids are those of variants that stay and of others that do not."""
+    return len(set(ids[kept].tolist()) & set(ids[~kept].tolist()))
+
+
+def ambiguity_notes(n_ids: int, what: str) -> tuple[str, ...]:
+    """Return what to tell of `ambiguous_ids`."""
+    return (f"{n_ids:,} ids that stay are also ids of variants left out: {what}",) if n_ids else ()
+
+
+def read_covariates(paths: tuple[Path, ...], na_values: Sequence[str] = ()) -> PhenotypeTable | None:
     """Return the columns of all tables for the people in all of them; None when there is no table.
 
     Raises
@@ -139,7 +154,7 @@ def read_covariates(paths: tuple[Path, ...]) -> PhenotypeTable | None:
     """
     if not paths:
         return None
-    tables = [read_people(path) for path in paths]
+    tables = [read_people(path, na_values) for path in paths]
     people = shared_samples(*(t.samples for t in tables), names=tuple(str(p) for p in paths))
     return PhenotypeTable(people, tuple(column for table in tables for column in table.take(people).columns))
 
@@ -180,19 +195,64 @@ class TraitInputs:
     """Model over the covariates; None: the sum of all their columns."""
 
 
-def read_traits(path: Path, columns: Sequence[str], covariates: tuple[Path, ...], formula: str) -> TraitInputs:
-    """Return traits and covariates; a formula without tables of covariates reads the table of traits.
+def read_traits(
+    path: Path,
+    columns: Sequence[str],
+    covariates: tuple[Path, ...],
+    formula: str,
+    na_values: Sequence[str] = (),
+) -> TraitInputs:
+    """Return traits and covariates.
+
+    With a formula, its columns alone are covariates, wherever else they stand; without one, all columns of the tables
+    of covariates. A formula without tables of covariates reads the table of traits.
 
     Raises
     ------
     AlignmentError, FormatError, SchemaError
         See `read_people`, `read_covariates` and `choose_traits`.
     """
-    table, given = read_people(path), read_covariates(covariates)
-    besides = formula_columns(formula) | (set() if given is None else set(given.names))
+    table, given = read_people(path, na_values), read_covariates(covariates, na_values)
+    besides = formula_columns(formula) if formula.strip() or given is None else set(given.names)
+    both = sorted(besides & set(table.names))
+    if not formula.strip() and both and set(both) >= {c.name for c in table.columns if c.kind != "categorical"}:
+        raise SchemaError(
+            f"--covariates: without --formula all its columns are covariates, and that leaves no trait in {path}. "
+            "Name the covariates with --formula, such as 'age + sex'."
+        )
     if given is None and formula:
         given = table
-    return TraitInputs(table, choose_traits(table, columns, besides=besides), given, formula or None)
+    names = choose_traits(table, columns, besides=besides, option="--columns")
+    return TraitInputs(table, names, given, formula or None)
+
+
+def count_minus_nine(inputs: TraitInputs) -> dict[str, int]:
+    """Return how often -9 is in each trait of which it is the only negative value: likely PLINK's missing code."""
+    found = {}
+    for name in inputs.names:
+        values = inputs.table.column(name).values
+        negative = values < 0
+        if negative.any() and (values[negative] == -9).all():
+            found[name] = int(negative.sum())
+    return found
+
+
+@contextmanager
+def naming_inputs(genotypes: Path, traits: Path, covariates: tuple[Path, ...]) -> Iterator[None]:
+    """Say in an error of aligning or preparing traits which files it is about.
+
+    Raises
+    ------
+    AlignmentError, SchemaError
+        What was raised inside, with the files before the message.
+    """
+    try:
+        yield
+    except AlignmentError as error:
+        files = ", ".join(str(p) for p in (genotypes, traits, *covariates))
+        raise AlignmentError(f"{files}: {error}") from error
+    except (SchemaError, ValueError) as error:
+        raise SchemaError(f"{', '.join(str(p) for p in (traits, *covariates))}: {error}") from error
 
 
 def source_counts(source: GenotypeSource) -> dict[str, Any]:

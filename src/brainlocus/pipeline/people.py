@@ -38,15 +38,20 @@ class Joined:
     """People in each table and in both."""
 
 
-def read_people(path: Path) -> PhenotypeTable:
+def read_people(path: Path, na_values: Sequence[str] = ()) -> PhenotypeTable:
     """Read a table of people; of a PLINK .fam file, its phenotype columns (from the sixth on).
+
+    Parameters
+    ----------
+    na_values
+        Further texts that mean missing in a table; in a .fam file it is -9 as always.
 
     Raises
     ------
     FormatError, SchemaError
         As `brainlocus.io.read_table` and `brainlocus.io.read_fam`.
     """
-    return read_fam(path).phenotypes if path.suffix == ".fam" else read_table(path)
+    return read_fam(path).phenotypes if path.suffix == ".fam" else read_table(path, na_values=na_values)
 
 
 def join_participants(table: PhenotypeTable, participants: Path | None) -> Joined:
@@ -77,13 +82,19 @@ def formula_columns(*formulas: str) -> set[str]:
     return {name for formula in formulas if formula.strip() for name in formula_variables(formula)}
 
 
-def choose_traits(table: PhenotypeTable, wanted: Sequence[str], *, besides: set[str]) -> list[str]:
+def choose_traits(
+    table: PhenotypeTable, wanted: Sequence[str], *, besides: set[str], option: str = "--traits"
+) -> list[str]:
     """Return the names of the columns to work on.
 
     Parameters
     ----------
     wanted
         Names, or patterns such as ``C32_*``; empty for all numeric columns not in `besides`.
+    besides
+        Columns that are something else: covariates, batch.
+    option
+        What the command calls `wanted`, for messages.
 
     Raises
     ------
@@ -97,16 +108,17 @@ def choose_traits(table: PhenotypeTable, wanted: Sequence[str], *, besides: set[
         for pattern in wanted:
             found = [name for name in table.names if name == pattern or fnmatchcase(name, pattern)]
             if not found:
-                raise SchemaError(f"--traits: no column matches {pattern!r}.{nearest(pattern, table.names)}")
+                raise SchemaError(f"{option}: no column matches {pattern!r}.{nearest(pattern, table.names)}")
             chosen += [name for name in found if name not in chosen]
     if not chosen:
-        raise SchemaError("The table has no numeric column to work on; name some with --traits.")
+        raise SchemaError(f"The table has no numeric column to work on besides covariates; name some with {option}.")
     text = [name for name in chosen if table.column(name).kind == "categorical"]
     if text:
-        raise SchemaError(f"--traits: expected numbers, but {', '.join(map(repr, text[:5]))} hold text.")
+        verb = "holds" if len(text) == 1 else "hold"
+        raise SchemaError(f"{option}: expected numbers, but {', '.join(map(repr, text[:5]))} {verb} text.")
     both = sorted(set(chosen) & besides)
     if both:
-        raise SchemaError(f"--traits: {', '.join(map(repr, both[:5]))} cannot be trait and covariate at once.")
+        raise SchemaError(f"{option}: {', '.join(map(repr, both[:5]))} cannot be trait and covariate at once.")
     return chosen
 
 

@@ -25,7 +25,7 @@ def _entry(module: str, attribute: str, text: str) -> StepEntry:
 
 STEPS: dict[str, StepEntry] = {
     "cohort join": _entry("people", "JOIN", "Join tables by participant id."),
-    "cohort split": _entry("people", "SPLIT", "List the participants of each level of a column."),
+    "cohort split": _entry("people", "SPLIT", "List the participants of each level of a column, or of a random draw."),
     "simulate cohort": _entry(
         "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
     ),

@@ -5,6 +5,7 @@ output under construction. On success the output is renamed into place and ``DIR
 the work folder, an interruption leaves it for ``--resume``.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import platform
 import resource
 import shutil
 import time
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import psutil
 
 from brainlocus._version import __version__
-from brainlocus.core import InputFile, Manifest, SchemaError
+from brainlocus.core import InputFile, Manifest, ResourceError, SchemaError
 from brainlocus.io import digest_files, digest_input, grm_files, replace_path, require_path
 from brainlocus.io.regions import is_interval_file
 from brainlocus.pipeline.config import StepConfig, input_fields, parameter_fields
@@ -285,6 +287,17 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
         if of_input or not any((work / "shards").iterdir()):
             shutil.rmtree(work, ignore_errors=True)
             _remove_empty(new_folders)
+        kept = " Finished parts are kept: --resume goes on from them." if work.exists() else ""
+        if isinstance(error, BrokenProcessPool):
+            raise ResourceError(
+                f"{out}: a worker process was ended from outside, likely because the machine ran out of memory. "
+                f"Give less --memory or fewer --threads.{kept}"
+            ) from error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"{out}: expected room to write, found none on its disk (No space left on device). Free some and run "
+                f"again.{kept}"
+            ) from error
         raise
     outputs = (str(out), *map(str, further_outputs(config).values()))
     manifest = Manifest(

@@ -12,7 +12,7 @@ from brainlocus.cli.main import main
 from brainlocus.core import Column, PhenotypeTable, SampleIndex, VariantTable, quantitative_table
 from brainlocus.core.text import text_array
 from brainlocus.io import BedWriter, open_bed, read_results, read_table, write_table
-from brainlocus.pipeline.steps.gwas import read_full
+from brainlocus.pipeline.full_store import read_full
 
 N, PER = 400, 40
 PLACES = {"1": 1_000_000, "PAR1": 100_000, "X": 5_000_000, "Y": 5_000_000, "MT": 100, "0": 0}

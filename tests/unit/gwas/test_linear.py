@@ -100,6 +100,35 @@ def test_exact_mode_when_a_covariate_becomes_constant_among_the_called():
     assert scan.degrees_of_freedom[0, 0] == df == 300 - 40 - 2 - 1
 
 
+def test_exact_mode_with_a_lost_covariate_and_a_trait_all_but_equal_to_the_dosage():
+    rng = np.random.default_rng(11)
+    dosage, _, covariates = make_data(rng, m=1, n=40, c=2)
+    covariates[:, 1] = np.arange(40) < 10
+    dosage[0, :10] = np.nan
+    trait = np.nan_to_num(dosage[0]) + 1e-7 * rng.normal(size=40)  # 1 - r^2 near 1e-14
+    design = prepare_linear(trait[:, None], covariates)
+    scan = scan_linear(design, dosage, missing="exact", min_mac=0.0, precision="double")
+    beta, error, t, df, _ = naive_linear(dosage[0], trait, covariates)
+    assert scan.degrees_of_freedom[0, 0] == df == 40 - 10 - 2 - 1
+    np.testing.assert_allclose(scan.beta[0, 0], beta, rtol=1e-12)
+    np.testing.assert_allclose(scan.t[0, 0], t, rtol=1e-6)  # float64 has so many digits of the residual
+    np.testing.assert_allclose(scan.standard_error[0, 0], error, rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_exact_mode_when_a_trait_has_no_variance_among_the_called(precision):
+    rng = np.random.default_rng(12)
+    dosage, traits, covariates = make_data(rng, m=30)
+    traits[:, 1] = 1e3
+    traits[10:12, 1] += 5.0
+    dosage[::2, 10:12] = np.nan  # the only two who differ have no call
+    scan = scan_linear(prepare_linear(traits, covariates), dosage, missing="exact", precision=precision)
+    for found in (scan.t, scan.beta, scan.standard_error, scan.neg_log10_p):
+        assert np.isnan(found[::2, 1]).all()
+        assert np.isfinite(found[1::2]).all()
+        assert np.isfinite(np.delete(found, 1, axis=1)).all()
+
+
 def test_swapping_alleles_negates_beta_and_scaling_a_trait_scales_it():
     rng = np.random.default_rng(6)
     dosage, traits, covariates = make_data(rng, missing_calls=0.02)

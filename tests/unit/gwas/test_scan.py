@@ -212,6 +212,22 @@ def test_people_are_matched_by_id_and_bad_input_is_refused():
         scan(source, traits, memory_bytes=1000)
 
 
+def test_info_is_mach_r2_of_dosages_on_autosomes():
+    rng = np.random.default_rng(20)
+    source, table, _ = study(rng, m=40)
+    dosage = source.read(0, 40).dosage
+    dosage[1::2] = np.clip(0.7 * dosage[1::2] + 0.2, 0, 2)
+    v = source.variants
+    places = np.array((["1"] * 5 + ["X"] * 5) * 4)
+    v = VariantTable(places, v.position, v.effect_allele, v.other_allele, v.variant_id, "unknown")
+    info = scan(ArrayGenotypes(source.samples, v, dosage), table).variants["info"]
+    dosed = (np.arange(40) % 2 == 1) & (places == "1")
+    wide = dosage[dosed].astype(float)
+    expected = np.nanmean(wide, axis=1) * (1 - np.nanmean(wide, axis=1) / 2)
+    np.testing.assert_allclose(info[dosed], np.nanvar(wide, axis=1) / expected, rtol=1e-6)
+    assert np.isnan(info[~dosed]).all()
+
+
 def test_replication_join():
     def table(trait, variant, effect, other, beta, p):
         k = len(trait)

@@ -220,7 +220,7 @@ def test_only_open_variants_are_tested():
 def test_wrong_input():
     with pytest.raises(ValueError, match="report_p is a p-value"):
         PairRules(report_p=0.0)
-    with pytest.raises(ValueError, match=r"No trait can be analysed: .*'t0': 'constant'"):
+    with pytest.raises(ValueError, match=r"No trait can be analysed: .*t0 .constant."):
         prepare_epistasis(data(np.ones((N, 1))))
     with pytest.raises(AlignmentError, match="The block has 5 people"):
         prepare_variants(prepare_epistasis(data()).groups[0], CALLS[:, :5], np.arange(M))

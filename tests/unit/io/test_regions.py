@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from brainlocus.core import FormatError, SchemaError, VariantTable
+from brainlocus.core.regions import Region, in_regions, parse_region
 from brainlocus.core.text import text_array
-from brainlocus.io.regions import Region, in_regions, parse_region, read_regions
+from brainlocus.io.regions import read_regions
 
 
 def table(places):

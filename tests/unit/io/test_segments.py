@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainlocus.core import FormatError
-from brainlocus.io import read_array_quality, read_regions, read_segments
+from brainlocus.io import read_array_quality, read_named_regions, read_segments
 
 PENNCNV = """NOTICE: something
 chr1:156783977-156788016  numsnp=6    length=4,040   state2,cn=1 /data/split/father.txt startsnp=rs1 endsnp=rs2
@@ -44,7 +44,7 @@ def test_three_formats(tmp_path):
 
 def test_regions_and_quality(tmp_path):
     text = "chromosome\tstart\tend\tname\tdirection\tLOEUF\n16\t1\t9\tA\tdeletion\t0.3\n16\t5\t9\tB\t\t\n"
-    found = read_regions(written(tmp_path, "loci.tsv", text), genome_build="GRCh37")
+    found = read_named_regions(written(tmp_path, "loci.tsv", text), genome_build="GRCh37")
     assert found.name.tolist() == ["A", "B"]
     assert found.direction.tolist() == ["deletion", "both"]
     assert found.loeuf[0] == 0.3
@@ -76,4 +76,4 @@ def test_bad_files(tmp_path, name, text, message):
 def test_bad_direction(tmp_path):
     text = "chromosome\tstart\tend\tname\tdirection\n16\t1\t9\tA\tloss\n"
     with pytest.raises(FormatError, match="row 1: expected deletion, duplication, both, found 'loss'"):
-        read_regions(written(tmp_path, "loci.tsv", text), genome_build="GRCh37")
+        read_named_regions(written(tmp_path, "loci.tsv", text), genome_build="GRCh37")

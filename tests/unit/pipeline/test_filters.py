@@ -68,6 +68,11 @@ def test_variants_by_lists_regions_and_conditions(folder):
     assert chosen(folder, regions="1:20-30,X:80") == [1, 2, 7]
     assert chosen(folder, regions=f"1:20,{folder / 'r.bed'}") == [1, 4, 5]
     assert chosen(folder, region_files=(folder / "r.bed",)) == [4, 5]
+    assert chosen(folder, regions="1", exclude_regions="1:20-30,X:80") == [0, 3]
+    assert chosen(folder, exclude_regions=f"1:20,{folder / 'r.bed'}") == [0, 2, 3, 6, 7]
+    assert chosen(
+        folder, exclude_region_files=(folder / "r.bed",), exclude_long_range_ld=True, genome_build="GRCh37"
+    ) == [0, 1, 2, 3, 6, 7]
     assert chosen(folder, where="position > 30 and chromosome == 1") == [3]
     assert chosen(folder, where="len(effect_allele) == 2 and 20 < position <= 60") == [3, 5]
     table = (folder / "table.tsv",)

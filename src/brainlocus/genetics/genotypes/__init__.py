@@ -27,14 +27,12 @@ from brainlocus.genetics.genotypes.qc import (
     duplicate_variants,
     quality_control,
 )
-from brainlocus.genetics.genotypes.regions import LONG_RANGE_LD, Region, in_regions, long_range_ld
 from brainlocus.genetics.genotypes.relatives import unrelated_people
 from brainlocus.genetics.genotypes.sexes import SexCounts, count_by_sex
 
 __all__ = [
     "DEGREES",
     "LOCAL_SHARE",
-    "LONG_RANGE_LD",
     "PRESETS",
     "FlowRow",
     "GenotypeCounts",
@@ -43,7 +41,6 @@ __all__ = [
     "PruneSettings",
     "QcResult",
     "QcSettings",
-    "Region",
     "SexCounts",
     "count_by_sex",
     "count_genotypes",
@@ -54,11 +51,9 @@ __all__ = [
     "grm_peak_bytes",
     "hwe_neg_log10_p",
     "hwe_x_neg_log10_p",
-    "in_regions",
     "kinship_pairs",
     "kinship_peak_bytes",
     "local_shares",
-    "long_range_ld",
     "pca_peak_bytes",
     "principal_components",
     "project_people",

@@ -5,13 +5,11 @@ missing, 10 one, 11 none. So ``high`` says that the other allele is there, and `
 a missing call has neither.
 """
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8, UInt64
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 from brainlocus.core.genotypes import GenotypeSource
 from brainlocus.numerics.packed import read_packed
@@ -23,25 +21,12 @@ __all__ = [
     "pack_calls",
     "people_bits",
     "people_planes",
-    "popcount",
     "variant_planes",
 ]
 
 EVEN = np.uint64(0x5555555555555555)
 """The low bits of 32 packed calls."""
 _WORD = 64
-
-
-@intrinsic
-@no_type_check
-def popcount(typing_context: Any, word: Any) -> Any:  # noqa: ARG001 - the signature numba asks for
-    """Return the number of set bits of a uint64, in compiled code only; loops over it become vector instructions."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        function = builder.module.declare_intrinsic("llvm.ctpop", [ir.IntType(64)])
-        return builder.call(function, arguments)
-
-    return types.uint64(types.uint64), generate
 
 
 def calls_of(source: GenotypeSource, start: int, stop: int) -> UInt8[np.ndarray, "variants bytes"]:

@@ -17,7 +17,8 @@ from brainlocus.core.genotypes import (
     SelectedGenotypes,
     block_size_for,
 )
-from brainlocus.genetics.genotypes.bits import EVEN, call_words, pack_calls, people_bits, popcount
+from brainlocus.genetics.genotypes.bits import EVEN, call_words, pack_calls, people_bits
+from brainlocus.numerics.bits import popcount
 from brainlocus.numerics.packed import read_packed
 
 __all__ = ["GenotypeCounts", "count_genotypes", "counts_peak_bytes"]

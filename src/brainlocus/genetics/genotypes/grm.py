@@ -58,8 +58,8 @@ def genetic_relationships(
     needed = grm_peak_bytes(n_samples)
     if memory_bytes is not None and needed > memory_bytes:
         raise ResourceError(
-            f"The GRM of {n_samples} people needs {needed / 2**30:.1f} GiB, {memory_bytes / 2**30:.1f} GiB are given. "
-            "Raise --memory or take fewer people."
+            f"The GRM of {n_samples} people needs {needed / 2**20:.0f} MiB, {max(memory_bytes, 0) / 2**20:.0f} MiB are "
+            "given besides the variants. Raise --memory or take fewer people."
         )
     upper = np.zeros((n_samples, n_samples))
     both_missing = np.zeros((n_samples, n_samples)) if missing == "pairwise" else np.zeros((0, 0))

@@ -27,7 +27,8 @@ from numba import njit
 
 from brainlocus.core.errors import ResourceError
 from brainlocus.core.genotypes import GenotypeSource
-from brainlocus.genetics.genotypes.bits import calls_of, people_planes, popcount
+from brainlocus.genetics.genotypes.bits import calls_of, people_planes
+from brainlocus.numerics.bits import popcount
 
 __all__ = ["DEGREES", "KinshipPairs", "degree_of", "kinship_pairs", "kinship_peak_bytes"]
 

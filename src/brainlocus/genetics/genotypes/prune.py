@@ -26,7 +26,8 @@ from numba import njit
 from brainlocus.core.errors import ResourceError, SchemaError
 from brainlocus.core.genotypes import GenotypeSource
 from brainlocus.core.variants import VariantTable
-from brainlocus.genetics.genotypes.bits import calls_of, popcount, variant_planes
+from brainlocus.genetics.genotypes.bits import calls_of, variant_planes
+from brainlocus.numerics.bits import popcount
 
 __all__ = ["PruneSettings", "prune_variants"]
 

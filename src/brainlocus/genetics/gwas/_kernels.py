@@ -16,6 +16,9 @@ __all__ = [
 ]
 
 _RANK_TOLERANCE = 1e-9
+_MIN_TRAIT_SHARE = 1e-12
+"""Share of a trait's variance that must be left among the people with a call; below, it is rounding (W is a float64
+difference from 1). As `linear._MIN_TRAIT_SHARE` among all people."""
 
 
 @njit(cache=True, nogil=True)
@@ -181,7 +184,7 @@ def t_statistics(score, v, df, w, group_of, sign, t):  # noqa: ANN001, ANN202
         for k in range(score.shape[1]):
             g = group_of[k]
             w_jk = w[j, k] if several else w[0, k]
-            if not (v[j, g] > 0.0 and w_jk > 0.0 and df[j, g] > 0.0):
+            if not (v[j, g] > 0.0 and w_jk > _MIN_TRAIT_SHARE and df[j, g] > 0.0):
                 t[j, k] = np.nan
                 continue
             r2 = score[j, k] * score[j, k] / (v[j, g] * w_jk)

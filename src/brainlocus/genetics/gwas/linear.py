@@ -170,9 +170,8 @@ def prepare_linear(
         norms.append(norm)
         parts.append(_part(common.q, basis.q, mask, int(good.sum()), basis.dropped))
     if not parts:
-        raise ValueError(
-            f"No trait can be analysed: {dict(skipped)}. Traits must vary among the people with covariates."
-        )
+        why = ", ".join(f"{name} ({reason})" for name, reason in skipped[:5])
+        raise ValueError(f"No trait can be analysed: {why}. Traits must vary among the people with covariates.")
     own = [part.own for part in parts if part.own is not None]
     right = np.asfortranarray(np.hstack([*residuals, common.q, *own]))
     return LinearDesign(

@@ -40,6 +40,9 @@ _UNSTABLE_SHARE = 0.02
 the covariates all but predict), so the row is computed again in float64."""
 _CLOSE_TO_ONE = 1e-12
 """1 - r^2 below which the residual sum of squares is summed up explicitly (methods: 1 - r^2 < 1e-12)."""
+_LOST_COLUMN = 3e-5
+"""Singular value of the orthonormal covariates among the people with a call below which a combination of them is
+lost: the square root of the smallest pivot of `_kernels.take_out_missing`."""
 _RECOMPUTE_T = 4.0
 _CHANCE_BEYOND = 6.4e-5
 """Two-sided normal p of `_RECOMPUTE_T`: the share of null tests computed twice."""
@@ -76,7 +79,8 @@ class LinearScan:
     @property
     def beta(self) -> Float[np.ndarray, "variants traits"]:
         """Trait units per copy of the effect allele; NaN where the variant is not estimable."""
-        return np.asarray(self.sign[:, None] * self.norm * self.score / self.residual_variance[:, self.group_of])
+        beta = self.sign[:, None] * self.norm * self.score / self.residual_variance[:, self.group_of]
+        return np.asarray(np.where(np.isnan(self.t), np.nan, beta))
 
     @property
     def standard_error(self) -> Float[np.ndarray, "variants traits"]:
@@ -452,7 +456,8 @@ def _explicit_residuals(
         q, y = design.right[people][:, group.basis], design.right[people, k]
         q = q if group.transform is None else q @ group.transform
         if exact:
-            q, _ = np.linalg.qr(q)
+            q, size, _ = np.linalg.svd(q, full_matrices=False)
+            q = q[:, size > _LOST_COLUMN]  # a covariate may be constant among the people with a call
             y = project_out(q, y[:, None])[:, 0]
         residual = project_out(q, counts[people, None])[:, 0]
         slope = float(residual @ y) / float(residual @ residual)

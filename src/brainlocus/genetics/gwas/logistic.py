@@ -228,7 +228,8 @@ def prepare_logistic(
             groups.append(replace(group, columns=slice(len(order), len(order) + kept.size)))
             order += [labels[k] for k in members[kept]]
     if not groups:
-        raise ValueError(f"No trait can be analysed: {dict(skipped)}. A trait needs {MIN_CASES} cases and controls.")
+        why = ", ".join(f"{name} ({reason})" for name, reason in skipped[:5])
+        raise ValueError(f"No trait can be analysed: {why}. A trait needs {MIN_CASES} cases and controls.")
     return LogisticDesign(tuple(order), tuple(groups), common, tuple(skipped), coding, options)
 
 

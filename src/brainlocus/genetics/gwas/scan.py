@@ -6,9 +6,9 @@ Data flow::
     ScanPlan + source[start:stop]        --scan_shard-->   ShardResult   (per shard, on any executor, resumable)
     ShardResults                         --merge_shards--> ScanResult    (hits, traits, variants, Q-Q counts)
 
-In the pass: hits below a p-value, a histogram of -log10 p per trait (bins of 0.01, for Q-Q curves and lambda_GC), and
-with ``full`` every test. A scan may have several plans (chromosome X with sex as a
-covariate, a plan per chromosome when polygenic predictions are taken out); they meet by the names of the traits.
+In the pass: hits below a p-value, a histogram of -log10 p per trait (`tallies`, for Q-Q curves and lambda_GC), and with
+``full`` every test. A scan may have several plans (chromosome X with sex as a covariate, a plan per chromosome when
+polygenic predictions are taken out); they meet by the names of the traits.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,6 +26,7 @@ from brainlocus.core.samples import SampleIndex, shared_samples
 from brainlocus.core.text import text_array
 from brainlocus.core.variants import VariantTable
 from brainlocus.genetics.gwas.calls import calls_buffer, read_calls
+from brainlocus.genetics.gwas.chromosomes import chromosome_classes
 from brainlocus.genetics.gwas.linear import STATUS, prepare_linear
 from brainlocus.genetics.gwas.linear_scan import LinearMethod
 from brainlocus.genetics.gwas.logistic import LogisticSettings, prepare_logistic
@@ -33,6 +34,7 @@ from brainlocus.genetics.gwas.logistic_scan import LogisticMethod
 from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.tallies import empty_tallies, lambda_gc, qq_counts
 from brainlocus.numerics.design import covariate_design
+from brainlocus.numerics.imputation import mach_r2_of_sums
 from brainlocus.numerics.tails import neg_log10_p_from_t
 
 __all__ = [
@@ -95,7 +97,7 @@ class ShardResult:
     """Of the effect allele among all analysed people."""
     n: Int[np.ndarray, " variants"]
     info: Float[np.ndarray, " variants"]
-    """MaCH r2 of dosages; NaN for hard calls."""
+    """MaCH r2 of dosages; NaN for hard calls. None of X and Y in `ScanResult.variants`."""
     status: Int8[np.ndarray, " variants"]
     """0 when at least one group of traits has an estimate, else the first group's reason."""
     tallies: UInt[np.ndarray, "traits used_bins"]
@@ -453,19 +455,10 @@ def _scan_block(plan: ScanPlan, block: CallBlock, tallies: Tallies) -> _Block:
 
 
 def _mach_r2(block: CallBlock) -> Float[np.ndarray, " variants"]:
-    """Return observed over expected variance of dosages (MaCH r2); NaN for hard calls, 1 for a constant dosage.
-
-    References
-    ----------
-    Li et al. (2010), Genet. Epidemiol. 34:816.
-    """
+    """Return MaCH's r2 of dosages; NaN for hard calls."""
     whole = (block.total == np.rint(block.total)) & (block.squares == np.rint(block.squares))
-    n = np.maximum(block.n_called, 1)
-    frequency = block.total / (2.0 * n)
-    expected = 2.0 * frequency * (1.0 - frequency)
-    observed = block.squares / n - (block.total / n) ** 2
-    r2 = np.where(expected > 0, observed / np.where(expected > 0, expected, 1.0), 1.0)
-    return np.where(whole, np.nan, r2)
+    n = block.n_called.astype(np.float64)
+    return np.where(whole, np.nan, mach_r2_of_sums(n, block.total, block.squares - n * block.mean**2))
 
 
 def _joined_array(parts: list[Shaped[np.ndarray, " _rows"]], dtype: type) -> Shaped[np.ndarray, " joined"]:
@@ -558,6 +551,8 @@ def _variant_table(
     status: Int8[np.ndarray, " variants"],
 ) -> ResultTable:
     reasons = text_array(["", *STATUS[1:]])
+    # Men hold 0 or 2 copies, or 0 or 1: the variance expected of two chromosomes is not theirs.
+    info = np.where(np.isin(chromosome_classes(variants), ("X", "Y")), np.nan, info)
     return ResultTable(
         _place_columns(variants)
         | {"effect_allele_frequency": frequency, "n": n, "info": info, "reason": reasons[status.astype(np.int64)]}

@@ -6,9 +6,9 @@ from typing import no_type_check
 import numpy as np
 from numba import njit
 
-from brainlocus.numerics.packed import _ones
+from brainlocus.numerics.bits import popcount
 
-__all__ = ["boost_tile", "interaction_lr", "pack_calls"]
+__all__ = ["boost_tile", "fill_planes", "interaction_lr"]
 
 _MAX_STEPS = 500
 _TOLERANCE = 1e-9
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-9
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def pack_calls(dosage, case, planes):  # noqa: ANN001, ANN202
+def fill_planes(dosage, case, planes):  # noqa: ANN001, ANN202
     """Fill bit planes (variant, status, genotype, word) of rounded calls; missing calls are in none."""
     filled = [0, 0]
     for i in range(dosage.shape[1]):
@@ -150,7 +150,7 @@ def boost_tile(row_planes, column_planes, todo, screen, lr, df, work):  # noqa: 
                     for j in range(3):
                         count = 0
                         for w in range(row_planes.shape[3]):
-                            count += _ones(row_planes[r, k, i, w] & column_planes[c, k, j, w])
+                            count += popcount(row_planes[r, k, i, w] & column_planes[c, k, j, w])
                         table[i, j, k] = count
             lr[r, c] = 0.0
             df[r, c] = _seen(table, 0) * _seen(table, 1)

@@ -92,7 +92,7 @@ def prepare_cases(
         if fast:
             controls[k][:, ~status[k]], cases[k][:, status[k]] = unit
         else:
-            _tables.pack_calls(own, status[k], planes[k])
+            _tables.fill_planes(own, status[k], planes[k])
     return CaseBlock(index, cases, controls, planes, varies)
 
 

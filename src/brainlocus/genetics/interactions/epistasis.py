@@ -237,7 +237,8 @@ def prepare_epistasis(data: AlignedTraits) -> EpistasisDesign:
             unit = residual[:, good] / np.sqrt(left[good])
             groups.append(PairGroup(names, np.flatnonzero(mask), basis.q, values[:, good], unit))
     if not groups:
-        raise ValueError(f"No trait can be analysed: {dict(skipped)}. Traits must vary given the covariates.")
+        why = ", ".join(f"{name} ({reason})" for name, reason in skipped[:5])
+        raise ValueError(f"No trait can be analysed: {why}. Traits must vary given the covariates.")
     return EpistasisDesign(tuple(groups), len(data.samples), tuple(skipped), tuple(sorted(dropped)))
 
 

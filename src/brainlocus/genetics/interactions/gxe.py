@@ -231,7 +231,8 @@ def prepare_gxe(
         )
         groups += [made] if made is not None else []
     if not groups:
-        raise ValueError(f"No trait can be analysed with the exposure {exposure_name!r}: {dict(skipped)}.")
+        why = ", ".join(f"{name} ({reason})" for name, reason in skipped[:5])
+        raise ValueError(f"No trait can be analysed with the exposure {exposure_name!r}: {why}.")
     return GxeDesign(exposure_name, quantitative, terms, tuple(groups), len(data.samples), tuple(skipped))
 
 

@@ -36,7 +36,7 @@ from brainlocus.genetics.interactions import (
     locus_copies,
     merge_segments,
 )
-from brainlocus.io import read_array_quality, read_regions, read_segments, write_results
+from brainlocus.io import read_array_quality, read_named_regions, read_segments, write_results
 from brainlocus.numerics import covariate_basis, project_out, rank_normal, same_people
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
 from brainlocus.pipeline.figures.interactions import draw_dose
@@ -69,6 +69,9 @@ class GwasCnvConfig(StepConfig):
     columns: CommaList = Field((), description="Traits: names or patterns; all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
+    na_values: CommaList = Field(
+        (), description="Values of traits and covariates that mean missing, besides NA and empty cells, such as -9"
+    )
     head_size: str = Field("", description="Covariate of head size: every test with and without it")
     normalise: Literal["rank", "z", "none"] = Field("rank", description="Of traits, so that effects are in SD")
     min_overlap: float = Field(0.4, gt=0, le=1, description="Share of a locus that a carrier's call covers")
@@ -110,13 +113,13 @@ def _regions(path: Path | None, config: GwasCnvConfig) -> RegionTable | None:
     if path is None:
         return None
     check_builds(config.build, config.loci_build)
-    return read_regions(path, genome_build=config.loci_build)
+    return read_named_regions(path, genome_build=config.loci_build)
 
 
 def _cohort(config: GwasCnvConfig) -> _Cohort:
     """Return traits and calls of the people with good arrays."""
     raw = read_segments(config.calls, genome_build=config.build)
-    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
+    traits = read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
     names = [n for n in traits.names if n != config.head_size]
     ids, quality = (None, {}) if config.quality is None else read_array_quality(config.quality)
     if config.assayed is not None:

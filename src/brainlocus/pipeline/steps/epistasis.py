@@ -44,8 +44,15 @@ from brainlocus.genetics.interactions import (
 from brainlocus.io import read_arrow, write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional
 from brainlocus.pipeline.figures.interactions import draw_qq
-from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes
+from brainlocus.pipeline.filters import (
+    GenotypeFile,
+    GenotypeInput,
+    choose_genotypes,
+    chromosome_notes,
+    rows_with_chromosome,
+)
 from brainlocus.pipeline.genomes import (
+    naming_inputs,
     read_list,
     read_traits,
     require_memory,
@@ -72,11 +79,16 @@ class GwasEpistasisConfig(GenotypeInput):
     columns: CommaList = Field((), description="Traits: names or patterns; all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
+    na_values: CommaList = Field(
+        (), description="Values of traits and covariates that mean missing, besides NA and empty cells, such as -9"
+    )
     method: Literal["ols", "correlation", "boost"] = Field(
         "ols", description="Least squares; for 0/1 traits also the difference of correlations, or BOOST"
     )
     report_p: float = Field(1e-6, gt=0, le=1, description="Largest p of a reported pair")
-    first: InputPath | None = Field(None, description="List of variants to pair with all others; all with all without")
+    first: InputPath | None = Field(
+        None, description="List of variants to pair with all others; without it, every pair"
+    )
     pairs: InputPath | None = Field(
         None, description="Table of pairs (variant_id, variant_id_2) to test instead of a scan, as in replication"
     )
@@ -193,18 +205,16 @@ def _traits_of(design: EpistasisDesign, group: int) -> slice:
 
 
 def _prepare(config: GwasEpistasisConfig, people: SampleIndex) -> tuple[EpistasisDesign, AlignedTraits]:
-    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
-    data = align_traits(
-        traits.table,
-        people,
-        covariates=traits.covariates,
-        formula=traits.formula,
-        names=traits.names,
-    )
-    try:
+    traits = read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
+    with naming_inputs(config.genotypes, config.traits, config.covariates):
+        data = align_traits(
+            traits.table,
+            people,
+            covariates=traits.covariates,
+            formula=traits.formula,
+            names=traits.names,
+        )
         design = prepare_epistasis(data)
-    except ValueError as error:
-        raise SchemaError(str(error)) from error
     if config.method != "ols":
         for group in design.groups:
             check_cases(group)
@@ -240,7 +250,7 @@ def gwas_epistasis(config: GwasEpistasisConfig, out: Path, context: Context) -> 
     """Test the interaction of pairs of variants."""
     asked = choose_genotypes(config)
     source = asked.source
-    kept = np.flatnonzero(asked.variants & (source.variants.chromosome != "0"))
+    kept = rows_with_chromosome(asked)
     design, data = _prepare(config, asked.samples)
     selected = select_genotypes(source, samples=data.samples, variants=kept)
     if config.pairs is not None:
@@ -432,7 +442,7 @@ def _report(plan: _Plan, rows: list[dict[str, Any]], counts: dict[str, Any], ann
     }
     middle = float(np.median(lambdas)) if lambdas else float("nan")
     line = f"{tests:,} tests, {n_hits:,} pairs at p <= {plan.rules.report_p:g}; median lambda {middle:.3f}"
-    return StepResult(counts, n_failed=len(plan.design.skipped), summary=(line,))
+    return StepResult(counts, n_failed=len(plan.design.skipped), summary=(line, *chromosome_notes(counts)))
 
 
 def _replicate(

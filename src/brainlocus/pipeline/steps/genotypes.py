@@ -39,8 +39,8 @@ from brainlocus.genetics.genotypes import (
 from brainlocus.io import read_table, write_grm, write_results, write_table
 from brainlocus.pipeline.config import CommaPaths, InputPath
 from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes
-from brainlocus.pipeline.genomes import keep_people, require_memory, table_bytes
-from brainlocus.pipeline.panels import Panel, PanelRules, choose_panel, read_regions
+from brainlocus.pipeline.genomes import ambiguity_notes, ambiguous_ids, keep_people, require_memory, table_bytes
+from brainlocus.pipeline.panels import Panel, PanelRules, choose_panel
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
 __all__ = [
@@ -103,12 +103,6 @@ class GenotypesPcaConfig(GenotypeInput):
         "corrected", description="Projected people: shrinkage corrected, or the plain product with the loadings"
     )
     min_maf: float = Field(0.01, ge=0, le=0.5, description="Smallest minor allele frequency among those fitted on")
-    exclude_long_range_ld: bool = Field(
-        False, description="Leave out the regions of long-range LD (GRCh37, GRCh38: state --genome-build)"
-    )
-    exclude_regions: InputPath | None = Field(
-        None, description="Regions to leave out: lines of chromosome, start and stop"
-    )
     method: Literal["auto", "exact", "krylov"] = Field("auto", description="auto is exact up to 5,000 people")
     figures: bool = Field(False, description="Draw components.png (needs the extra plot)")
 
@@ -154,9 +148,9 @@ def _write_qc(result: QcResult, variants: ResultTable, out: Path) -> None:
     write_results(result.samples, out / "samples.parquet")
     rows = [f"{row.step}\t{row.n_samples}\t{row.n_variants}" for row in result.flow]
     (out / "flow.tsv").write_text("\n".join(["step\tpeople\tvariants", *rows]) + "\n")
-    (out / "keep.samples").write_text("\n".join(result.keep_samples.ids.tolist()) + "\n")
+    (out / "keep.samples").write_text("\n".join(result.keep_samples.ids.tolist()) + "\n", encoding="utf-8")
     kept = variants["variant_id"][result.keep_variants]
-    (out / "keep.variants").write_text("\n".join(kept.tolist()) + "\n")
+    (out / "keep.variants").write_text("\n".join(kept.tolist()) + "\n", encoding="utf-8")
 
 
 def _reasons(table: ResultTable) -> dict[str, int]:
@@ -238,7 +232,10 @@ def genotypes_qc(config: GenotypesQcConfig, out: Path, context: Context) -> Step
         "variants_left_out": _reasons(result.variants),
         "notes": list(result.notes),
     }
-    return StepResult(counts, summary=(*_flow_lines(result), *result.notes))
+    kept = result.variants["reason"] == ""
+    counts["ambiguous_ids"] = ambiguous_ids(result.variants["variant_id"], kept)
+    notes = ambiguity_notes(counts["ambiguous_ids"], "keep.variants cannot tell them apart; variants.parquet can")
+    return StepResult(counts, summary=(*_flow_lines(result), *result.notes, *notes))
 
 
 def _exact(config: GenotypesPcaConfig) -> bool | None:
@@ -248,12 +245,7 @@ def _exact(config: GenotypesPcaConfig) -> bool | None:
 def _pca_panel(config: GenotypesPcaConfig, memory_bytes: int) -> tuple[Panel, SampleIndex]:
     """Return the people fitted on with the variants chosen among them, and everyone who gets scores."""
     asked = choose_genotypes(config)
-    source = asked.source
-    regions = read_regions(
-        config.exclude_regions, long_range=config.exclude_long_range_ld, variants=source.variants,
-        build=config.genome_build,
-    )  # fmt: skip
-    rules = PanelRules(config.fit, min_maf=config.min_maf, regions=regions)
+    rules = PanelRules(config.fit, min_maf=config.min_maf)
     panel = choose_panel(asked, rules, memory_bytes=memory_bytes // 4)
     if config.components >= len(panel.source.samples):
         raise SchemaError(

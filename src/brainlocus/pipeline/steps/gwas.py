@@ -40,11 +40,21 @@ from brainlocus.genetics.gwas import (
 from brainlocus.io import OpenedGenotypes, read_results, write_results
 from brainlocus.numerics.design import covariate_design
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.filters import ChosenGenotypes, GenotypeFile, GenotypeInput, choose_genotypes, choose_people
-from brainlocus.pipeline.full_store import add_full_part, full_traits, read_full, write_full_index, write_full_part
+from brainlocus.pipeline.filters import (
+    ChosenGenotypes,
+    GenotypeFile,
+    GenotypeInput,
+    choose_genotypes,
+    choose_people,
+    chromosome_notes,
+    rows_with_chromosome,
+)
+from brainlocus.pipeline.full_store import add_full_part, write_full_index, write_full_part
 from brainlocus.pipeline.genomes import (
     TraitInputs,
+    count_minus_nine,
     keep_variants,
+    naming_inputs,
     read_list,
     read_traits,
     require_memory,
@@ -64,7 +74,7 @@ from brainlocus.pipeline.scan_units import (
 )
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 
-__all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig", "full_traits", "read_full"]
+__all__ = ["GWAS_REPLICATE", "GWAS_RUN", "GwasReplicateConfig", "GwasRunConfig"]
 
 
 class GwasRunConfig(GenotypeInput):
@@ -74,6 +84,9 @@ class GwasRunConfig(GenotypeInput):
     columns: CommaList = Field((), description="Traits: names or patterns (C32_*); all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
+    na_values: CommaList = Field(
+        (), description="Values of traits and covariates that mean missing, besides NA and empty cells, such as -9"
+    )
     method: Literal["linear", "logistic", "ridge"] = Field(
         "linear",
         description="Regression: linear; logistic for cases and controls (0/1 or 1/2); ridge: linear, after what the "
@@ -128,6 +141,11 @@ class GwasRunConfig(GenotypeInput):
         if given and self.method != "ridge":
             names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{names}: only with --method ridge, found --method {self.method}")
+        fields = type(self).model_fields
+        given = [n for n in ("correction", "test", "screen") if getattr(self, n) != fields[n].default]
+        if given and self.method != "logistic" and not self.ridge_binary:
+            names = ", ".join(f"--{name}" for name in given)
+            raise ValueError(f"{names}: only with --method logistic or --ridge-binary, found --method {self.method}")
         return self
 
 
@@ -196,13 +214,13 @@ def _read_shard(path: Path) -> ShardResult:
 
 
 def _inputs(config: GwasRunConfig) -> TraitInputs:
-    return read_traits(config.traits, config.columns, config.covariates, config.formula)
+    return read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
 
 
 def _prepare(
     config: GwasRunConfig, people: SampleIndex, traits: TraitInputs, offset: PhenotypeTable | None = None
 ) -> ScanPlan:
-    try:
+    with naming_inputs(config.genotypes, config.traits, config.covariates):
         return prepare_scan(
             traits.table,
             people,
@@ -214,8 +232,6 @@ def _prepare(
             method="logistic" if config.method == "logistic" or config.ridge_binary else "linear",
             logistic=LogisticSettings(config.correction, config.test, config.screen),
         )
-    except ValueError as error:
-        raise SchemaError(str(error)) from error
 
 
 def _plans(
@@ -223,7 +239,7 @@ def _plans(
 ) -> tuple[UnitPlans, dict[str, Any]]:
     """Return the plans of the scan with their variants, and counts of what led to them."""
     source, people, traits = asked.source, asked.samples, _inputs(config)
-    counts: dict[str, Any] = {}
+    counts: dict[str, Any] = {"minus_nine": count_minus_nine(traits)}
     loco, conditioned = None, None
     if config.method == "ridge" or config.condition:
         analysed = _prepare(config, people, traits)
@@ -295,10 +311,8 @@ def _gwas_run(config: GwasRunConfig, out: Path, context: Context) -> StepResult:
     asked = choose_genotypes(config, _source(file, file.stamp))
     source = asked.source
     _check_outputs(config, source.variants.genome_build)
-    placed = source.variants.chromosome != "0"
-    rows = np.flatnonzero(asked.variants & placed)
+    rows = rows_with_chromosome(asked)
     planned, about = _plans(config, asked, rows, out, context)
-    about["variants_unplaced"] = int((asked.variants & ~placed).sum())
     plans = [unit.plan for unit in planned.units]
     chosen = source.variants.take(rows)
     # Half of a worker's share is for its blocks, the rest for what it keeps of them.
@@ -409,9 +423,10 @@ def _report(
         summary += lines
     if dropped:
         summary.append(f"Covariates dropped as constant or combinations of others: {', '.join(dropped)}")
-    unplaced = about["variants_unplaced"]
-    if unplaced:
-        summary.append(f"{unplaced:,} variants of chromosome 0 left out")
+    summary += chromosome_notes(about)
+    if minus_nine := about.get("minus_nine"):
+        shown = ", ".join(f"{name} ({count:,})" for name, count in list(minus_nine.items())[:5])
+        summary.append(f"-9 is the only negative value of {shown}, and was taken as a number: is it --na-values -9?")
     if "mean_cv_r2" in about.get("whole_genome", {}):
         found = about["whole_genome"]
         summary.append(

@@ -43,9 +43,16 @@ from brainlocus.io import write_results
 from brainlocus.numerics import neg_log10_p_from_t
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional
 from brainlocus.pipeline.figures.interactions import draw_qq, draw_slopes
-from brainlocus.pipeline.filters import GenotypeFile, GenotypeInput, choose_genotypes
+from brainlocus.pipeline.filters import (
+    GenotypeFile,
+    GenotypeInput,
+    choose_genotypes,
+    chromosome_notes,
+    rows_with_chromosome,
+)
 from brainlocus.pipeline.genomes import (
     TraitInputs,
+    naming_inputs,
     read_traits,
     require_memory,
     table_bytes,
@@ -74,6 +81,9 @@ class GwasGxeConfig(GenotypeInput):
     columns: CommaList = Field((), description="Traits: names or patterns; all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
+    na_values: CommaList = Field(
+        (), description="Values of traits and covariates that mean missing, besides NA and empty cells, such as -9"
+    )
     terms: Literal["all", "main"] = Field(
         "all", description="Products of every covariate with variant and exposure, or none of them (not advised)"
     )
@@ -163,7 +173,7 @@ def _binned(strength: Float[np.ndarray, "variants traits"]) -> Int[np.ndarray, "
 
 def _inputs(config: GwasGxeConfig) -> tuple[TraitInputs, PhenotypeTable]:
     """Return traits and covariates, and the exposures."""
-    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
+    traits = read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
     names = [name for name in traits.names if name not in config.exposure]
     if not names:
         raise SchemaError(f"{config.traits}: there is no trait besides the exposure {', '.join(config.exposure)}.")
@@ -196,22 +206,21 @@ def _plan(
     config: GwasGxeConfig, people: SampleIndex, rows: Int[np.ndarray, " variants"]
 ) -> tuple[_Plan, AlignedTraits]:
     traits, exposures = _inputs(config)
-    data = align_traits(
-        traits.table,
-        people,
-        covariates=traits.covariates,
-        formula=traits.formula,
-        names=traits.names,
-    )
+    with naming_inputs(config.genotypes, config.traits, config.covariates):
+        data = align_traits(
+            traits.table,
+            people,
+            covariates=traits.covariates,
+            formula=traits.formula,
+            names=traits.names,
+        )
     values = exposures.take(data.samples).matrix()
     variances = config.errors in ("auto", "hlm")
-    try:
+    with naming_inputs(config.genotypes, config.traits, config.covariates):
         designs = tuple(
             prepare_gxe(data, np.ascontiguousarray(values[:, k]), name, terms=config.terms, variance_model=variances)
             for k, name in enumerate(config.exposure)
         )
-    except ValueError as error:
-        raise SchemaError(str(error)) from error
     settings = GxeSettings(config.errors, config.rare_mac, config.min_carriers)
     return _Plan(designs, settings, config.hits, data.samples, rows), data
 
@@ -220,7 +229,7 @@ def gwas_gxe(config: GwasGxeConfig, out: Path, context: Context) -> StepResult:
     """Test the interaction of every variant with each exposure, for every trait."""
     asked = choose_genotypes(config)
     source = asked.source
-    rows = np.flatnonzero(asked.variants & (source.variants.chromosome != "0"))
+    rows = rows_with_chromosome(asked)
     plan, data = _plan(config, asked.samples, rows)
     path = context.shards / "plan.pickle"
     with path.open("wb") as stream:
@@ -464,7 +473,7 @@ def _report(
         summary.append(
             "Without products of covariates (--terms main) a covariate's own interaction passes for the exposure's"
         )
-    return StepResult(counts, n_failed=len(skipped), summary=tuple(summary))
+    return StepResult(counts, n_failed=len(skipped), summary=(*summary, *chromosome_notes(counts)))
 
 
 GWAS_GXE = Step(

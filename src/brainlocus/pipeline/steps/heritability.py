@@ -27,6 +27,9 @@ class HeritabilityGremlConfig(StepConfig):
     columns: CommaList = Field((), description="Traits: names or patterns (C32_*); all numeric columns by default")
     covariates: CommaPaths = Field((), description="Tables of covariates: all columns, or those of --formula")
     formula: str = Field("", description="Covariates as a formula: 'age + I(age**2) + sex'")
+    na_values: CommaList = Field(
+        (), description="Values of traits and covariates that mean missing, besides NA and empty cells, such as -9"
+    )
     keep: CommaPaths = Field((), description="People: lists, or tables with participant_id; in all of them")
     unconstrained: bool = Field(False, description="Let h2 be negative, so that averages over traits are unbiased")
     genotypes: InputPath | None = Field(None, description="Genotypes, for --per-trait-variants")
@@ -46,7 +49,7 @@ def heritability_greml(config: HeritabilityGremlConfig, out: Path, context: Cont
     grm = read_grm(config.grm)
     if config.keep:
         grm = grm.take(keep_people(grm.samples, config.keep))
-    traits = read_traits(config.traits, config.columns, config.covariates, config.formula)
+    traits = read_traits(config.traits, config.columns, config.covariates, config.formula, config.na_values)
     table, names = traits.table, traits.names
     arguments: dict[str, Any] = {
         "covariates": traits.covariates,

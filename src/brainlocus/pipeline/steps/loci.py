@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from brainlocus.core import ResultTable, SchemaError, select_genotypes
+from brainlocus.core import ResultTable, SchemaError
 from brainlocus.genetics.loci import ClumpResult, ClumpSettings, clump
-from brainlocus.io import open_genotypes, read_results, write_results
-from brainlocus.pipeline.config import CommaPaths, InputPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import keep_people
+from brainlocus.io import read_results, write_results
+from brainlocus.pipeline.config import InputPath, Positional
+from brainlocus.pipeline.filters import GenotypeInput, choose_genotypes
 from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["LOCI_CLUMP", "LociClumpConfig"]
 
 
-class LociClumpConfig(StepConfig):
+class LociClumpConfig(GenotypeInput):
     """Settings of ``loci clump``."""
 
     hits: Annotated[InputPath, Positional()] = Field(
@@ -37,7 +37,6 @@ class LociClumpConfig(StepConfig):
     ld: Literal["counts", "haplotypes"] = Field(
         "counts", description="r2 of allele counts, or of most likely haplotypes (as plink1.9 --clump)"
     )
-    keep: CommaPaths = Field((), description="People of the panel: lists, or tables with participant_id")
 
 
 def _leads(hits: ResultTable, result: ClumpResult) -> ResultTable:
@@ -58,8 +57,8 @@ def loci_clump(config: LociClumpConfig, out: Path, context: Context) -> StepResu
     for name in ("trait", "variant_id", "neg_log10_p"):
         if name not in hits.names:
             raise SchemaError(f"{config.hits}: expected a column {name}, found {', '.join(hits.names)}.")
-    source = open_genotypes(config.genotypes)
-    panel = select_genotypes(source, samples=keep_people(source.samples, config.keep)) if config.keep else source
+    asked = choose_genotypes(config)
+    panel = asked.selected()
     try:
         settings = ClumpSettings(config.p1, config.p2, config.r2, config.lead_r2, config.kb, config.ld)
     except ValueError as error:
@@ -77,6 +76,7 @@ def loci_clump(config: LociClumpConfig, out: Path, context: Context) -> StepResu
         )
     roles = result.variants["role"]
     counts = {
+        **asked.counts,
         "associations": len(hits),
         "absent_from_panel": result.n_absent,
         "traits": int(np.unique(hits["trait"]).size),

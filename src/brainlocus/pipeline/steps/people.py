@@ -56,6 +56,11 @@ def split_people(config: SplitConfig, out: Path, context: Context) -> StepResult
     table = read_people(config.table)
     if config.fraction is not None:
         drawn = _draw(table, config.fraction, config.within, np.random.default_rng(context.seed))
+        if drawn.all() or not drawn.any():
+            raise SchemaError(
+                f"--fraction {config.fraction:g} of the {drawn.size} people of {config.table} leaves nobody for "
+                f"{'replication' if drawn.any() else 'discovery'}; take another share."
+            )
         return _write_parts(table, np.where(drawn, "discovery", "replication"), out)
     if config.within:
         raise SchemaError("--within shares the combinations of columns alike in a draw; give --fraction too.")
@@ -106,12 +111,16 @@ def _write_parts(table: PhenotypeTable, part: Shaped[np.ndarray, " people"], out
     for level in np.unique(part[part != ""]):
         ids = table.samples.ids[part == level]
         with atomic_path(out / f"{level}.txt") as partial:
-            partial.write_text("\n".join(ids.tolist()) + "\n")
+            partial.write_text("\n".join(ids.tolist()) + "\n", encoding="utf-8")
         counts[str(level)] = int(ids.size)
     return StepResult(counts, summary=(", ".join(f"{k}: {v} people" for k, v in counts.items()),))
 
 
 JOIN = Step("cohort join", "Join tables by participant id.", JoinConfig, join_tables)
 SPLIT = Step(
-    "cohort split", "List the participants of each level of a column.", SplitConfig, split_people, out="folder"
+    "cohort split",
+    "List the participants of each level of a column, or of a random draw.",
+    SplitConfig,
+    split_people,
+    out="folder",
 )

@@ -5,10 +5,9 @@ from pathlib import Path
 from pydantic import Field
 
 from brainlocus.genetics.genotypes import PruneSettings, counts_peak_bytes, prune_variants
-from brainlocus.pipeline.config import InputPath
 from brainlocus.pipeline.filters import GenotypeInput, choose_genotypes
-from brainlocus.pipeline.genomes import require_memory, table_bytes
-from brainlocus.pipeline.panels import PanelRules, choose_panel, read_regions
+from brainlocus.pipeline.genomes import ambiguity_notes, ambiguous_ids, require_memory, table_bytes
+from brainlocus.pipeline.panels import PanelRules, choose_panel
 from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["GENOTYPES_PRUNE", "GenotypesPruneConfig"]
@@ -22,12 +21,6 @@ class GenotypesPruneConfig(GenotypeInput):
     r2: float = Field(0.2, ge=0, lt=1, description="Of a pair with r2 above this, the rarer variant leaves")
     kb: bool = Field(False, description="The window is in kilobases")
     min_maf: float = Field(0.0, ge=0, le=0.5, description="Smallest minor allele frequency among these people")
-    exclude_long_range_ld: bool = Field(
-        False, description="Leave out the regions of long-range LD (GRCh37, GRCh38: state --genome-build)"
-    )
-    exclude_regions: InputPath | None = Field(
-        None, description="Regions to leave out: lines of chromosome, start and stop"
-    )
 
 
 def genotypes_prune(config: GenotypesPruneConfig, out: Path, context: Context) -> StepResult:
@@ -37,11 +30,7 @@ def genotypes_prune(config: GenotypesPruneConfig, out: Path, context: Context) -
     n_people, n_variants = len(source.samples), len(source.variants)
     needed = table_bytes(n_variants) + counts_peak_bytes(n_people, n_variants, 64)
     require_memory(needed, context.memory_bytes, f"Pruning {n_variants} variants of {n_people} people")
-    regions = read_regions(
-        config.exclude_regions, long_range=config.exclude_long_range_ld, variants=source.variants,
-        build=config.genome_build,
-    )  # fmt: skip
-    rules = PanelRules(min_maf=config.min_maf, regions=regions)
+    rules = PanelRules(min_maf=config.min_maf)
     panel = choose_panel(asked, rules, founders_only=True, memory_bytes=context.memory_bytes - needed)
     step = config.step if config.step is not None else (1 if config.kb else 50)
     settings = PruneSettings(config.window, step, config.r2, kb=config.kb)
@@ -49,7 +38,9 @@ def genotypes_prune(config: GenotypesPruneConfig, out: Path, context: Context) -
     ids = panel.source.variants.variant_id[stays]
     out.write_text("\n".join(ids.tolist()) + "\n", encoding="utf-8")
     counts = {**panel.counts, "variants_pruned": int((~stays).sum()), "variants_kept": int(stays.sum())}
-    return StepResult(counts, summary=(f"{int(stays.sum()):,} of {stays.size:,} variants stay",))
+    counts["ambiguous_ids"] = ambiguous_ids(panel.source.variants.variant_id, stays)
+    notes = ambiguity_notes(counts["ambiguous_ids"], "the list cannot tell them apart; make ids unique first")
+    return StepResult(counts, summary=(f"{int(stays.sum()):,} of {stays.size:,} variants stay", *notes))
 
 
 GENOTYPES_PRUNE = Step(

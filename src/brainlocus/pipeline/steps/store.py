@@ -24,6 +24,7 @@ from brainlocus.core.text import text_array
 from brainlocus.io import read_results
 from brainlocus.io.nifti import read_parcellation, read_volume
 from brainlocus.pipeline.config import InputPath, InputPaths, StepConfig
+from brainlocus.pipeline.full_store import read_full
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 from brainlocus.store import ModelInfo, PhenotypeInfo, PrivacyRules, StoreSettings, StoreWriter, peak_bytes
 
@@ -172,8 +173,6 @@ def _other_traits(tables: dict[str, ResultTable]) -> dict[str, int | None]:
 def _add_scans(store: StoreWriter, config: StoreBuildConfig, atlases: _Atlases, context: Context) -> set[str]:
     """Add every trait of a GWAS folder, one at a time; return their names."""
     assert config.gwas is not None  # noqa: S101 - checked by the caller
-    from brainlocus.pipeline.steps.gwas import read_full
-
     traits = read_results(config.gwas / "traits.parquet")
     scanned = _kept(traits)
     n = traits["n"].astype(np.float64)

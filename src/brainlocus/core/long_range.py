@@ -1,4 +1,4 @@
-"""Regions of the genome, and those of long-range linkage disequilibrium.
+"""Regions of long-range linkage disequilibrium.
 
 Inversions, the major histocompatibility complex and the surroundings of centromeres, whose variants go together over
 megabases: a component of ancestry otherwise becomes one of these regions.
@@ -10,26 +10,10 @@ the Genome Analysis Wiki of the University of Michigan, "Regions of high linkage
 more; on GRCh37 chromosomes 5 and 11 with the wider bounds of the inversions there.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from jaxtyping import Bool
-
 from brainlocus.core.errors import AlignmentError, nearest
-from brainlocus.core.variants import VariantTable
+from brainlocus.core.regions import Region
 
-__all__ = ["LONG_RANGE_LD", "Region", "in_regions", "long_range_ld"]
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """Part of a chromosome; both ends belong to it."""
-
-    chromosome: str
-    start: int
-    """1-based."""
-    stop: int
+__all__ = ["LONG_RANGE_LD", "long_range_ld"]
 
 
 def _regions(text: str, unit: int) -> tuple[Region, ...]:
@@ -66,6 +50,11 @@ def long_range_ld(genome_build: str) -> tuple[Region, ...]:
     ------
     AlignmentError
         There is no list for the build.
+
+    Examples
+    --------
+    >>> long_range_ld("GRCh37")[0]
+    Region(chromosome='1', start=48000000, stop=52000000)
     """
     if genome_build not in LONG_RANGE_LD:
         raise AlignmentError(
@@ -73,21 +62,3 @@ def long_range_ld(genome_build: str) -> tuple[Region, ...]:
             f"{genome_build!r}.{nearest(genome_build, list(LONG_RANGE_LD))} State --genome-build, or list the regions."
         )
     return LONG_RANGE_LD[genome_build]
-
-
-def in_regions(variants: VariantTable, regions: Sequence[Region]) -> Bool[np.ndarray, " variants"]:
-    """Return which variants lie in one of the regions; those without a position lie in none.
-
-    Examples
-    --------
-    >>> from brainlocus.core.text import text_array
-    >>> a, ids = text_array(["A", "A"]), text_array(["rs1", "rs2"])
-    >>> table = VariantTable(np.array(["6", "6"]), np.array([30_000_000, 40_000_000]), a, a, ids, "GRCh37")
-    >>> in_regions(table, long_range_ld("GRCh37")).tolist()
-    [True, False]
-    """
-    inside = np.zeros(len(variants), dtype=bool)
-    for region in regions:
-        here = variants.chromosome == region.chromosome
-        inside |= here & (variants.position >= max(region.start, 1)) & (variants.position <= region.stop)
-    return inside
