@@ -225,6 +225,10 @@ def _plan(
     return _Plan(designs, settings, config.hits, data.samples, rows), data
 
 
+_BYTES_PER_TEST = 300
+"""A test's numbers in its shard, among those of all shards and in the table that is written."""
+
+
 def gwas_gxe(config: GwasGxeConfig, out: Path, context: Context) -> StepResult:
     """Test the interaction of every variant with each exposure, for every trait."""
     asked = choose_genotypes(config)
@@ -236,6 +240,7 @@ def gwas_gxe(config: GwasGxeConfig, out: Path, context: Context) -> StepResult:
         pickle.dump(plan, stream)
     workers = context.executor.workers
     fixed = table_bytes(len(source.variants)) + 3 * sum(g.q.nbytes for d in plan.designs for g in d.groups)
+    fixed += _BYTES_PER_TEST * rows.size * sum(len(g.names) for d in plan.designs for g in d.groups)
     block = 512
     while block > 16 and fixed + workers * max(gxe_peak_bytes(d, block) for d in plan.designs) > context.memory_bytes:
         block //= 2
