@@ -21,6 +21,30 @@ def naive_hwe(n_one, n_het, n_two, *, mid_p=False):
     return p
 
 
+def naive_hwe_x(m_a, m_b, f_aa, f_ab, f_bb, *, mid_p=False):
+    """Return the joint exact p of X as a fraction: every table with as many copies of A (Graffelman & Weir 2016)."""
+    men, women, copies = m_a + m_b, f_aa + f_ab + f_bb, m_a + 2 * f_aa + f_ab
+
+    def probability(males, het):
+        aa = (copies - males - het) // 2
+        ways = comb(men, males) * 2**het * comb(women, het) * comb(women - het, aa)
+        return Fraction(ways, comb(men + 2 * women, copies))
+
+    tables = [
+        (males, het)
+        for males in range(max(0, copies - 2 * women), min(men, copies) + 1)
+        for het in range(women + 1)
+        if (copies - males - het) % 2 == 0 and 0 <= (copies - males - het) // 2 <= women - het
+    ]
+    observed = probability(m_a, f_ab)
+    found = [probability(*table) for table in tables]
+    assert sum(found) == 1
+    p = sum((value for value in found if value <= observed), Fraction(0))
+    if mid_p:
+        p -= sum((value for value in found if value == observed), Fraction(0)) / 2
+    return p
+
+
 def naive_grm(dosage, *, scale, missing):
     """Return the GRM one pair at a time."""
     n = dosage.shape[1]

@@ -79,7 +79,7 @@ def test_cases_and_controls_with_a_fifth_full_sibs():
     """The same with traits cut at their upper 30 %, in families of four: lambda of the score test.
 
     On the liability 1 + 0.2 x 3 x 0.5 x 0.4 = 1.12 for logistic regression alone; a cut trait is less alike in sibs.
-    With the predictions it is a little conservative: below the 0.97 asked of quantitative traits, never inflated.
+    With the predictions as the ridge shrinks them it was 0.965, with their calibration slope 0.985 +- 0.006.
     """
     lambdas: dict[str, list[float]] = {"plain": [], "ridge": []}
     for seed in (1, 2):
@@ -101,5 +101,4 @@ def test_cases_and_controls_with_a_fifth_full_sibs():
             lambdas[name] += lambda_gc(counted).tolist()
     plain, ridge = (float(np.mean(lambdas[name])) for name in ("plain", "ridge"))
     assert plain > 1.04, (plain, ridge)
-    assert ridge <= 1.03, (plain, ridge)
-    assert ridge == pytest.approx(0.965, abs=0.03), (plain, ridge)  # 0.965 in six cohorts, standard error 0.006
+    assert 0.97 <= ridge <= 1.03, (plain, ridge)

@@ -1,7 +1,10 @@
 """Counts against loops, and quality control against planted faults."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from tests.reference.genotypes import naive_hwe_x
 
 from brainlocus.core import AlignmentError, ArrayGenotypes, SampleIndex, VariantTable
 from brainlocus.core.text import text_array
@@ -102,9 +105,10 @@ def test_planted_faults_are_found_with_their_reasons():
     assert result.flow[-1].n_samples == n - 4
     # Frequencies are those of the people who stayed.
     kept = [k for k in range(n) if not why[f"p{k}"]]
-    np.testing.assert_allclose(
-        result.variants["effect_allele_frequency"], np.nanmean(dosage[:, kept], axis=1) / 2, rtol=1e-6
-    )
+    frequency = result.variants["effect_allele_frequency"]
+    np.testing.assert_allclose(frequency[:300], np.nanmean(dosage[:300, kept], axis=1) / 2, rtol=1e-6)
+    once = np.where(sex[kept] == 1, 0.5, 1.0)
+    np.testing.assert_allclose(frequency[300:], dosage[300:, kept] @ once / (2 * once.sum()), rtol=1e-6)
 
 
 def test_presets_hold_the_published_thresholds():
@@ -173,9 +177,67 @@ def test_relatives_status_counts_and_females():
     assert (result.samples["sex_f"][200:] < 0.3).all()
     females = dosage[300:, sex == 2]
     p = hwe_neg_log10_p((females == 2).sum(axis=1), (females == 1).sum(axis=1), (females == 0).sum(axis=1))
-    np.testing.assert_allclose(result.variants["hwe_neg_log10_p"][300:], p, rtol=1e-12)
+    women = quality_control(source, replace(settings, x_hwe="females"), unrelated=unrelated, sex=sex)
+    np.testing.assert_allclose(women.variants["hwe_neg_log10_p"][300:], p, rtol=1e-12)
+    men = np.delete(dosage[300:], 9, axis=1)[:, sex[np.arange(n) != 9] == 1]
+    joint = [-float(np.log10(float(naive_hwe_x(*counts)))) for counts in sex_counts(men, females)[:5]]
+    np.testing.assert_allclose(result.variants["hwe_neg_log10_p"][300:305], joint, atol=1e-9)
     nobody = quality_control(source, settings, status=np.full(n, 1.0), sex=sex)
     assert np.isnan(nobody.variants["status_missing_neg_log10_p"]).all()
+
+
+def sex_counts(men, women):
+    """Men with either allele and the three genotypes of women, for every variant."""
+    rows = [*((men == k).sum(axis=1) for k in (2, 0)), *((women == k).sum(axis=1) for k in (2, 1, 0))]
+    return [tuple(int(k) for k in counts) for counts in np.stack(rows, axis=1)]
+
+
+def test_calls_that_a_sex_cannot_have_are_missing_and_said():
+    rng = np.random.default_rng(6)
+    sex = np.repeat([1, 2, 0], [60, 80, 10]).astype(np.int8)
+    dosage = draw(rng, 120, 150)
+    dosage[100:, :60] = 2 * rng.binomial(1, 0.4, (20, 60))
+    dosage[110:, 60:] = np.nan  # Y
+    dosage[100, :7] = 1
+    dosage[110, :2], dosage[111, 70] = 1, 2
+    source = source_of(dosage, ["1"] * 100 + ["X"] * 10 + ["Y"] * 10)
+    loose = QcSettings(max_heterozygosity_sd=None, check_sex=False, max_variant_missing=0.1)
+    result = quality_control(source, loose, sex=sex)
+    assert result.notes == (
+        "Heterozygous calls of men on X, counted as missing: 7 (of 1 variants).",
+        "Heterozygous calls of men on Y, counted as missing: 2 (of 1 variants).",
+        "Calls of women on Y, not counted: 1 (of 1 variants).",
+    )
+    missing = result.variants["missing_rate"]
+    assert missing[100] == 7 / 150
+    assert missing[110] == 2 / 60
+    assert not missing[111:].any()
+    men = dosage[110:, :60] == 2
+    np.testing.assert_allclose(result.variants["effect_allele_frequency"][111:], men[1:].mean(axis=1))
+    assert result.variants["minor_allele_count"][110] == min(men[0].sum(), 58 - men[0].sum())
+    # A dosage that is not whole is uncertain, not an error.
+    soft = dosage.copy()
+    soft[101, :60] = 0.9
+    uncertain = quality_control(source_of(soft, ["1"] * 100 + ["X"] * 10 + ["Y"] * 10), loose, sex=sex)
+    assert uncertain.variants["missing_rate"][101] == 0.0
+    expected = (0.45 * 60 + soft[101, 60:].sum()) / (60 + 2 * 90)
+    assert uncertain.variants["effect_allele_frequency"][101] == pytest.approx(expected, rel=1e-6)
+    unknown = quality_control(source, loose)
+    assert "No man is known to have a call on Y: its variants have no frequency." in unknown.notes
+
+
+def test_duplicates_of_the_other_strand():
+    variants = variants_at(
+        ["1"] * 8,
+        [5, 5, 6, 6, 7, 7, 8, 8],
+        effect=["A", "G", "A", "T", "A", "TAG", "A", "C"],
+        other=["C", "T", "T", "A", "CTA", "T", "G", "A"],
+    )
+    nothing = np.zeros(8, dtype=np.int64)
+    plain = duplicate_variants(variants, nothing)
+    assert plain.tolist() == [False, False, False, True, False, False, False, False]
+    either = duplicate_variants(variants, nothing, strand=True)
+    assert either.tolist() == [False, True, False, True, False, True, False, False]
 
 
 def test_packed_calls_count_as_dosages_do(tmp_path):

@@ -56,6 +56,9 @@ def test_the_threshold_only_leaves_pairs_out_and_memory_changes_nothing():
     assert 10 <= chosen.sum() < 40
     for name, values in near.items():
         np.testing.assert_array_equal(values, everyone[name][chosen])
+    several = all_pairs(source, threshold=None, threads=3)
+    for name, values in several.items():
+        np.testing.assert_array_equal(values, everyone[name])
     with pytest.raises(ResourceError, match="Kinship of 75 people needs"):
         next(kinship_pairs(source, memory_bytes=1000))
 

@@ -7,6 +7,7 @@ from tests.reference import ridge as naive
 from brainlocus.core import AlignmentError, ArrayGenotypes, SampleIndex, VariantTable
 from brainlocus.core.text import text_array
 from brainlocus.genetics.gwas.loco import predict_genome, stack_peak_bytes, stack_predictions
+from brainlocus.genetics.gwas.loco_cases import calibration_slope
 from brainlocus.genetics.gwas.ridge import (
     RidgeSettings,
     assign_folds,
@@ -106,6 +107,9 @@ def test_cases_and_controls_by_logistic_ridge(coding):
             p = 1 / (1 + np.exp(-(offset + whole)))
             results.append((-np.log(np.where(status == 1, p, 1 - p)).sum(), h, whole, without))
         loss, h, whole, without = min(results, key=lambda r: r[0])
+        for predicted in (whole, without):  # calibrated: a + t offset + s predicted
+            columns = np.column_stack([np.ones(has.sum()), offset, predicted])
+            predicted *= max(naive.naive_logistic_ridge(columns, status, np.zeros(has.sum()), 0.0)[2], 0.0)
         found = fits[f"trait_{k + 1}"]
         assert found.heritability == h
         np.testing.assert_allclose(found.whole[has], whole, atol=2e-4)
@@ -113,6 +117,18 @@ def test_cases_and_controls_by_logistic_ridge(coding):
         alone = -np.log(np.where(status == 1, 1 / (1 + np.exp(-offset)), 1 / (1 + np.exp(offset)))).sum()
         assert found.r2 == pytest.approx(1 - loss / alone, abs=1e-4)
         assert np.corrcoef(found.whole[has], status)[0, 1] > 0.1
+
+
+def test_calibration_slope_undoes_shrinkage():
+    rng = np.random.default_rng(8)
+    covariates, genome = rng.normal(size=(2, 40_000))
+    status = (rng.random(40_000) < 1 / (1 + np.exp(1 - covariates - genome))).astype(float)
+    assert calibration_slope(status, covariates - 1, genome / 2) == pytest.approx(2.0, abs=0.06)
+    half = calibration_slope(status, covariates - 1, genome)
+    assert calibration_slope(status, covariates - 1, 1e-6 * genome) == pytest.approx(1e6 * half, rel=1e-6)
+    assert calibration_slope(status, np.zeros(40_000), -genome) == 0.0
+    assert calibration_slope(status, covariates, np.zeros(40_000)) == 1.0
+    assert calibration_slope(status, covariates, status) == 1.0  # without end: not known
 
 
 def test_traits_that_are_not_cases_and_controls():

@@ -2,7 +2,7 @@
 
 from brainlocus.genetics.genotypes.counts import GenotypeCounts, count_genotypes, counts_peak_bytes
 from brainlocus.genetics.genotypes.grm import genetic_relationships, grm_peak_bytes
-from brainlocus.genetics.genotypes.hwe import hwe_neg_log10_p
+from brainlocus.genetics.genotypes.hwe import hwe_neg_log10_p, hwe_x_neg_log10_p
 from brainlocus.genetics.genotypes.kinship import (
     DEGREES,
     KinshipPairs,
@@ -28,6 +28,7 @@ from brainlocus.genetics.genotypes.qc import (
     quality_control,
 )
 from brainlocus.genetics.genotypes.relatives import unrelated_people
+from brainlocus.genetics.genotypes.sexes import SexCounts, count_by_sex
 
 __all__ = [
     "DEGREES",
@@ -40,6 +41,8 @@ __all__ = [
     "PruneSettings",
     "QcResult",
     "QcSettings",
+    "SexCounts",
+    "count_by_sex",
     "count_genotypes",
     "counts_peak_bytes",
     "degree_of",
@@ -47,6 +50,7 @@ __all__ = [
     "genetic_relationships",
     "grm_peak_bytes",
     "hwe_neg_log10_p",
+    "hwe_x_neg_log10_p",
     "kinship_pairs",
     "kinship_peak_bytes",
     "local_shares",

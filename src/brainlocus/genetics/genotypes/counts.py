@@ -70,6 +70,7 @@ def count_genotypes(
     *,
     sets: Int[np.ndarray, " variants"] | None = None,
     founders: Bool[np.ndarray, " samples"] | None = None,
+    expected_het: Float[np.ndarray, " variants"] | None = None,
     memory_bytes: int = 1 << 28,
 ) -> GenotypeCounts:
     """Count genotypes in one pass.
@@ -80,6 +81,8 @@ def count_genotypes(
         Set of each variant for the counts by person: 0, 1, 2 ...; -1 for none. None: all in set 0.
     founders
         People counted in `GenotypeCounts.founder`; None: everyone.
+    expected_het
+        Expected heterozygosity of a call of each variant; NaN or None: from the frequency among the people counted.
 
     Notes
     -----
@@ -96,13 +99,14 @@ def count_genotypes(
     chosen = np.zeros((2, len(whole.samples)), dtype=bool)
     chosen[0, people], chosen[1, people[of_interest]] = True, True
     masks = np.stack([people_bits(mask) for mask in chosen])
+    expected = np.full(n_variants, np.nan) if expected_het is None else expected_het
     counters = _Counters(len(whole.samples), n_sets)
     for start, codes, sums in _blocks(whole, chosen[0], memory_bytes):
         rows = slice(start, start + codes.shape[0])
         dosage_sum[rows] = sums
         _count_words(
             call_words(codes, len(whole.samples)), which[rows], masks, variant[rows], founder[rows], dosage_sum[rows],
-            counters.planes, counters.filled, counters.totals, counters.lost, share,
+            expected[rows], counters.planes, counters.filled, counters.totals, counters.lost, share,
         )  # fmt: skip
     counters.finish()
     missing, het = (counters.totals[kind][people] for kind in range(2))
@@ -177,7 +181,7 @@ def _sum_dosages(dosage, people, sums):  # noqa: ANN001, ANN202 - numba
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _count_words(words, sets, masks, variant, founder, sums, planes, filled, totals, lost, share):  # noqa: ANN001, ANN202
+def _count_words(words, sets, masks, variant, founder, sums, given, planes, filled, totals, lost, share):  # noqa: ANN001, ANN202
     one = np.uint64(1)
     n_words = masks.shape[1]
     carry = np.empty((3, n_words), dtype=np.uint64)
@@ -209,7 +213,7 @@ def _count_words(words, sets, masks, variant, founder, sums, planes, filled, tot
         called = 2.0 * (variant[row, 0] + variant[row, 1] + variant[row, 2])
         if called > 0.0:
             p = sums[row] / called
-            expected = 2.0 * p * (1.0 - p) * called / (called - 1.0)
+            expected = 2.0 * p * (1.0 - p) * called / (called - 1.0) if np.isnan(given[row]) else given[row]
             share[s] += expected
             if variant[row, 3] > 0:
                 _add_lost(carry[0], masks[0], expected, lost, s)

@@ -5,7 +5,9 @@ missingness -> heterozygosity -> (frequencies and counts again, among the people
 count -> variant missingness -> missingness by status -> Hardy-Weinberg. An item has the first reason that applied.
 
 The sex of a person is judged by F on X variants outside the pseudo-autosomal regions, with a minor allele frequency of
-at least 5 % and in little linkage disequilibrium; Hardy-Weinberg proportions on X are tested among females.
+at least 5 % and in little linkage disequilibrium. On X and Y frequencies and counts are those of chromosomes, a man's
+one and a woman's two (`brainlocus.genetics.genotypes.sexes`); heterozygous men count as missing there. Hardy-Weinberg
+proportions on X are tested among both sexes, or among women.
 
 References
 ----------
@@ -13,10 +15,12 @@ Anderson et al. (2010), 10.1038/nprot.2010.116; Marees et al. (2018), 10.1002/mp
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, Shaped
 
+from brainlocus.core.chromosomes import chromosome_classes
 from brainlocus.core.errors import AlignmentError
 from brainlocus.core.genotypes import GenotypeSource, select_genotypes
 from brainlocus.core.results import ResultTable
@@ -27,6 +31,7 @@ from brainlocus.genetics.genotypes.counts import GenotypeCounts, count_genotypes
 from brainlocus.genetics.genotypes.fisher import fisher_neg_log10_p
 from brainlocus.genetics.genotypes.hwe import hwe_neg_log10_p
 from brainlocus.genetics.genotypes.prune import prune_variants
+from brainlocus.genetics.genotypes.sexes import SexCounts, count_by_sex
 
 __all__ = ["PRESETS", "FlowRow", "QcResult", "QcSettings", "duplicate_variants", "quality_control"]
 
@@ -46,6 +51,10 @@ class QcSettings:
     max_variant_missing: float | None = 0.03
     min_hwe_p: float | None = 1e-10
     hwe_mid_p: bool = False
+    x_hwe: Literal["joint", "females"] = "joint"
+    """Who is tested for Hardy-Weinberg proportions on X: men's alleles with women's genotypes, or women alone."""
+    duplicates_strand: bool = False
+    """Alleles read from the other strand (A/C and T/G) make duplicates too; A/T and C/G are their own complements."""
     min_status_p: float | None = 1e-5
     """Smallest p of Fisher's test of missing calls against status, where a status is given."""
     max_heterozygosity_sd: float | None = 3.0
@@ -141,20 +150,21 @@ def quality_control(
     variant_reason = np.full(len(source.variants), "", dtype="<U20")
     reported = np.zeros(len(source.samples), dtype=np.int8) if sex is None else sex
     notes: list[str] = []
-    sets = _variant_sets(source, people.index, rules, memory_bytes)
     test_people, note = _hwe_people(founders, people.left)
     notes += note
+    sets, expected = _variant_sets(source, people, reported, rules, memory_bytes)
     first = count_genotypes(
         select_genotypes(source, samples=people.index),
         sets=sets,
         founders=test_people[people.left],
+        expected_het=expected,
         memory_bytes=memory_bytes,
     )
     unplaced = source.variants.chromosome == "0"
     if unplaced.any():
         variant_reason[unplaced] = "unplaced"
         flow.append(FlowRow("variants without a chromosome", people.n_left, int((variant_reason == "").sum())))
-    duplicate = duplicate_variants(source.variants, first.variant[:, 3])
+    duplicate = duplicate_variants(source.variants, first.variant[:, 3], strand=rules.duplicates_strand)
     variant_reason[duplicate & ~unplaced] = "duplicate"
     flow.append(FlowRow("duplicate variants", people.n_left, int((variant_reason == "").sum())))
     columns = _sample_statistics(people.left, first)
@@ -164,10 +174,16 @@ def quality_control(
         counts = count_genotypes(
             select_genotypes(source, samples=people.index), founders=test_people[people.left], memory_bytes=memory_bytes
         )
-    hwe = _hwe(source.variants, counts, rules)
-    _hwe_of_females(source, people.left & test_people & (reported == 2), rules, hwe)
-    by_status = None if status is None else _missing_by_status(source, people.left, status)
-    _check_variants(counts, hwe, by_status, variant_reason, rules, flow, people.n_left)
+    found = _Statistics.of(source.variants, counts, rules)
+    for name in ("X", "Y"):
+        if (chromosome_classes(source.variants) == name).any():
+            by_sex = count_by_sex(
+                source, name, reported, people=people.left, test_people=test_people, memory_bytes=memory_bytes
+            )
+            notes += found.correct(by_sex, rules, on_x=name == "X")
+    if status is not None:
+        found.by_status = _missing_by_status(source, people.left, status)
+    _check_variants(found, variant_reason, rules, flow, people.n_left)
     kept = np.flatnonzero(variant_reason == "")
     if not people.n_left or not kept.size:
         steps = "; ".join(f"{row.step}: {row.n_samples} people, {row.n_variants} variants" for row in flow)
@@ -176,7 +192,7 @@ def quality_control(
             "the step that took the rest."
         )
     return QcResult(
-        variants=_variant_result(source.variants, counts, hwe, by_status, variant_reason),
+        variants=_variant_result(source.variants, found, variant_reason),
         samples=ResultTable({"participant_id": source.samples.ids} | columns | {"reason": text_array(people.reason)}),
         flow=tuple(flow),
         keep_samples=people.index,
@@ -186,15 +202,22 @@ def quality_control(
 
 
 def duplicate_variants(
-    variants: VariantTable, n_missing: Int[np.ndarray, " variants"]
+    variants: VariantTable, n_missing: Int[np.ndarray, " variants"], *, strand: bool = False
 ) -> Bool[np.ndarray, " variants"]:
     """Return which variants repeat another's chromosome, position and unordered pair of alleles.
 
     Of each set the one with most calls stays, then the first. Variants without a position are never
     duplicates.
+
+    Parameters
+    ----------
+    strand
+        Pairs whose bases are the complements of another's repeat it too: A/C and T/G, A/ATC and T/TAG.
     """
     low = np.minimum(variants.effect_allele, variants.other_allele)
     high = np.maximum(variants.effect_allele, variants.other_allele)
+    if strand:
+        low, high = _one_strand(low, high)
     codes = [np.unique(c, return_inverse=True)[1] for c in (variants.chromosome, low, high)]
     order = np.lexsort((np.arange(len(variants)), n_missing, codes[2], codes[1], variants.position, codes[0]))
     keys = np.stack([codes[0], variants.position, codes[1], codes[2]])[:, order]
@@ -203,6 +226,23 @@ def duplicate_variants(
     duplicate = np.zeros(len(variants), dtype=bool)
     duplicate[order] = same
     return duplicate & (variants.position > 0)
+
+
+_COMPLEMENT = str.maketrans("ACGTacgt", "TGCAtgca")
+
+
+def _one_strand(
+    low: Shaped[np.ndarray, " variants"], high: Shaped[np.ndarray, " variants"]
+) -> tuple[Shaped[np.ndarray, " variants"], Shaped[np.ndarray, " variants"]]:
+    """Return each pair of alleles, or their complements (bases reversed), whichever comes first in the alphabet."""
+    pairs = list(zip(low.tolist(), high.tolist(), strict=True))
+    chosen = {pair: min(pair, _complement(pair)) for pair in set(pairs)}
+    return text_array([chosen[p][0] for p in pairs]), text_array([chosen[p][1] for p in pairs])
+
+
+def _complement(pair: tuple[str, str]) -> tuple[str, str]:
+    one, two = sorted(allele.translate(_COMPLEMENT)[::-1] for allele in pair)
+    return one, two
 
 
 class _People:
@@ -245,21 +285,26 @@ class _People:
 
 
 def _variant_sets(
-    source: GenotypeSource, people: SampleIndex, rules: QcSettings, memory_bytes: int
-) -> Int[np.ndarray, " variants"]:
-    """Return 0 for autosomes, 1 for the variants that tell the sex, -1 for others."""
+    source: GenotypeSource,
+    people: _People,
+    reported: Int8[np.ndarray, " samples"],
+    rules: QcSettings,
+    memory_bytes: int,
+) -> tuple[Int[np.ndarray, " variants"], Float[np.ndarray, " variants"]]:
+    """Return 0 for autosomes, 1 for the variants that tell the sex, -1 for others; and expected heterozygosity on X."""
     variants = source.variants
-    sets = np.full(len(variants), -1)
+    sets, expected = np.full(len(variants), -1), np.full(len(variants), np.nan)
     sets[np.isin(variants.chromosome, rules.autosomes)] = 0
-    on_x = np.flatnonzero(variants.chromosome == "X")  # without the pseudo-autosomal regions, which are XY
+    on_x = np.flatnonzero(chromosome_classes(variants) == "X")
     if on_x.size:
-        chosen = select_genotypes(source, samples=people, variants=on_x)
-        frequency = np.nan_to_num(count_genotypes(chosen, memory_bytes=memory_bytes).effect_allele_frequency)
+        counts = count_by_sex(source, "X", reported, people=people.left, memory_bytes=memory_bytes)
+        expected[on_x] = counts.expected_het
+        frequency = np.nan_to_num(counts.frequency)
         on_x = on_x[np.minimum(frequency, 1.0 - frequency) >= _SEX_MAF]
     if on_x.size:
-        chosen = select_genotypes(source, samples=people, variants=on_x)
+        chosen = select_genotypes(source, samples=people.index, variants=on_x)
         sets[on_x[prune_variants(chosen, memory_bytes=memory_bytes)]] = 1
-    return sets
+    return sets, expected
 
 
 def _hwe_people(
@@ -315,27 +360,43 @@ def _check_people(
         flow.append(FlowRow("heterozygosity", people.n_left, n_variants))
 
 
-def _hwe(variants: VariantTable, counts: GenotypeCounts, rules: QcSettings) -> Float[np.ndarray, " variants"]:
-    """Return -log10 p on autosomes; NaN elsewhere."""
-    tested = np.isin(variants.chromosome, rules.autosomes)
-    p = np.full(len(variants), np.nan)
-    c = counts.founder[tested]
-    p[tested] = hwe_neg_log10_p(c[:, 0], c[:, 1], c[:, 2], mid_p=rules.hwe_mid_p)
-    return p
+@dataclass(slots=True, eq=False)
+class _Statistics:
+    """What variants are judged by, among the people left."""
 
+    frequency: Float[np.ndarray, " variants"]
+    minor_count: Float[np.ndarray, " variants"]
+    missing_rate: Float[np.ndarray, " variants"]
+    hwe: Float[np.ndarray, " variants"]
+    """-log10 p; NaN where it is not tested."""
+    by_status: Float[np.ndarray, " variants"] | None = None
 
-def _hwe_of_females(
-    source: GenotypeSource,
-    females: Bool[np.ndarray, " samples"],
-    rules: QcSettings,
-    hwe: Float[np.ndarray, " variants"],
-) -> None:
-    """Fill in -log10 p on X, in place; NaN stays when no female is known."""
-    on_x = np.flatnonzero(source.variants.chromosome == "X")
-    if on_x.size and females.any():
-        chosen = select_genotypes(source, samples=source.samples.take(females), variants=on_x)
-        c = count_genotypes(chosen).variant
-        hwe[on_x] = hwe_neg_log10_p(c[:, 0], c[:, 1], c[:, 2], mid_p=rules.hwe_mid_p)
+    @classmethod
+    def of(cls, variants: VariantTable, counts: GenotypeCounts, rules: QcSettings) -> "_Statistics":
+        """Return those of chromosomes of which everyone has two; Hardy-Weinberg on autosomes."""
+        tested = np.isin(variants.chromosome, rules.autosomes)
+        hwe = np.full(len(variants), np.nan)
+        c = counts.founder[tested]
+        hwe[tested] = hwe_neg_log10_p(c[:, 0], c[:, 1], c[:, 2], mid_p=rules.hwe_mid_p)
+        return cls(counts.effect_allele_frequency, counts.minor_allele_count, counts.missing_rate, hwe)
+
+    def correct(self, counts: SexCounts, rules: QcSettings, *, on_x: bool) -> list[str]:
+        """Fill in the variants of X or Y; return what the reader should know of calls that cannot be."""
+        self.frequency[counts.rows] = counts.frequency
+        self.minor_count[counts.rows] = counts.minor_count
+        self.missing_rate[counts.rows] = counts.missing_rate
+        if on_x and counts.women.any():
+            self.hwe[counts.rows] = counts.hwe(rules.x_hwe, mid_p=rules.hwe_mid_p)
+        name, notes = "X" if on_x else "Y", []
+        if not on_x and not counts.chromosomes.any():
+            notes.append("No man is known to have a call on Y: its variants have no frequency.")
+        if counts.het_men.any():
+            where = f"{counts.het_men.sum():,} (of {np.count_nonzero(counts.het_men):,} variants)"
+            notes.append(f"Heterozygous calls of men on {name}, counted as missing: {where}.")
+        if counts.women_with_calls.any():
+            where = f"{counts.women_with_calls.sum():,} (of {np.count_nonzero(counts.women_with_calls):,} variants)"
+            notes.append(f"Calls of women on Y, not counted: {where}.")
+        return notes
 
 
 def _missing_by_status(
@@ -353,16 +414,13 @@ def _missing_by_status(
 
 
 def _check_variants(
-    counts: GenotypeCounts,
-    hwe: Float[np.ndarray, " variants"],
-    by_status: Float[np.ndarray, " variants"] | None,
+    found: _Statistics,
     reason: Shaped[np.ndarray, " variants"],
     rules: QcSettings,
     flow: list[FlowRow],
     n_samples: int,
 ) -> None:
-    frequency = counts.effect_allele_frequency
-    maf = np.minimum(frequency, 1.0 - frequency)
+    maf = np.minimum(found.frequency, 1.0 - found.frequency)
 
     def leave(which: Bool[np.ndarray, " variants"], why: str, step: str) -> None:
         reason[which & (reason == "")] = why
@@ -371,20 +429,18 @@ def _check_variants(
     if rules.min_maf is not None:
         leave(np.isnan(maf) | (maf < rules.min_maf), "maf", "minor allele frequency")
     if rules.min_mac is not None:
-        leave(counts.minor_allele_count < rules.min_mac, "mac", "minor allele count")
+        leave(found.minor_count < rules.min_mac, "mac", "minor allele count")
     if rules.max_variant_missing is not None:
-        leave(counts.missing_rate > rules.max_variant_missing, "variant_missing", "variant missingness")
-    if by_status is not None and rules.min_status_p is not None and rules.min_status_p > 0.0:
-        leave(by_status > -np.log10(rules.min_status_p), "status_missing", "missingness by status")
+        leave(found.missing_rate > rules.max_variant_missing, "variant_missing", "variant missingness")
+    if found.by_status is not None and rules.min_status_p is not None and rules.min_status_p > 0.0:
+        leave(found.by_status > -np.log10(rules.min_status_p), "status_missing", "missingness by status")
     if rules.min_hwe_p is not None and rules.min_hwe_p > 0.0:
-        leave(hwe > -np.log10(rules.min_hwe_p), "hwe", "Hardy-Weinberg")
+        leave(found.hwe > -np.log10(rules.min_hwe_p), "hwe", "Hardy-Weinberg")
 
 
 def _variant_result(
     variants: VariantTable,
-    counts: GenotypeCounts,
-    hwe: Float[np.ndarray, " variants"],
-    by_status: Float[np.ndarray, " variants"] | None,
+    found: _Statistics,
     reason: Shaped[np.ndarray, " variants"],
 ) -> ResultTable:
     columns: dict[str, Shaped[np.ndarray, " variants"]] = {
@@ -393,11 +449,11 @@ def _variant_result(
         "variant_id": variants.variant_id,
         "effect_allele": variants.effect_allele,
         "other_allele": variants.other_allele,
-        "effect_allele_frequency": counts.effect_allele_frequency,
-        "minor_allele_count": counts.minor_allele_count,
-        "missing_rate": counts.missing_rate,
-        "hwe_neg_log10_p": hwe,
+        "effect_allele_frequency": found.frequency,
+        "minor_allele_count": found.minor_count,
+        "missing_rate": found.missing_rate,
+        "hwe_neg_log10_p": found.hwe,
     }
-    if by_status is not None:
-        columns["status_missing_neg_log10_p"] = by_status
+    if found.by_status is not None:
+        columns["status_missing_neg_log10_p"] = found.by_status
     return ResultTable(columns | {"reason": text_array(reason)})

@@ -24,7 +24,7 @@ from jaxtyping import Float, Float32, Shaped
 
 from brainlocus.core.genotypes import GenotypeSource, select_genotypes
 from brainlocus.core.variants import chromosome_rank
-from brainlocus.genetics.gwas.loco_cases import negative_log_likelihood, stack_cases
+from brainlocus.genetics.gwas.loco_cases import calibration_slope, negative_log_likelihood, stack_cases
 from brainlocus.genetics.gwas.ridge import (
     RidgeDesign,
     RidgeSettings,
@@ -162,10 +162,15 @@ def stack_predictions(
         parts, errors = stack(w, y, bounds, penalties, members)
         alone = float(y @ y)
     whole = parts.sum(axis=0)
+    others = whole - parts
+    if design.status is not None and design.log_odds is not None:
+        for k, predicted in enumerate(others):
+            others[k] *= calibration_slope(status, log_odds, predicted)
+        whole = whole * calibration_slope(status, log_odds, whole)
     loco = np.full((present.size, n_samples), np.nan, dtype=np.float32)
     everything = np.full(n_samples, np.nan, dtype=np.float32)
     people = design.people[has]
-    loco[:, people] = scale * (whole - parts)
+    loco[:, people] = scale * others
     everything[people] = scale * whole
     best = int(np.argmin(errors))
     return RidgeFit(

@@ -79,6 +79,12 @@ class GenotypesQcConfig(GenotypeInput):
     )
     min_hwe_p: float | None = Field(None, ge=0, le=1, description="Smallest Hardy-Weinberg p (0: any)")
     hwe_mid_p: bool = Field(False, description="Mid-p version of the Hardy-Weinberg test")
+    x_hwe: Literal["joint", "females"] = Field(
+        "joint", description="Hardy-Weinberg on X: men's alleles with women's genotypes, or women alone"
+    )
+    duplicates_strand: bool = Field(
+        False, description="Duplicates are also sought on the other strand: A/C and T/G at one position are one variant"
+    )
     max_heterozygosity_sd: float | None = Field(
         None, gt=0, description="Largest distance of heterozygosity F from its mean, in standard deviations"
     )
@@ -133,7 +139,8 @@ def qc_settings(config: GenotypesQcConfig) -> QcSettings:
         "max_heterozygosity_sd",
     )  # fmt: skip
     changed = {name: getattr(config, name) for name in given if getattr(config, name) is not None}
-    return replace(PRESETS[config.preset], hwe_mid_p=config.hwe_mid_p, check_sex=config.check_sex, **changed)
+    fixed = ("hwe_mid_p", "x_hwe", "duplicates_strand", "check_sex")
+    return replace(PRESETS[config.preset], **{name: getattr(config, name) for name in fixed}, **changed)
 
 
 def _write_qc(result: QcResult, variants: ResultTable, out: Path) -> None:

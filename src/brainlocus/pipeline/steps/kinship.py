@@ -62,7 +62,9 @@ def genotypes_kinship(config: GenotypesKinshipConfig, out: Path, context: Contex
     panel = choose_panel(asked, rules, memory_bytes=context.memory_bytes - tables)
     people = panel.source.samples
     threshold = None if config.all_pairs else config.min_kinship
-    found = kinship_pairs(panel.source, threshold=threshold, memory_bytes=context.memory_bytes - tables)
+    found = kinship_pairs(
+        panel.source, threshold=threshold, memory_bytes=context.memory_bytes - tables, threads=context.threads
+    )
     tally = _Tally(config.cutoff)
     _write_pairs(people, tally.watch(found), out / "pairs.parquet")
     weight = _weight(panel.source, config.prefer, context.memory_bytes - tables)
@@ -151,14 +153,14 @@ def _write_pairs(people: SampleIndex, found: Iterator[KinshipPairs], path: Path)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = people.ids.tolist()
+    names = pa.array(people.ids.tolist(), type=pa.string())
     fields = [("participant_1", pa.string()), ("participant_2", pa.string()), ("kinship", pa.float64())]
     fields += [("n_variants", pa.int64()), ("ibs0", pa.float64()), ("degree", pa.int64())]
     with pq.ParquetWriter(path, pa.schema(fields), compression="zstd") as writer:
         for pairs in found:
             columns = [
-                pa.array([names[k] for k in pairs.first.tolist()], type=pa.string()),
-                pa.array([names[k] for k in pairs.second.tolist()], type=pa.string()),
+                names.take(pa.array(pairs.first)),
+                names.take(pa.array(pairs.second)),
                 *(pa.array(c) for c in (pairs.kinship, pairs.n_variants, pairs.ibs0, degree_of(pairs.kinship))),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=writer.schema))
