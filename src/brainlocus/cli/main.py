@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a bug (with traceback); 2 bad usage or input (one message)
 """
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,6 +96,9 @@ def serve(store: Path, host: str, port: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    # Threads of a matrix library wait by spinning when it is loaded: on every core, for nothing. Steps that use them
+    # ask for them (docs/decisions/0007). What the user has set stands.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Imports make some hundred thousand objects that live to the end; looking for garbage among them took a tenth of
     # the time of a short command. Arrays, which are what is large here, are freed without the collector.
     gc.set_threshold(100_000, 20, 20)
