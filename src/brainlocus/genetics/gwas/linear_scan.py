@@ -23,7 +23,7 @@ from brainlocus.core.errors import AlignmentError
 from brainlocus.genetics.gwas import _kernels
 from brainlocus.genetics.gwas.calls import calls_of_dosage, counts_of_rows
 from brainlocus.genetics.gwas.linear import STATUS, LinearDesign, TraitGroup
-from brainlocus.genetics.gwas.method import BlockResult, CallBlock, Missing, ScanSettings, Tallies
+from brainlocus.genetics.gwas.method import BlockResult, CallBlock, Missing, OfDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.products import HostProducts, Products, device_products
 from brainlocus.genetics.gwas.tallies import tally_t
 from brainlocus.numerics.projection import project_out
@@ -134,40 +134,8 @@ def scan_linear(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearMethod:
+class LinearMethod(OfDesign[LinearDesign]):
     """The linear regression as a method of the scan; implements `ScanDesign`."""
-
-    design: LinearDesign
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Traits that are analysed."""
-        return self.design.names
-
-    @property
-    def n_samples(self) -> int:
-        """People, the columns of every block."""
-        return self.design.n_samples
-
-    @property
-    def n_observed(self) -> Int[np.ndarray, " traits"]:
-        """People with a value, per trait."""
-        return self.design.n_observed
-
-    @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Traits left out, with the reason."""
-        return self.design.skipped
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        """Covariates that some group could not use."""
-        return self.design.dropped
-
-    @property
-    def patterns(self) -> int:
-        """Different sets of people among the traits."""
-        return len(self.design.groups)
 
     def peak_bytes(self, block_size: int, settings: ScanSettings) -> int:
         """Return an upper estimate of the bytes that `scan_block` takes besides the block itself.

@@ -21,7 +21,7 @@ from brainlocus.genetics.gwas import _cases, _kernels
 from brainlocus.genetics.gwas.linear import STATUS
 from brainlocus.genetics.gwas.linear_scan import MIN_MEAN_CALL_RATE
 from brainlocus.genetics.gwas.logistic import CaseGroup, Correction, LogisticDesign, LogisticSettings
-from brainlocus.genetics.gwas.method import BlockResult, CallBlock, ScanSettings, Tallies
+from brainlocus.genetics.gwas.method import BlockResult, CallBlock, OfDesign, ScanSettings, Tallies
 from brainlocus.genetics.gwas.saddlepoint import neg_log10_of_tails
 from brainlocus.genetics.gwas.tallies import tally_t
 from brainlocus.numerics.tails import neg_log10_p_from_z
@@ -41,40 +41,8 @@ _CHUNK_COLUMNS = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LogisticMethod:
+class LogisticMethod(OfDesign[LogisticDesign]):
     """The logistic regression as a method of the scan; implements `ScanDesign`."""
-
-    design: LogisticDesign
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Traits that are analysed."""
-        return self.design.names
-
-    @property
-    def n_samples(self) -> int:
-        """People, the columns of every block."""
-        return self.design.n_samples
-
-    @property
-    def n_observed(self) -> Int[np.ndarray, " traits"]:
-        """People with a value, per trait."""
-        return self.design.n_observed
-
-    @property
-    def skipped(self) -> tuple[tuple[str, str], ...]:
-        """Traits left out, with the reason."""
-        return self.design.skipped
-
-    @property
-    def dropped(self) -> tuple[str, ...]:
-        """Covariates that some group could not use."""
-        return self.design.dropped
-
-    @property
-    def patterns(self) -> int:
-        """Different sets of people among the traits."""
-        return len(self.design.groups)
 
     def peak_bytes(self, block_size: int, settings: ScanSettings) -> int:
         """Return an upper estimate of the bytes that `scan_block` takes besides the block itself."""

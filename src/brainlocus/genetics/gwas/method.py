@@ -7,14 +7,14 @@ Data flow::
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Int8, Shaped
 
 from brainlocus.core.genotypes import PackedBlock
 
-__all__ = ["BlockResult", "CallBlock", "Missing", "ScanDesign", "ScanSettings", "Tallies"]
+__all__ = ["BlockResult", "CallBlock", "Missing", "OfDesign", "ScanDesign", "ScanSettings", "Tallies", "TraitDesign"]
 
 Missing = Literal["auto", "mean", "exact"]
 
@@ -144,3 +144,72 @@ class ScanDesign(Protocol):
 
     def scan_block(self, block: CallBlock, settings: ScanSettings, tallies: Tallies) -> BlockResult:
         """Test every trait on every variant of the block and add the tests to `tallies`."""
+
+
+@runtime_checkable
+class TraitDesign(Protocol):
+    """What `OfDesign` reads of a method's design: traits and covariates, reduced once."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Traits that are analysed."""
+
+    @property
+    def n_samples(self) -> int:
+        """People, observed for a trait or not."""
+
+    @property
+    def n_observed(self) -> Int[np.ndarray, " traits"]:
+        """People with a value, per trait."""
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Traits left out, with the reason."""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Covariates that some group could not use."""
+
+    @property
+    def groups(self) -> tuple[object, ...]:
+        """Groups of traits with the same people."""
+
+
+Design = TypeVar("Design", bound=TraitDesign)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OfDesign(Generic[Design]):
+    """The part of a `ScanDesign` that is read off the method's own design."""
+
+    design: Design
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Traits that are analysed."""
+        return self.design.names
+
+    @property
+    def n_samples(self) -> int:
+        """People, the columns of every block."""
+        return self.design.n_samples
+
+    @property
+    def n_observed(self) -> Int[np.ndarray, " traits"]:
+        """People with a value, per trait."""
+        return self.design.n_observed
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """Traits left out, with the reason."""
+        return self.design.skipped
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Covariates that some group could not use."""
+        return self.design.dropped
+
+    @property
+    def patterns(self) -> int:
+        """Different sets of people among the traits."""
+        return len(self.design.groups)
