@@ -324,8 +324,8 @@ def test_abide_through_the_command_line(capsys, tmp_path):
 
 
 def test_a_drawn_split_shares_every_stratum_alike(study, tmp_path, capsys):
-    def parts(seed, *more):
-        out = tmp_path / f"parts{seed}{len(more)}"
+    def parts(seed, *more, name="parts"):
+        out = tmp_path / f"{name}{seed}{len(more)}"
         drawn = ("--fraction", "0.6", "--seed", seed, "--out", out, "--quiet", *more)
         assert code_of("cohort", "split", study / "participants.tsv", *drawn) == 0
         return [set((out / f"{name}.txt").read_text().split()) for name in ("discovery", "replication")]
@@ -343,6 +343,7 @@ def test_a_drawn_split_shares_every_stratum_alike(study, tmp_path, capsys):
             stratum = (site == name) & (table.column("diagnosis").values == case)
             assert abs(chosen[stratum].sum() - 0.6 * stratum.sum()) <= 1
     assert parts(2)[0] != parts(3)[0]
+    assert parts(2)[0] == parts(2, name="again")[0]
     code, message = run(
         capsys, "cohort", "split", study / "participants.tsv", "--within", "site", "--out", tmp_path / "x"
     )
