@@ -24,6 +24,14 @@ from brainlocus.core.genotypes import (
     runs,
     select_genotypes,
 )
+from brainlocus.core.gradient_echo import (
+    GAMMA_BAR_MHZ_PER_T,
+    Acquisition,
+    Channel,
+    ChannelSource,
+    GradientEcho,
+    iter_channels,
+)
 from brainlocus.core.grm import Grm
 from brainlocus.core.manifest import InputFile, Manifest
 from brainlocus.core.phenotypes import Column, PhenotypeTable, quantitative_table
@@ -35,15 +43,20 @@ from brainlocus.core.volumes import Grid, Mask, Parcellation, Volume, check_same
 
 __all__ = [
     "COLUMNS",
+    "GAMMA_BAR_MHZ_PER_T",
+    "Acquisition",
     "AlignmentError",
     "ArrayGenotypes",
     "BrainlocusError",
+    "Channel",
+    "ChannelSource",
     "Column",
     "ColumnSpec",
     "Executor",
     "FormatError",
     "GenotypeBlock",
     "GenotypeSource",
+    "GradientEcho",
     "Grid",
     "Grm",
     "InputFile",
@@ -73,6 +86,7 @@ __all__ = [
     "concat_variants",
     "intersect",
     "iter_blocks",
+    "iter_channels",
     "quantitative_table",
     "runs",
     "select_genotypes",

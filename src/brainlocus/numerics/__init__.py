@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
+    from brainlocus.numerics.dipole import dipole_field, dipole_kernel
+    from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
     from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Basis",
     "Design",
+    "FourierBox",
     "benjamini_hochberg_q",
     "bonferroni_p",
     "count_packed",
@@ -30,6 +33,9 @@ __all__ = [
     "covariate_design",
     "decode_packed",
     "design_from_formula",
+    "dipole_field",
+    "dipole_kernel",
+    "fast_length",
     "formula_variables",
     "neg_log10_p_from_chi2",
     "neg_log10_p_from_t",
@@ -44,6 +50,8 @@ __all__ = [
 
 _MODULES = {
     "design": ("Design", "covariate_design", "design_from_formula", "formula_variables"),
+    "dipole": ("dipole_field", "dipole_kernel"),
+    "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
     "multiplicity": ("benjamini_hochberg_q", "bonferroni_p"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),

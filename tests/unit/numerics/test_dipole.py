@@ -1,0 +1,62 @@
+"""The dipole kernel against spheres and cylinders in closed form, and as a symmetric operator."""
+
+import numpy as np
+import pytest
+
+from brainlocus.numerics import FourierBox, dipole_field, dipole_kernel, fast_length
+
+RADIUS = 6.0
+
+
+def sphere(n: int, subvoxels: int = 4) -> np.ndarray:
+    """Share of each voxel inside a sphere at the middle."""
+    fine = (np.arange(n * subvoxels) + 0.5) / subvoxels - n / 2
+    inside = (fine[:, None, None] ** 2 + fine[None, :, None] ** 2 + fine[None, None, :] ** 2) <= RADIUS**2
+    return inside.reshape(n, subvoxels, n, subvoxels, n, subvoxels).mean(axis=(1, 3, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("direction", [(0.0, 0.0, 1.0), (0.6, 0.0, 0.8), (1.0, 0.0, 0.0)])
+def test_sphere_has_the_field_of_a_dipole_outside_and_none_inside(direction):
+    n = 48
+    field = dipole_field(sphere(n), (1.0, 1.0, 1.0), direction)
+    axis = np.arange(n) + 0.5 - n / 2
+    position = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"))
+    distance = np.sqrt((position**2).sum(axis=0))
+    cosine = np.tensordot(np.array(direction), position, axes=1) / distance
+    expected = (RADIUS / distance) ** 3 * (3 * cosine**2 - 1) / 3
+    near = (distance > RADIUS + 2) & (distance < 16)
+    # 2 % of the strongest field at the surface: the kernel in k-space rings at the edge of a sphere made of voxels.
+    assert np.abs(field - expected)[near].max() < 0.02 * 2 / 3
+    assert np.abs(field[distance < RADIUS - 2]).max() < 0.02
+
+
+def test_cylinder_along_the_field_has_a_third_of_its_susceptibility_inside():
+    n = 32
+    axis = np.arange(n) + 0.5 - n / 2
+    disc = ((axis[:, None] ** 2 + axis[None, :] ** 2) <= 25).astype(np.float32)
+    box = FourierBox((n, n, 8), (n, n, 8), (1.0, 1.0, 1.0))
+    chi = np.repeat(disc[:, :, None], 8, axis=2)
+    field = box.backward(box.forward(chi) * dipole_kernel(box, (0.0, 0.0, 1.0)))
+    # Periodic along z: infinitely long. D(0) = 0 takes a third of the mean away.
+    assert field[n // 2, n // 2, 4] == pytest.approx((1 - disc.mean()) / 3, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 10), (7, 6, 5)])
+def test_operator_is_symmetric_for_an_oblique_field(shape):
+    rng = np.random.default_rng(0)
+    box = FourierBox(shape, tuple(fast_length(n) for n in shape), (1.0, 0.8, 3.0))
+    kernel = dipole_kernel(box, (0.36, 0.48, 0.8))
+    x, y = rng.normal(size=(2, *box.padded)).astype(np.float32)
+    left = float((box.backward_padded(kernel * box.forward(x)) * y).sum())
+    right = float((x * box.backward_padded(kernel * box.forward(y))).sum())
+    assert left == pytest.approx(right, rel=1e-5, abs=1e-4)
+
+
+def test_box_round_trip_keeps_the_image_and_its_precision():
+    rng = np.random.default_rng(1)
+    image = rng.normal(size=(7, 9, 11)).astype(np.float32)
+    box = FourierBox.around(image.shape, (1.0, 1.0, 3.0), 5.0)
+    assert all(p % 2 == 0 and p >= n for p, n in zip(box.padded, image.shape, strict=True))
+    back = box.backward(box.forward(image))
+    assert back.dtype == np.float32
+    np.testing.assert_allclose(back, image, atol=1e-6)
