@@ -81,5 +81,4 @@ def _kernel(
     along = kx * b0_direction[0] + ky * b0_direction[1] + kz * b0_direction[2]
     with np.errstate(invalid="ignore"):
         kernel = 1 / 3 - along**2 / squared
-    kernel[squared == 0] = 0.0
-    return kernel
+    return np.asarray(np.where(squared == 0, 0.0, kernel))

@@ -25,9 +25,11 @@ def test_sphere_has_the_field_of_a_dipole_outside_and_none_inside(direction):
     cosine = np.tensordot(np.array(direction), position, axes=1) / distance
     expected = (RADIUS / distance) ** 3 * (3 * cosine**2 - 1) / 3
     near = (distance > RADIUS + 2) & (distance < 16)
-    # 2 % of the strongest field at the surface: the kernel in k-space rings at the edge of a sphere made of voxels.
-    assert np.abs(field - expected)[near].max() < 0.02 * 2 / 3
-    assert np.abs(field[distance < RADIUS - 2]).max() < 0.02
+    # A third of a percent of chi for a field along an axis. Oblique: the product k_x k_z jumps from one edge of k-space
+    # to the other, and what lies on the Nyquist planes is lost, which rings at the sharp surface.
+    oblique = sum(component != 0 for component in direction) > 1
+    assert np.abs(field - expected)[near].max() < (0.015 if oblique else 0.0035)
+    assert np.abs(field[distance < RADIUS - 2]).max() < (0.04 if oblique else 0.0035)
 
 
 def test_cylinder_along_the_field_has_a_third_of_its_susceptibility_inside():
