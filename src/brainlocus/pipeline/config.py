@@ -20,6 +20,7 @@ __all__ = [
     "Input",
     "InputPath",
     "InputPaths",
+    "InputTree",
     "OutputPath",
     "Positional",
     "StepConfig",
@@ -28,11 +29,19 @@ __all__ = [
     "is_positional",
     "output_fields",
     "parameter_fields",
+    "tree_fields",
 ]
 
 
 class Input:
     """Marks a field as a path that is read: it is checked, hashed and listed in the manifest."""
+
+
+class TreeInput(Input):
+    """Marks a folder that is read item by item: the step itself hashes the files of each item it takes.
+
+    For folders of which one run reads a part, such as a BIDS dataset of thousands of subjects.
+    """
 
 
 class Output:
@@ -50,6 +59,7 @@ def _split(value: object) -> object:
 
 
 InputPath = Annotated[Path, Input()]
+InputTree = Annotated[Path, TreeInput()]
 InputPaths = Annotated[tuple[Path, ...], Input()]
 OutputPath = Annotated[Path, Output()]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -80,6 +90,11 @@ def _has(field: FieldInfo, marker: type) -> bool:
 def input_fields(config: type[StepConfig]) -> list[str]:
     """Return the names of the fields that are inputs."""
     return [name for name, field in config.model_fields.items() if _has(field, Input)]
+
+
+def tree_fields(config: type[StepConfig]) -> list[str]:
+    """Return the names of the inputs that the step hashes item by item."""
+    return [name for name, field in config.model_fields.items() if _has(field, TreeInput)]
 
 
 def output_fields(config: type[StepConfig]) -> list[str]:
