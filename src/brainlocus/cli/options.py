@@ -97,19 +97,19 @@ class _Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Join the values of such an option with commas, which is how the configuration splits them."""
-        joined: list[str] = []
+        others: list[str] = []
+        taken: dict[str, list[str]] = {}
         taking: list[str] | None = None
         for word in args:
             if word in self.several:
-                taking = []
-                joined += [word, ""]
+                taking = taken.setdefault(word, [])
             elif taking is not None and not word.startswith("-"):
                 taking.append(word)
-                joined[-1] = ",".join(taking)
             else:
                 taking = None
-                joined.append(word)
-        return super().parse_args(ctx, joined)
+                others.append(word)
+        joined = [part for option, values in taken.items() for part in (option, ",".join(values))]
+        return super().parse_args(ctx, joined + others)
 
 
 def command_from_step(step: Step[Any]) -> click.Command:
