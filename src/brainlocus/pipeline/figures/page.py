@@ -5,6 +5,7 @@ Pictures are embedded as PNG, so that a page can be mailed or put beside a datas
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -20,7 +21,8 @@ body { margin: 0 auto; max-width: 1180px; padding: 24px 20px 64px; background: v
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.5rem; margin: 0 0 4px; } h2 { font-size: 1.1rem; margin: 32px 0 8px; }
 p.lead { color: var(--soft); margin: 0 0 16px; }
-figure { margin: 0 0 20px; } figure img { width: 100%; height: auto; border: 1px solid var(--line); border-radius: 6px; }
+figure { margin: 0 0 20px; }
+figure img { width: 100%; height: auto; border: 1px solid var(--line); border-radius: 6px; }
 figcaption { color: var(--soft); font-size: .88rem; margin-top: 4px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { text-align: left; padding: 4px 14px 4px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
@@ -30,8 +32,9 @@ ul.flags { list-style: none; padding: 0; margin: 0 0 16px; }
 ul.flags li { border-left: 4px solid var(--warn); background: var(--wash); padding: 6px 12px; margin-bottom: 6px; }
 ul.flags li.fail { border-color: var(--bad); } ul.flags li.pass { border-color: var(--good); }
 @media (min-width: 900px) { dl.facts { columns: 2; } }
-dl.facts { margin: 0; } dl.facts div { display: flex; gap: 12px; break-inside: avoid; border-bottom: 1px solid var(--line);
-  padding: 3px 0; } dl.facts dt { color: var(--soft); flex: 0 0 46%; } dl.facts dd { margin: 0; overflow-wrap: anywhere; }
+dl.facts { margin: 0; }
+dl.facts div { display: flex; gap: 12px; break-inside: avoid; border-bottom: 1px solid var(--line); padding: 3px 0; }
+dl.facts dt { color: var(--soft); flex: 0 0 46%; } dl.facts dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
@@ -132,7 +135,7 @@ def _cell(value: object) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, float):
-        return "n/a" if value != value else f"{value:.4g}"
+        return "n/a" if math.isnan(value) else f"{value:.4g}"
     if isinstance(value, tuple | list):
         return ", ".join(_text(item) for item in value)
     return str(value)
