@@ -24,7 +24,7 @@ from jaxtyping import Bool
 from brainlocus.core.gradient_echo import GradientEcho
 from brainlocus.images.qsm.region_growing import unwrap_region_growing
 from brainlocus.images.qsm.romeo_weights import romeo_weights
-from brainlocus.images.qsm.smoothing import smooth_complex
+from brainlocus.images.qsm.smoothing import smooth_phase
 from brainlocus.images.qsm.wrapping import wrap_phase
 
 __all__ = ["correct_bipolar"]
@@ -58,7 +58,7 @@ def correct_bipolar(
         second = unwrap_region_growing(second, inside, edges)
     angle -= np.float32(beyond) * second
     weight = np.where(inside, series.magnitude[1], np.float32(0))
-    smooth = smooth_complex(weight * np.exp(1j * angle), series.acquisition.voxel_size_mm, smoothing_mm)
+    smooth = smooth_phase(weight * np.exp(1j * angle), series.acquisition.voxel_size_mm, smoothing_mm)
     alternating = unwrap_region_growing(np.angle(smooth), inside)
     phase = series.phase_rad.copy()
     for echo in range(len(times)):

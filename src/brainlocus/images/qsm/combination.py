@@ -13,8 +13,9 @@ With magnitude M and phase phi of coil c and echo e, at echo times TE_e::
     Z_e = sum_c M_ec^2 exp(i (phi_ec - phi0_c)),      phase = arg Z_e, magnitude = sqrt |Z_e|
 
 In H the offsets of the coils cancel. dphi must be unwrapped *exactly* (an error of 2 pi is an error of
-2 pi TE_1 / (TE_2 - TE_1) in the offset); its median is taken within [-pi, pi]. G is a Gaussian of 8 mm, w = sqrt |H|
-inside the mask and 0 outside. What remains is a phase in proportion to the echo time.
+2 pi TE_1 / (TE_2 - TE_1) in the offset); its median is taken within [-pi, pi]. w = sqrt |H| inside the mask and 0
+outside. G is a Gaussian of 8 mm, corrected for its bias at the rim of the mask (`smooth_phase`). What remains is a
+phase in proportion to the echo time.
 
 Single echo: there is no dphi. Coils are then aligned to a virtual reference coil V = sum_c S_c exp(-i arg S_c(centre)),
 phi0_c = arg(G * [S_c conj(V)]); the phase keeps V's own smooth offset, which background removal has to take. A combined
@@ -37,7 +38,7 @@ from brainlocus.core.gradient_echo import Acquisition, ChannelSource, GradientEc
 from brainlocus.images.qsm.bipolar import correct_bipolar
 from brainlocus.images.qsm.region_growing import unwrap_region_growing
 from brainlocus.images.qsm.romeo_weights import romeo_weights
-from brainlocus.images.qsm.smoothing import smooth_complex
+from brainlocus.images.qsm.smoothing import smooth_phase
 
 __all__ = ["Combination", "OffsetRemoval", "OffsetStatus", "combine_channels", "remove_phase_offset"]
 
@@ -200,7 +201,7 @@ def _smooth_offset(
     """Return exp(i phi0) up to a positive factor."""
     vector = np.empty(phase.shape, dtype=np.complex64)
     _offset_vector(phase, scaled, weight, vector)
-    return smooth_complex(vector, acquisition.voxel_size_mm, smoothing_mm)
+    return smooth_phase(vector, acquisition.voxel_size_mm, smoothing_mm)
 
 
 def _virtual_reference(source: ChannelSource, mask: np.ndarray) -> Complex64[np.ndarray, "x y z"]:

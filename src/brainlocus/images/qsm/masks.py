@@ -119,8 +119,9 @@ def magnitude_mask(
     """Return an approximate brain mask from the first echo's magnitude: for want of a better one.
 
     Bright voxels (Otsu's threshold) are eroded until the scalp, which the dark skull parts from the brain, hangs on by
-    nothing; the largest part grows back within the bright voxels, is closed and its holes filled. Done on blocks of
-    about 2.5 mm. Mark what is computed in it as approximate.
+    nothing; the largest part grows back within the bright voxels, is closed and its holes filled. This is done on
+    blocks of about 2.5 mm; dark voxels along the rim then leave at full resolution. Mark what is computed in it as
+    approximate.
 
     Raises
     ------
@@ -131,7 +132,8 @@ def magnitude_mask(
     factors = [max(1, round(WORKING_EDGE_MM / h)) for h in voxel_size_mm]
     coarse = _block_means(finite, factors)
     edges = tuple(f * h for f, h in zip(factors, voxel_size_mm, strict=True))
-    bright = coarse > _otsu(coarse)
+    threshold = _otsu(coarse)
+    bright = coarse > threshold
     core = _largest_part(_deeper(bright, edges, NECK_MM))
     if not core.any():
         raise ValueError(
@@ -143,7 +145,9 @@ def magnitude_mask(
     filled = ndimage.binary_fill_holes(_largest_part(grown | closed))
     fine = filled.repeat(factors[0], axis=0).repeat(factors[1], axis=1).repeat(factors[2], axis=2)
     nx, ny, nz = magnitude.shape
-    return np.ascontiguousarray(fine[:nx, :ny, :nz])
+    fine = np.ascontiguousarray(fine[:nx, :ny, :nz])
+    kept = _largest_part(_open(fine & (finite > threshold), voxel_size_mm))
+    return _fill_holes(kept, fine, float(np.prod(voxel_size_mm)), largest_mm3=np.inf)[0]
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
@@ -170,7 +174,10 @@ def _largest_part(mask: np.ndarray) -> np.ndarray:
     return np.asarray(parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]))
 
 
-def _fill_holes(kept: np.ndarray, before: np.ndarray, voxel_mm3: float) -> tuple[np.ndarray, tuple[float, ...]]:
+def _fill_holes(
+    kept: np.ndarray, before: np.ndarray, voxel_mm3: float, *, largest_mm3: float = LARGE_HOLE_MM3
+) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Return `kept` with its enclosed holes up to `largest_mm3` filled within `before`, and the volumes of the rest."""
     holes, n_holes = ndimage.label(np.pad(~kept, 1, constant_values=True))
     outside = holes[0, 0, 0]
     holes = holes[1:-1, 1:-1, 1:-1]
@@ -178,7 +185,7 @@ def _fill_holes(kept: np.ndarray, before: np.ndarray, voxel_mm3: float) -> tuple
     volumes = np.bincount(holes[before].ravel(), minlength=n_holes + 1) * voxel_mm3
     enclosed = np.ones(n_holes + 1, dtype=bool)
     enclosed[[0, outside]] = False
-    large = enclosed & (volumes > LARGE_HOLE_MM3)
+    large = enclosed & (volumes > largest_mm3)
     filled = kept | (before & (enclosed & ~large)[holes])
     return filled, tuple(float(v) for v in np.sort(volumes[large])[::-1])
 

@@ -1,8 +1,8 @@
 """All echoes of a series unwrapped: each by its Laplacian, or exactly, in space once and then in time.
 
-The exact route needs the phase offset removed, so that phase grows in proportion to the echo time. A template is
-unwrapped in space (`unwrap_region_growing`, ROMEO weights of two echoes); each echo then follows in time, predicted by
-the straight line through 0 that fits those before it::
+The exact route needs the phase offset removed, so that phase grows in proportion to the echo time. The first echo is
+unwrapped in space (`unwrap_region_growing`, ROMEO weights of two echoes); each further one follows in time, predicted
+by the straight line through 0 that fits those before it::
 
     f = sum_k TE_k phi_k / sum_k TE_k^2,     phi_n <- phi_n - 2 pi round((phi_n - f TE_n) / 2 pi)
 
@@ -24,8 +24,8 @@ from scipy import ndimage
 from brainlocus.core.gradient_echo import GradientEcho
 from brainlocus.images.qsm.laplacian import unwrap_laplacian
 from brainlocus.images.qsm.region_growing import unwrap_region_growing
-from brainlocus.images.qsm.romeo_weights import romeo_weights, series_weights
-from brainlocus.images.qsm.wrapping import TWO_PI, wrap_phase
+from brainlocus.images.qsm.romeo_weights import series_weights
+from brainlocus.images.qsm.wrapping import TWO_PI
 
 __all__ = ["unwrap_series"]
 
@@ -41,7 +41,6 @@ def unwrap_series(
     mask: Bool[np.ndarray, "x y z"],
     *,
     method: Literal["laplacian", "romeo"] = "laplacian",
-    template: Literal["first", "difference"] = "first",
     workers: int = 1,
 ) -> Float32[np.ndarray, "echoes x y z"]:
     """Return every echo unwrapped in rad, 0 outside the mask and where the series is not valid.
@@ -54,8 +53,6 @@ def unwrap_series(
     method
         ``laplacian``: smooth, off by a harmonic field, not equal to the input modulo 2 pi. ``romeo``: equal to the
         input modulo 2 pi and in proportion to the echo time.
-    template
-        What the exact method unwraps in space: the first echo, or the phase difference of the first two.
     workers
         Threads of the transforms.
 
@@ -73,38 +70,19 @@ def unwrap_series(
             unwrapped[echo][~inside] = 0
         return unwrapped
     times = series.acquisition.echo_time_s
-    if len(times) == 1 or template == "first":
-        first = unwrap_region_growing(series.phase_rad[0], inside, series_weights(series, inside))
-        if len(times) > 1:
-            first = _settle_turns(first, series.phase_rad[1], inside, times[1] / times[0])
-        unwrapped[0] = first
-        frequency = first[inside] / times[0]
-        start = 1
-    else:
-        difference = wrap_phase(series.phase_rad[1] - series.phase_rad[0])
-        size = np.sqrt(series.magnitude[0] * series.magnitude[1])
-        edges = romeo_weights(
-            difference,
-            inside,
-            magnitude=size,
-            other_phase_rad=series.phase_rad[0],
-            echo_time_ratio=(times[1] - times[0]) / times[0],
-        )
-        frequency = unwrap_region_growing(difference, inside, edges)[inside] / (times[1] - times[0])
-        start = 0
-    moment = np.zeros(frequency.shape, dtype=np.float64)
-    squares = 0.0
-    if start == 1:
-        moment += unwrapped[0][inside] * times[0]
-        squares = times[0] ** 2
-    for echo in range(start, len(times)):
+    first = unwrap_region_growing(series.phase_rad[0], inside, series_weights(series, inside))
+    if len(times) > 1:
+        first = _settle_turns(first, series.phase_rad[1], inside, times[1] / times[0])
+    unwrapped[0] = first
+    moment = first[inside].astype(np.float64) * times[0]
+    squares = times[0] ** 2
+    for echo in range(1, len(times)):
         wrapped = series.phase_rad[echo][inside].astype(np.float64)
-        predicted = frequency * times[echo]
+        predicted = moment * (times[echo] / squares)
         follows = wrapped - TWO_PI * np.rint((wrapped - predicted) / TWO_PI)
         unwrapped[echo][inside] = follows
         moment += follows * times[echo]
         squares += times[echo] ** 2
-        frequency = moment / squares
     return unwrapped
 
 
