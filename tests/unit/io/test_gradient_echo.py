@@ -671,7 +671,7 @@ def test_brain_masks(tmp_path):
     with pytest.raises(FormatError, match="the mask is empty"):
         read_brain_mask(path, grid)
     save(image_of(0.4 * inside.astype(np.float32), AXIAL), path)
-    with pytest.raises(FormatError, match="the mask is empty, no voxel is above 0.5"):
+    with pytest.raises(FormatError, match=r"the mask is empty, no voxel is above 0.5"):
         read_brain_mask(path, grid)
 
 
