@@ -21,12 +21,14 @@ __all__ = [
     "InputPath",
     "InputPaths",
     "InputTree",
+    "Labels",
     "OutputPath",
     "Positional",
     "StepConfig",
     "explain",
     "input_fields",
     "is_positional",
+    "is_several",
     "output_fields",
     "parameter_fields",
     "tree_fields",
@@ -52,6 +54,10 @@ class Positional:
     """Marks a field as a positional argument of the command."""
 
 
+class Several:
+    """Marks an option that takes every value up to the next option: ``--participant-label 01 02``, as BIDS apps do."""
+
+
 def _split(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
@@ -63,6 +69,7 @@ InputTree = Annotated[Path, TreeInput()]
 InputPaths = Annotated[tuple[Path, ...], Input()]
 OutputPath = Annotated[Path, Output()]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Labels = Annotated[tuple[str, ...], BeforeValidator(_split), Several()]
 CommaInts = Annotated[tuple[int, ...], BeforeValidator(_split)]
 CommaPaths = Annotated[tuple[Path, ...], Input(), BeforeValidator(_split)]
 CommaFloats = Annotated[tuple[float, ...], BeforeValidator(_split)]
@@ -111,6 +118,11 @@ def parameter_fields(config: type[StepConfig]) -> list[str]:
 def is_positional(field: FieldInfo) -> bool:
     """Return whether a field is a positional argument."""
     return _has(field, Positional)
+
+
+def is_several(field: FieldInfo) -> bool:
+    """Return whether a field is an option that takes every value up to the next one."""
+    return _has(field, Several)
 
 
 def explain(error: ValidationError, model: type[BaseModel], *, as_options: bool = False) -> str:

@@ -78,3 +78,24 @@ def test_a_folder_of_something_else_is_not_added_to(tmp_path, source):
     (other / "dataset_description.json").write_text("{}")
     execute(STEP, Config(source=source, labels=("01",)), other, OPTIONS)
     assert (other / "chapter.txt").exists()
+
+
+def test_an_option_of_several_values_takes_them_up_to_the_next_option():
+    from brainlocus.cli.options import command_from_step
+    from brainlocus.pipeline.config import Labels
+
+    class Several(StepConfig):
+        participant_label: Labels = Field((), description="Subjects")
+        flag: bool = Field(False, description="Flag")
+
+    def nothing(config: Several, out: Path, context: Context) -> StepResult:
+        return StepResult()
+
+    command = command_from_step(Step("test several", "Nothing.", Several, nothing, out="file"))
+    for words, expected in [
+        (["01", "02"], ("01", "02")),
+        (["01,02"], ("01", "02")),
+        (["01", "--flag", "--participant-label", "02"], ("01", "02")),
+    ]:
+        found = command.make_context("several", ["--participant-label", *words, "--out", "x"]).params
+        assert Several(participant_label=found["participant_label"]).participant_label == expected
