@@ -26,6 +26,7 @@ from brainlocus.io.tables import (
     read_arrow,
     read_results,
     read_table,
+    read_visits,
     write_results,
     write_table,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "read_results",
     "read_segments",
     "read_table",
+    "read_visits",
     "read_volume",
     "replace_path",
     "require_path",

@@ -8,7 +8,8 @@ import pytest
 
 from brainlocus.core import AlignmentError, Mask, Parcellation, Volume
 from brainlocus.numerics.orientation import ras_axes, to_ras
-from brainlocus.pipeline.figures.slices import histogram, mosaic, png_bytes
+from brainlocus.pipeline.figures.page import png_bytes
+from brainlocus.pipeline.figures.slices import histogram, mosaic
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

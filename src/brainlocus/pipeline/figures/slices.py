@@ -6,7 +6,6 @@ thick slices keep their height. Panels are cut to what is shown: the regions, el
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from brainlocus.core.errors import import_extra
 from brainlocus.numerics.orientation import to_ras
 from brainlocus.pipeline.figures.canvas import BLUE, GREY, PALETTE, new_figure
 
-__all__ = ["Convention", "histogram", "mosaic", "png_bytes"]
+__all__ = ["Convention", "histogram", "mosaic"]
 
 Convention = Literal["neurological", "radiological"]
 """Which side of the picture the left of the head is on: neurological left, radiological right."""
@@ -335,10 +334,3 @@ def histogram(
         axis.text(1.0, 1.0, f"{outside} outside", transform=axis.transAxes, ha="right", va="bottom", fontsize=7,
                   color=GREY)  # fmt: skip
     return figure
-
-
-def png_bytes(figure: Any, *, dpi: int = 110) -> bytes:
-    """Return a figure as PNG, for embedding; the bytes carry neither the time nor the version of the library."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
