@@ -31,6 +31,7 @@ from brainlocus.io.tables import (
     write_table,
 )
 from brainlocus.io.text import read_lines
+from brainlocus.io.transforms import flirt_transform, read_grid, read_transform, write_itk_affine
 from brainlocus.io.vcf import VcfSource, open_vcf
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "digest_files",
     "digest_input",
     "find_images",
+    "flirt_transform",
     "genotype_files",
     "grm_files",
     "open_bed",
@@ -69,6 +71,7 @@ __all__ = [
     "read_arrow",
     "read_associations",
     "read_fam",
+    "read_grid",
     "read_grm",
     "read_lines",
     "read_mask",
@@ -78,12 +81,14 @@ __all__ = [
     "read_results",
     "read_segments",
     "read_table",
+    "read_transform",
     "read_visits",
     "read_volume",
     "replace_path",
     "require_path",
     "ssf_metadata_path",
     "write_grm",
+    "write_itk_affine",
     "write_mask",
     "write_parcellation",
     "write_results",
