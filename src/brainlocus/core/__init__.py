@@ -38,6 +38,7 @@ from brainlocus.core.phenotypes import Column, PhenotypeTable, quantitative_tabl
 from brainlocus.core.results import ResultTable, concat_results
 from brainlocus.core.samples import SampleIndex, intersect, shared_samples
 from brainlocus.core.segments import RegionTable, SegmentTable
+from brainlocus.core.transforms import AffineTransform, DisplacementField, Transform, inverted
 from brainlocus.core.variants import VariantTable, canonical_chromosome, chromosome_rank, concat_variants
 from brainlocus.core.volumes import Grid, Mask, Parcellation, Volume, check_same_grid
 
@@ -45,6 +46,7 @@ __all__ = [
     "COLUMNS",
     "GAMMA_BAR_MHZ_PER_T",
     "Acquisition",
+    "AffineTransform",
     "AlignmentError",
     "ArrayGenotypes",
     "BrainlocusError",
@@ -52,6 +54,7 @@ __all__ = [
     "ChannelSource",
     "Column",
     "ColumnSpec",
+    "DisplacementField",
     "Executor",
     "FormatError",
     "GenotypeBlock",
@@ -76,6 +79,7 @@ __all__ = [
     "SchemaError",
     "SegmentTable",
     "SelectedGenotypes",
+    "Transform",
     "VariantTable",
     "Volume",
     "block_size_for",
@@ -85,6 +89,7 @@ __all__ = [
     "concat_results",
     "concat_variants",
     "intersect",
+    "inverted",
     "iter_blocks",
     "iter_channels",
     "quantitative_table",

@@ -38,6 +38,18 @@ COLUMNS: dict[str, ColumnSpec] = {
     "category": _spec("str", "Group of the phenotype, for figures"),
     "scale": _spec("int", "Number of patterns of the atlas"),
     "region": _spec("str", "Region of the atlas"),
+    # image-derived measures
+    "session_id": _spec("str", "Scanning session; empty where a person has one"),
+    "measure": _spec("str", "Map or column that was measured: QSM, T2star, fieldgradient ..."),
+    "unit": _spec("str", "Unit of the values of the row"),
+    "n_voxels": _spec("int", "Voxels measured"),
+    "median": _spec("float", "Median over the voxels, in the row's unit"),
+    "mean": _spec("float", "Mean, in the row's unit"),
+    "standard_deviation": _spec("float", "Standard deviation (n - 1), in the row's unit"),
+    "mad": _spec("float", "Median absolute deviation from the median, not scaled, in the row's unit"),
+    "median_unfiltered": _spec("float", "Median before a rule took voxels away (substantia nigra: those below 0)"),
+    "inside_fraction": _spec("float", "Share of the eroded region that is inside the mask and finite"),
+    "volume_mm3": _spec("float", "Volume of the whole region", "mm3"),
     # variants
     "chromosome": _spec("str", "Chromosome without prefix: 1..22, X, Y, XY, MT"),
     "position": _spec("int", "1-based position on the stated genome build", "bp"),

@@ -47,10 +47,12 @@ from brainlocus.io.tables import (
     read_arrow,
     read_results,
     read_table,
+    read_visits,
     write_results,
     write_table,
 )
 from brainlocus.io.text import read_lines
+from brainlocus.io.transforms import flirt_transform, read_grid, read_transform, write_itk_affine
 from brainlocus.io.vcf import VcfSource, open_vcf
 
 __all__ = [
@@ -85,6 +87,7 @@ __all__ = [
     "find_derivative",
     "find_gradient_echoes",
     "find_images",
+    "flirt_transform",
     "genotype_files",
     "grm_files",
     "open_bed",
@@ -102,6 +105,7 @@ __all__ = [
     "read_fam",
     "read_gradient_echo",
     "read_gradient_echo_peak_bytes",
+    "read_grid",
     "read_grm",
     "read_label_names",
     "read_lines",
@@ -113,6 +117,8 @@ __all__ = [
     "read_segments",
     "read_sidecar",
     "read_table",
+    "read_transform",
+    "read_visits",
     "read_volume",
     "replace_path",
     "require_path",
@@ -120,6 +126,7 @@ __all__ = [
     "write_dataset_description",
     "write_derivative",
     "write_grm",
+    "write_itk_affine",
     "write_mask",
     "write_parcellation",
     "write_results",

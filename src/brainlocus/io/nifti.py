@@ -19,6 +19,7 @@ from brainlocus.core import FormatError, Mask, Parcellation, Volume
 from brainlocus.core.errors import import_extra
 from brainlocus.io.atomic import atomic_path
 from brainlocus.io.nifti_header import NiftiHeader, read_header
+from brainlocus.io.tables import read_arrow
 
 __all__ = [
     "is_nifti",
@@ -91,10 +92,16 @@ def read_mask(path: Path) -> Mask:
     return Mask(inside, affine)
 
 
-def read_parcellation(path: Path) -> Parcellation:
-    """Read labels, with their names from the JSON sidecar where there is one.
+def read_parcellation(path: Path, *, lookup: Path | None = None) -> Parcellation:
+    """Read labels, with their names from a lookup table where there is one.
 
     Labels stored as floats are rounded and kept in the smallest signed integer type; NaN is background.
+
+    Parameters
+    ----------
+    lookup
+        BIDS lookup table (``*_dseg.tsv``, columns ``index`` and ``name``). By default the image's own JSON sidecar
+        (as `write_parcellation` writes it) or, failing that, the table of the same name.
 
     Raises
     ------
@@ -113,7 +120,11 @@ def read_parcellation(path: Path) -> Parcellation:
         )
     largest = int(labels.max(initial=0))
     kind = next(t for t in (np.int8, np.int16, np.int32, np.int64) if largest <= np.iinfo(t).max)
-    return Parcellation(labels.astype(kind), affine, _read_names(sidecar_path(path)))
+    names = _read_lookup(lookup) if lookup is not None else _read_names(sidecar_path(path))
+    beside = sidecar_path(path).with_suffix(".tsv")
+    if not names and lookup is None and beside.is_file():
+        names = _read_lookup(beside)
+    return Parcellation(labels.astype(kind), affine, names)
 
 
 def write_volume(volume: Volume, path: Path) -> None:
@@ -264,6 +275,21 @@ def _save(
         image.set_sform(affine, code=1)
     with atomic_path(path) as partial:
         nibabel.save(image, partial)
+
+
+def _read_lookup(path: Path) -> dict[int, str]:
+    table = read_arrow(path)
+    for needed in ("index", "name"):
+        if needed not in table.column_names:
+            raise FormatError(f"{path}: expected the columns index and name of a dseg.tsv, found {table.column_names}.")
+    names: dict[int, str] = {}
+    indices, called = table.column("index").to_pylist(), table.column("name").to_pylist()
+    for line, (index, name) in enumerate(zip(indices, called, strict=True), 2):
+        try:
+            names[int(index)] = str(name)
+        except ValueError:
+            raise FormatError(f"{path}: expected a label number in line {line}, found {index!r}.") from None
+    return names
 
 
 def _read_names(sidecar: Path) -> dict[int, str]:

@@ -32,6 +32,7 @@ __all__ = [
     "read_arrow",
     "read_results",
     "read_table",
+    "read_visits",
     "write_results",
     "write_table",
 ]
@@ -259,6 +260,68 @@ def read_table(
     SchemaError
         No id column, duplicate ids or column names, or a wanted column is absent.
     """
+    table, id_name, ids = _with_ids(path, id_column)
+    try:
+        samples = SampleIndex.of(ids)
+    except SchemaError as error:
+        raise SchemaError(f"{path}, column {id_name!r}: {error}") from error
+    names = list(table.column_names)
+    others = {id_name, "FID", "#FID"} if id_name in ("IID", "#IID") else {id_name}
+    wanted = [n for n in names if n not in others] if columns is None else list(columns)
+    for name in wanted:
+        if name not in names:
+            raise SchemaError(f"{path}: there is no column {name!r}.{nearest(name, names)}")
+    notes = _sidecar(path)
+    missing = frozenset((*MISSING_TEXT, *na_values))
+    return PhenotypeTable(samples, tuple(_column(n, table.column(n), notes.get(n, {}), path, missing) for n in wanted))
+
+
+def read_visits(
+    path: Path, *, session: str = "session_id", id_column: str | None = None, na_values: Sequence[str] = ()
+) -> PhenotypeTable:
+    """Return a table with a row for every participant and session.
+
+    The rows are called ``sub-1_ses-2``; the columns ``participant_id`` and ``session_id`` (text, whatever they are
+    called in the file) come first.
+
+    Parameters
+    ----------
+    session
+        Column of the sessions.
+
+    Raises
+    ------
+    FormatError, SchemaError
+        As `read_table`; or a row lacks its session, or a participant has a session twice.
+    """
+    table, id_name, ids = _with_ids(path, id_column)
+    names = list(table.column_names)
+    if session not in names:
+        raise SchemaError(f"{path}: there is no column {session!r}.{nearest(session, names)} Name it with --session.")
+    sessions = ["" if v is None else str(v).strip() for v in table.column(session).to_pylist()]
+    for line, (person, label) in enumerate(zip(ids, sessions, strict=True), 2):
+        if not person or label in MISSING_TEXT:
+            raise SchemaError(
+                f"{path}: line {line} lacks its {id_name if not person else session}; every row needs one."
+            )
+    try:
+        samples = SampleIndex.of([f"{person}_{label}" for person, label in zip(ids, sessions, strict=True)])
+    except SchemaError as error:
+        raise SchemaError(f"{path}, columns {id_name!r} and {session!r}: {error}") from error
+    notes, missing = _sidecar(path), frozenset((*MISSING_TEXT, *na_values))
+    measures = [n for n in names if n not in (id_name, session, "FID", "#FID", "participant_id", "session_id")]
+    return PhenotypeTable(
+        samples,
+        (
+            Column("participant_id", np.asarray(ids, dtype=np.str_), "categorical"),
+            Column("session_id", np.asarray(sessions, dtype=np.str_), "categorical"),
+            *(_column(n, table.column(n), notes.get(n, {}), path, missing) for n in measures),
+        ),
+    )
+
+
+def _with_ids(path: Path, id_column: str | None) -> tuple[pa.Table, str, list[str]]:
+    """Return a table, the name of its ids, and the ids as text."""
     table = read_arrow(path)
     names = list(table.column_names)
     _check_header(names, path)
@@ -268,19 +331,7 @@ def read_table(
             f"{path}: column {id_name!r} holds floating-point numbers; ids are text and compared exactly. Store them "
             "as text or whole numbers."
         )
-    ids = [str(i) if i is not None else "" for i in table.column(id_name).to_pylist()]
-    try:
-        samples = SampleIndex.of(ids)
-    except SchemaError as error:
-        raise SchemaError(f"{path}, column {id_name!r}: {error}") from error
-    others = {id_name, "FID", "#FID"} if id_name in ("IID", "#IID") else {id_name}
-    wanted = [n for n in names if n not in others] if columns is None else list(columns)
-    for name in wanted:
-        if name not in names:
-            raise SchemaError(f"{path}: there is no column {name!r}.{nearest(name, names)}")
-    notes = _sidecar(path)
-    missing = frozenset((*MISSING_TEXT, *na_values))
-    return PhenotypeTable(samples, tuple(_column(n, table.column(n), notes.get(n, {}), path, missing) for n in wanted))
+    return table, id_name, [str(i) if i is not None else "" for i in table.column(id_name).to_pylist()]
 
 
 def read_results(path: Path) -> ResultTable:
@@ -392,9 +443,16 @@ def _arrow_text(values: Sequence[str]) -> pa.Array:
     return text.cast(pa.string()) if len(content) < 1 << 31 else text
 
 
-def write_table(table: PhenotypeTable, path: Path) -> None:
-    """Write people x measures, by extension; participant_id comes first, missing cells are empty."""
-    columns: dict[str, pa.Array] = {"participant_id": arrow_column(table.samples.ids)}
+def write_table(table: PhenotypeTable, path: Path, *, participant_id: Sequence[str] | None = None) -> None:
+    """Write people x measures, by extension; participant_id comes first, missing cells are empty.
+
+    Parameters
+    ----------
+    participant_id
+        Written in place of the table's ids, for tables with a row a visit (`read_visits`).
+    """
+    ids = table.samples.ids if participant_id is None else np.asarray(participant_id, dtype=np.str_)
+    columns: dict[str, pa.Array] = {"participant_id": arrow_column(ids)}
     for column in table.columns:
         columns[column.name] = arrow_column(column.values)
     _write_arrow(pa.table(columns), path)

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
     from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
+    from brainlocus.numerics.orientation import ras_axes, to_ras
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
     from brainlocus.numerics.projection import Basis, covariate_basis, project_out
+    from brainlocus.numerics.resample import map_points, resample_labels, resample_map, resample_mask
     from brainlocus.numerics.tails import (
         neg_log10_p_from_chi2,
         neg_log10_p_from_t,
@@ -37,15 +39,21 @@ __all__ = [
     "dipole_kernel",
     "fast_length",
     "formula_variables",
+    "map_points",
     "neg_log10_p_from_chi2",
     "neg_log10_p_from_t",
     "neg_log10_p_from_z",
     "project_out",
     "rank_normal",
+    "ras_axes",
     "read_packed",
     "refuse_infinite",
+    "resample_labels",
+    "resample_map",
+    "resample_mask",
     "same_people",
     "select_people",
+    "to_ras",
 ]
 
 _MODULES = {
@@ -54,8 +62,10 @@ _MODULES = {
     "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
     "multiplicity": ("benjamini_hochberg_q", "bonferroni_p"),
+    "orientation": ("ras_axes", "to_ras"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
     "projection": ("Basis", "covariate_basis", "project_out"),
+    "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),
     "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"),
     "transforms": ("rank_normal",),
 }

@@ -193,3 +193,21 @@ def test_headers_that_contradict_their_file(tmp_path, data):
     path.with_suffix(".nii.gz").write_bytes(gzip.compress(bytes(raw)))
     with pytest.raises(FormatError, match="truncated or damaged"):
         read_volume(path.with_suffix(".nii.gz"))
+
+
+def test_names_of_a_bids_lookup_table(tmp_path):
+    labels = np.zeros((3, 3, 3), dtype=np.int16)
+    labels[0] = 12
+    path = tmp_path / "sub-1_dseg.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), path)
+    assert read_parcellation(path).names == {}
+    (tmp_path / "sub-1_dseg.tsv").write_text("index\tname\tabbreviation\n12\tLeft-Putamen\tLP\n51\tRight-Putamen\tRP\n")
+    assert read_parcellation(path).names == {12: "Left-Putamen", 51: "Right-Putamen"}
+    (tmp_path / "other.tsv").write_text("index\tname\n12\tL_Puta\n")
+    assert read_parcellation(path, lookup=tmp_path / "other.tsv").names == {12: "L_Puta"}
+    (tmp_path / "other.tsv").write_text("index\tname\nx\tL_Puta\n")
+    with pytest.raises(FormatError, match="label number in line 2, found 'x'"):
+        read_parcellation(path, lookup=tmp_path / "other.tsv")
+    (tmp_path / "other.tsv").write_text("label\tname\n12\tL_Puta\n")
+    with pytest.raises(FormatError, match="columns index and name"):
+        read_parcellation(path, lookup=tmp_path / "other.tsv")

@@ -2,7 +2,6 @@
 
 from typing import no_type_check
 
-import numpy as np
 from numba import njit
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}

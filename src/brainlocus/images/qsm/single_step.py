@@ -1,0 +1,171 @@
+"""Susceptibility from the total field in one step: background removal and inversion in one least-squares problem.
+
+::
+
+    minimise over chi    1/2 sum_r sum_{M_r} W^2 (H_r D chi - H_r f)^2 + lambda sum |grad chi|,    chi = 0 outside the mask
+
+f is the *total* field, H_r = delta - S_r the spherical-mean filter of radius r, and M_r the voxels whose ball of radius r
+lies in the mask but whose ball of the next larger radius does not. The mean value property makes H_r f free of every
+source outside the mask, so that the same filter is applied to data and model and nothing has to be deconvolved.
+
+Why in one step. SHARP-like methods return the local field without its own harmonic part: sources near the mask's edge,
+and the mean of the brain against its surroundings, make fields that are harmonic inside, which no method can tell from
+background. The true local field has that part and the filtered one has not, and an inversion that takes the filtered
+field at its word puts the difference into the map as a slow shading. On the simulated head that shading, not the
+background field, is most of the error of regional values after referencing to the ventricles (docs/stages/qsm/accuracy.md).
+Here the model is filtered like the data, so that the harmonic part is asked of neither.
+
+The solver is that of `admm.py` with a copy v_r = H_r D chi for every radius: 2 (radii + 1) transforms an iteration.
+
+References
+----------
+Chatnuntawech et al. (2017), NMR Biomed 30:e3570, eq. 5 (single-step total variation with V-SHARP filters). Milovic et al.
+(2019), Magn Reson Med 81:1399, on the harmonic rest of local fields. Schweser et al. (2011), NeuroImage 54:2789.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from brainlocus.images.qsm import _admm_host as host
+from brainlocus.images.qsm.dipole_problem import DipoleProblem, Solution
+from brainlocus.images.qsm.spheres import ball_spectrum
+from brainlocus.images.qsm.vsharp import ball_shells
+
+__all__ = ["SingleStepSettings", "invert_single_step"]
+
+
+@dataclass(frozen=True, slots=True)
+class SingleStepSettings:
+    """Choices of the one-step inversion."""
+
+    radii_mm: tuple[float, ...] = (12.0, 6.0, 3.0)
+    """Of the spheres, largest first; those not above the largest voxel edge are replaced by that edge."""
+    harmonic_degree: int = 2
+    """Of the harmonic polynomials that the weights of a ball's voxels average exactly; see `spheres.ball_weights`."""
+    regularisation: float = 2e-4
+    """lambda, in ppm mm."""
+    rho_factor: float = 100.0
+    """rho / lambda: the weight of the gradient's split. Changes the speed, not the solution."""
+    mu: float = 1.0
+    """Weight of the field's split. Changes the speed, not the solution."""
+    support_factor: float = 3.0
+    """sigma / rho, in 1/mm²: the weight of the support's split. Changes the speed, not the solution."""
+    relaxation: float = 1.6
+    """Over-relaxation, 1 to 1.9; 1: none. Changes the speed, not the solution."""
+    tolerance: float = 1e-3
+    """Stop where chi changes by less in an iteration, relative to its size."""
+    max_iterations: int = 150
+    padding_mm: float = 20.0
+    """Least distance between the mask and its periodic copies."""
+
+    def __post_init__(self) -> None:
+        if (
+            not self.radii_mm
+            or any(r <= 0 for r in self.radii_mm)
+            or sorted(self.radii_mm, reverse=True) != list(self.radii_mm)
+        ):
+            raise ValueError(f"radii_mm: expected radii above 0, largest first, found {list(self.radii_mm)}.")
+        for name in ("regularisation", "rho_factor", "mu", "tolerance"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: expected a number above 0, found {getattr(self, name)}.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shell:
+    """One radius: its operator and what is known there."""
+
+    operator: Float32[np.ndarray, "x y z"]
+    """H_r D on the half spectrum."""
+    field_ppm: Float32[np.ndarray, "x y z"]
+    """H_r f, 0 outside M_r."""
+    weight: Float32[np.ndarray, "x y z"]
+    """Squared weights, 0 outside M_r."""
+
+
+def invert_single_step(
+    problem: DipoleProblem, settings: SingleStepSettings
+) -> tuple[Solution, Bool[np.ndarray, "x y z"]]:
+    """Return the map of least total variation that agrees with the filtered total field, and where it was constrained.
+
+    Parameters
+    ----------
+    problem
+        Holds the *total* field, on the host.
+
+    Returns
+    -------
+    solution, mask
+        The mask is the union of M_r, of the problem's box without padding.
+
+    Raises
+    ------
+    ValueError
+        No ball fits into the mask, or the problem lives in another namespace than NumPy.
+    """
+    if problem.namespace is not None:
+        raise ValueError("The one-step inversion runs on the processor; expected a problem without a namespace.")
+    shells = _shells(problem, settings)
+    known = np.zeros(problem.box.padded, dtype=bool)
+    for shell in shells:
+        known |= shell.weight > 0
+    return _iterate(problem, settings, shells), np.ascontiguousarray(problem.box.crop(known))
+
+
+def _shells(problem: DipoleProblem, settings: SingleStepSettings) -> list[_Shell]:
+    box = problem.box
+    thickest = max(box.voxel_size_mm)
+    radii = tuple(dict.fromkeys(max(radius, thickest) for radius in settings.radii_mm))
+    spectrum = box.forward(problem.field_ppm)
+    shells = []
+    for radius, where in ball_shells(problem.mask, box, radii).items():
+        filtered = np.float32(1) - ball_spectrum(box, radius, settings.harmonic_degree)
+        inside = box.pad(where)
+        field = np.where(inside, box.backward_padded(spectrum * filtered), np.float32(0))
+        shells.append(_Shell(filtered * problem.kernel, field, np.where(inside, problem.weight, np.float32(0))))
+    return shells
+
+
+def _iterate(problem: DipoleProblem, settings: SingleStepSettings, shells: list[_Shell]) -> Solution:
+    box, shape = problem.box, problem.box.padded
+    rho = np.float32(settings.rho_factor * settings.regularisation)
+    sigma = np.float32(settings.support_factor) * rho
+    mu, relaxation = np.float32(settings.mu), np.float32(settings.relaxation)
+    inverse = _inverse_denominator(problem, shells, float(rho), float(sigma), settings.mu)
+    threshold = np.full(shape, settings.regularisation / rho, dtype=np.float32)
+    per_mm = tuple(np.float32(1 / size) for size in box.voxel_size_mm)
+    t, w = np.zeros((3, *shape), dtype=np.float32), np.zeros((3, *shape), dtype=np.float32)
+    held, gathered = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+    copies = [shell.field_ppm.copy() for shell in shells]
+    duals = [np.zeros(shape, dtype=np.float32) for _ in shells]
+    targets = [shell.field_ppm.copy() for shell in shells]
+    chi = np.zeros(shape, dtype=np.float32)
+    change, iteration = np.inf, 0
+    while iteration < settings.max_iterations and not change < settings.tolerance:
+        spectrum = box.forward(gathered)
+        for shell, target in zip(shells, targets, strict=True):
+            host.add_model(spectrum.ravel(), box.forward(target).ravel(), shell.operator.ravel(), mu)
+        host.scale(spectrum.ravel(), inverse.ravel())
+        old, chi = chi, box.backward_padded(spectrum)
+        host.shrink_gradient(chi, t, w, threshold, per_mm, relaxation, True)
+        host.gather(chi, w, problem.inside, held, gathered, rho, sigma, per_mm, relaxation)
+        for shell, copy, dual, target in zip(shells, copies, duals, targets, strict=True):
+            model = box.backward_padded(spectrum * shell.operator)
+            parts = (copy.ravel(), dual.ravel(), target.ravel(), shell.field_ppm.ravel())
+            host.relax_model(model.ravel(), *parts, shell.weight.ravel(), mu, relaxation, np.float32(0))
+            host.fit_linear(*parts, np.float32(0), shell.weight.ravel(), mu)
+        iteration += 1
+        difference, size = host.change_and_size(chi.ravel(), old.ravel(), problem.inside.ravel())
+        change = float(np.sqrt(difference / size)) if size > 0 else 0.0
+    return Solution(problem.get_image(chi), iteration, bool(change < settings.tolerance), float(change))
+
+
+def _inverse_denominator(
+    problem: DipoleProblem, shells: list[_Shell], rho: float, sigma: float, mu: float
+) -> Float32[np.ndarray, "x y z"]:
+    """Return 1 / (mu sum_r (H_r D)^2 + rho E^2 + sigma)."""
+    total = rho * problem.box.gradient_energy() + sigma
+    for shell in shells:
+        total += mu * shell.operator.astype(np.float64) ** 2
+    return (1.0 / total).astype(np.float32)
