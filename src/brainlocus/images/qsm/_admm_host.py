@@ -174,19 +174,3 @@ def change_and_size(new, old, inside):
             change += difference * difference
             size += np.float64(new[n]) * np.float64(new[n])
     return change, size
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def add_model(gathered, fitted, operator, mu):
-    """Add mu A F(v - s) of one more field to the right side, for a real operator A in k-space."""
-    for n in range(gathered.size):
-        gathered[n] += (mu * operator[n]) * fitted[n]
-
-
-@njit(**_OPTIONS)
-@no_type_check
-def scale(spectrum, inverse):
-    """Multiply a spectrum by a real one, in place."""
-    for n in range(spectrum.size):
-        spectrum[n] *= inverse[n]

@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from brainlocus.images.qsm import _admm_host as host
+from brainlocus.images.qsm import _single_step_host as passes
 from brainlocus.images.qsm.dipole_problem import DipoleProblem, Solution
 from brainlocus.images.qsm.spheres import ball_spectrum
 from brainlocus.images.qsm.vsharp import ball_shells
@@ -140,18 +141,19 @@ def _iterate(problem: DipoleProblem, settings: SingleStepSettings, shells: list[
     copies = [shell.field_ppm.copy() for shell in shells]
     duals = [np.zeros(shape, dtype=np.float32) for _ in shells]
     targets = [shell.field_ppm.copy() for shell in shells]
-    chi = np.zeros(shape, dtype=np.float32)
+    chi, work = np.zeros(shape, dtype=np.float32), np.empty(box.spectrum_shape(), dtype=np.complex64)
     change, iteration = np.inf, 0
     while iteration < settings.max_iterations and not change < settings.tolerance:
         spectrum = box.forward(gathered)
         for shell, target in zip(shells, targets, strict=True):
-            host.add_model(spectrum.ravel(), box.forward(target).ravel(), shell.operator.ravel(), mu)
-        host.scale(spectrum.ravel(), inverse.ravel())
+            passes.add_model(spectrum.ravel(), box.forward(target).ravel(), shell.operator.ravel(), mu)
+        passes.scale(spectrum.ravel(), inverse.ravel())
         old, chi = chi, box.backward_padded(spectrum)
         host.shrink_gradient(chi, t, w, threshold, per_mm, relaxation, True)
         host.gather(chi, w, problem.inside, held, gathered, rho, sigma, per_mm, relaxation)
         for shell, copy, dual, target in zip(shells, copies, duals, targets, strict=True):
-            model = box.backward_padded(spectrum * shell.operator)
+            passes.product(spectrum.ravel(), shell.operator.ravel(), work.ravel())
+            model = box.backward_padded(work)
             parts = (copy.ravel(), dual.ravel(), target.ravel(), shell.field_ppm.ravel())
             host.relax_model(model.ravel(), *parts, shell.weight.ravel(), mu, relaxation, np.float32(0))
             host.fit_linear(*parts, np.float32(0), shell.weight.ravel(), mu)
