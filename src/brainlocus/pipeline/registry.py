@@ -30,11 +30,18 @@ STEPS: dict[str, StepEntry] = {
         "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
     ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
+    "qsm convert-ukb": _entry(
+        "convert_ukb", "QSM_CONVERT_UKB", "Convert UK Biobank zips of susceptibility-weighted MRI to BIDS."
+    ),
     "idp extract": _entry("idp", "IDP_EXTRACT", "Measure every parcel of an atlas in every image."),
+    "idp template": _entry("template", "IDP_TEMPLATE", "Average maps of people, and their change with age."),
     "cohort prepare": _entry("cohort", "COHORT_PREPARE", "Clean, normalise and deconfound measures of people."),
     "cohort harmonise": _entry("cohort", "COHORT_HARMONISE", "Take the effects of sites out of measures (ComBat)."),
     "associate phenome": _entry(
         "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."
+    ),
+    "associate reliability": _entry(
+        "reliability", "ASSOCIATE_RELIABILITY", "Reliability of measures over repeated sessions."
     ),
     "genotypes qc": _entry("genotypes", "GENOTYPES_QC", "Quality control of variants and people."),
     "genotypes prune": _entry("prune", "GENOTYPES_PRUNE", "Variants in little linkage disequilibrium."),

@@ -8,12 +8,22 @@ from brainlocus.cohort.associate.phenome import (
     scan_phenome,
     scan_phenome_peak_bytes,
 )
+from brainlocus.cohort.associate.reliability import (
+    Interval,
+    Reliability,
+    measure_reliability,
+    reliability_results,
+)
 
 __all__ = [
+    "Interval",
     "PhenomeDesign",
     "PhenomeScan",
+    "Reliability",
+    "measure_reliability",
     "phenome_results",
     "prepare_phenome",
+    "reliability_results",
     "scan_phenome",
     "scan_phenome_peak_bytes",
 ]
