@@ -8,7 +8,7 @@ from brainlocus.core.gradient_echo import GradientEcho
 from brainlocus.images.qsm.combination import remove_phase_offset
 from brainlocus.images.qsm.masks import refine_mask
 from brainlocus.images.qsm.reliability import phase_reliability
-from brainlocus.images.qsm.unwrapping import unwrap_series
+from brainlocus.images.qsm.unwrapping import residual_wraps, unwrap_series
 from tests.real_data import real_data
 from tests.unit.qsm.phase_phantom import acquisition, phantom, turns_left, wrap
 
@@ -51,6 +51,17 @@ def test_laplacian_route_is_off_by_something_smooth(head, removed, mask):
     error = (found - head.evolution_rad)[:, mask]
     assert np.all(error.std(axis=1) < (0.5, 1.0))  # methods/qsm.md: 1.0 rad on its head
     assert not found[:, ~mask].any()
+
+
+def test_residual_wraps_are_counted(head, removed, mask):
+    found = unwrap_series(removed, mask, method="romeo")
+    before = residual_wraps(removed.phase_rad, mask)
+    after = residual_wraps(found, mask)
+    assert before[0] > 20 * max(after[0], 1)
+    assert residual_wraps(head.evolution_rad, np.zeros_like(mask)) == (0, 0)
+    ramp = np.zeros((1, 4, 3, 2), dtype=np.float32)
+    ramp[0, 2:] = 4.0
+    assert residual_wraps(ramp, np.ones((4, 3, 2), dtype=bool)) == (6,)
 
 
 @pytest.mark.parametrize("turn", [-2, -1, 0, 1, 2])
