@@ -1,4 +1,4 @@
-"""The figures of methods/qsm.md, sections 4 to 7, on three simulated heads (`python -m benchmarks qsm_phase` prints)."""
+"""Figures of methods/qsm.md, sections 4 to 7, on three simulated heads; `python -m benchmarks qsm_phase` prints."""
 
 import numpy as np
 import pytest
