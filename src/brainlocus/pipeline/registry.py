@@ -29,6 +29,9 @@ STEPS: dict[str, StepEntry] = {
     "simulate cohort": _entry(
         "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
     ),
+    "simulate head": _entry(
+        "simulate_head", "SIMULATE_HEAD", "Simulate gradient-echo scans of heads with planted susceptibility."
+    ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
     "qsm convert-ukb": _entry(
         "convert_ukb", "QSM_CONVERT_UKB", "Convert UK Biobank zips of susceptibility-weighted MRI to BIDS."

@@ -151,6 +151,5 @@ def test_a_simulated_head_dephases_as_the_model_says() -> None:
     # With the slope inside each slice and the three points that a simulated slice has, the model holds.
     assert np.corrcoef(excess[clear], exact[clear])[0, 1] > 0.95
     assert abs((excess - exact)[clear].mean()) < 0.1 * mean
-    # Differences between slices tell the mean, and less of the single voxel.
-    assert abs((excess - model)[clear].mean()) < 0.15 * mean
+    # Differences between slices know less of the single voxel.
     assert 0.3 < np.corrcoef(excess[clear], model[clear])[0, 1] < 0.95

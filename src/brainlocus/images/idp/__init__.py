@@ -27,6 +27,16 @@ from brainlocus.images.idp.structures import (
     lateral_ventricles,
     region_labels,
 )
+from brainlocus.images.idp.template import (
+    TemplateDesign,
+    TemplateMaps,
+    TemplateSums,
+    add_images,
+    finish_template,
+    prepare_template,
+    start_template,
+    template_bytes,
+)
 
 __all__ = [
     "LESIONS",
@@ -38,6 +48,10 @@ __all__ = [
     "ParcelValues",
     "RegionMeasures",
     "RegionSettings",
+    "TemplateDesign",
+    "TemplateMaps",
+    "TemplateSums",
+    "add_images",
     "add_regions",
     "assemble_idps",
     "canonical_name",
@@ -45,11 +59,15 @@ __all__ = [
     "erode_labels",
     "extract_idps",
     "extract_volume",
+    "finish_template",
     "lateral_ventricles",
     "lesion_difference",
     "measure_regions",
     "prepare_extraction",
+    "prepare_template",
     "region_labels",
     "residual_on",
+    "start_template",
     "subject_idps",
+    "template_bytes",
 ]

@@ -56,8 +56,8 @@ def unwrap_laplacian(
     Parameters
     ----------
     phase_rad
-        Wrapped, any range. Between a not finite voxel and its neighbours nothing flows, so it does not spread; the
-        result has NaN there.
+        Wrapped, any range. Between a not finite voxel and its neighbours nothing flows, which bends the result a little
+        next to it; the result has NaN there and nowhere else.
     mask
         Only crops: the volume is cut to the mask's bounding box and `CROP_MARGIN_MM` around it, the result is 0 beyond
         that box. None: the whole volume.
@@ -88,14 +88,13 @@ def unwrap_laplacian(
         result = np.zeros(phase_rad.shape, dtype=np.float32)
         result[box] = unwrap_laplacian(np.ascontiguousarray(phase_rad[box]), voxel_size_mm, flux=flux, workers=workers)
         return result
-    padded = [scipy.fft.next_fast_len(n, real=True) for n in phase_rad.shape]
-    curvature = np.zeros(padded, dtype=np.float32)
+    # No padding to fast lengths: an edge without flow is an edge that wants no difference, and would bend the result.
+    curvature = np.zeros(phase_rad.shape, dtype=np.float32)
     squares = np.array([1 / h**2 for h in voxel_size_mm])
     _divergence(np.ascontiguousarray(phase_rad), squares, flux == "differences", curvature)
     spectrum = scipy.fft.dctn(curvature, type=2, overwrite_x=True, workers=workers)
-    _divide_by_symbol(spectrum, *(_symbol(n, h) for n, h in zip(padded, voxel_size_mm, strict=True)))
-    solution = scipy.fft.idctn(spectrum, type=2, overwrite_x=True, workers=workers)
-    unwrapped = np.ascontiguousarray(solution[tuple(slice(n) for n in phase_rad.shape)])
+    _divide_by_symbol(spectrum, *(_symbol(n, h) for n, h in zip(phase_rad.shape, voxel_size_mm, strict=True)))
+    unwrapped = scipy.fft.idctn(spectrum, type=2, overwrite_x=True, workers=workers)
     finite = np.isfinite(phase_rad)
     if not finite.any():
         return np.full(phase_rad.shape, np.nan, dtype=np.float32)

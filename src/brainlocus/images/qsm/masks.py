@@ -151,7 +151,9 @@ def magnitude_mask(
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    return tuple(ndimage.find_objects(mask.view(np.uint8))[0])
+    """Return the mask's box and one voxel around it, as far as the volume goes."""
+    inside = ndimage.find_objects(mask.view(np.uint8))[0]
+    return tuple(slice(max(0, s.start - 1), s.stop + 1) for s in inside)
 
 
 def _open(mask: np.ndarray, voxel_size_mm: tuple[float, float, float]) -> np.ndarray:

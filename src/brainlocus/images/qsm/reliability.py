@@ -68,6 +68,9 @@ def phase_coherence(
 ) -> Float32[np.ndarray, "x y z"]:
     """Return the length of the mean of exp(i phase) over the mask's voxels within `radius_mm`; 0 outside the mask.
 
+    Voxels larger than the radius have no neighbours within it and would all be 1; the radius is then raised to the
+    second smallest voxel edge, so that four neighbours count.
+
     Examples
     --------
     >>> flat = np.zeros((4, 4, 4), dtype=np.float32)
@@ -75,10 +78,11 @@ def phase_coherence(
     1.0
     """
     # A hair more than the radius, so that voxels exactly at it count whatever the rounding.
-    reach = [int(radius_mm * (1 + 1e-6) / h) for h in voxel_size_mm]
+    radius = max(radius_mm, sorted(voxel_size_mm)[1]) * (1 + 1e-6)
+    reach = [int(radius / h) for h in voxel_size_mm]
     offsets = np.argwhere(np.ones([2 * r + 1 for r in reach], dtype=bool)) - reach
     apart = np.linalg.norm(offsets * np.asarray(voxel_size_mm), axis=1)
-    offsets = offsets[apart <= radius_mm * (1 + 1e-6)]
+    offsets = offsets[apart <= radius]
     around = [(r, r) for r in reach]
     inside = np.pad(mask & np.isfinite(phase_rad), around)
     phase = np.pad(phase_rad, around)

@@ -27,7 +27,7 @@ from brainlocus.images.qsm.region_growing import unwrap_region_growing
 from brainlocus.images.qsm.romeo_weights import series_weights
 from brainlocus.images.qsm.wrapping import TWO_PI
 
-__all__ = ["unwrap_series"]
+__all__ = ["residual_wraps", "unwrap_series"]
 
 TURNS = (0, 1, -1, 2, -2)
 """Multiples of 2 pi that are tried for each part."""
@@ -84,6 +84,25 @@ def unwrap_series(
         moment += follows * times[echo]
         squares += times[echo] ** 2
     return unwrapped
+
+
+def residual_wraps(
+    unwrapped_rad: Float32[np.ndarray, "echoes x y z"], mask: Bool[np.ndarray, "x y z"]
+) -> tuple[int, ...]:
+    """Return, for each echo, how many pairs of neighbours in the mask still differ by more than pi.
+
+    Exact unwrapping leaves them only around noise and where phase truly changes by more than pi between voxels; many of
+    them mark a mask that reaches into air.
+    """
+    counts = []
+    for echo in unwrapped_rad:
+        total = 0
+        for axis in range(3):
+            near, far = np.moveaxis(mask, axis, 0)[:-1], np.moveaxis(mask, axis, 0)[1:]
+            step = np.abs(np.diff(np.moveaxis(echo, axis, 0), axis=0))
+            total += int(np.count_nonzero((step > np.pi) & near & far))
+        counts.append(total)
+    return tuple(counts)
 
 
 def _settle_turns(first: np.ndarray, second: np.ndarray, inside: np.ndarray, ratio: float) -> np.ndarray:
