@@ -26,6 +26,7 @@ from brainlocus.images.idp.structures import (
     choroid_plexus,
     lateral_ventricles,
     region_labels,
+    white_matter,
 )
 from brainlocus.images.idp.template import (
     TemplateDesign,
@@ -69,5 +70,6 @@ __all__ = [
     "residual_on",
     "start_template",
     "subject_idps",
+    "white_matter",
     "template_bytes",
 ]

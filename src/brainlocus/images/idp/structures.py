@@ -21,6 +21,7 @@ __all__ = [
     "choroid_plexus",
     "lateral_ventricles",
     "region_labels",
+    "white_matter",
 ]
 
 STRUCTURES = (
@@ -151,6 +152,11 @@ def lateral_ventricles(parcellation: Parcellation) -> Mask:
 def choroid_plexus(parcellation: Parcellation) -> Mask:
     """Return the choroid plexus, empty where the parcellation has none."""
     return _found(parcellation, _CHOROID, ("choroid", "plexus"), ())
+
+
+def white_matter(parcellation: Parcellation) -> Mask:
+    """Return the cerebral white matter, empty where the parcellation has none."""
+    return _found(parcellation, _WHITE_MATTER, ("white", "matter"), ("cerebellum", "cerebellar", "hypointensities"))
 
 
 def _names(parcellation: Parcellation) -> dict[int, str]:

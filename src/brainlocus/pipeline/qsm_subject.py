@@ -1,0 +1,450 @@
+"""One scan of `qsm run`: read, reconstruct, measure, write.
+
+A scan is the unit of work: its files are written to a folder of its own, renamed into the dataset one by one, and last
+comes ``*_qsm.json``, which says how they were made. A scan without that file, or whose file was made from other inputs
+or settings, is done again.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from brainlocus._version import __version__
+from brainlocus.core import BrainlocusError, FormatError, GradientEcho, Grid, Mask, Parcellation, Volume
+from brainlocus.images.idp import lateral_ventricles, subject_idps
+from brainlocus.images.qsm import (
+    QsmMaps,
+    QsmSettings,
+    Tissue,
+    combine_channels,
+    magnitude_mask,
+    reconstruct,
+    residual_field,
+    susceptibility_weighting,
+)
+from brainlocus.io import (
+    GradientEchoFiles,
+    LoadedSeries,
+    NiftiHeader,
+    ReadSettings,
+    atomic_path,
+    count_channels,
+    digest_files,
+    find_derivative,
+    open_channels,
+    read_brain_mask,
+    read_gradient_echo,
+    read_grid,
+    read_parcellation,
+    read_transform,
+    write_derivative,
+    write_results,
+)
+from brainlocus.numerics.resample import resample_labels
+from brainlocus.pipeline.figures.qsm import draw_scan_page
+
+__all__ = ["ScanRecord", "ScanTask", "planned_scan", "read_record", "run_scan"]
+
+PPM_TO_PPB = 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTask:
+    """One scan and how to treat it: small and picklable."""
+
+    files: GradientEchoFiles
+    out: Path
+    """The derivatives dataset."""
+    settings: QsmSettings
+    reading: ReadSettings
+    parameters: Mapping[str, Any]
+    """What the user chose, for the record and its key."""
+    mask: Path | None
+    segmentation: Path | None
+    transform: Path | None
+    """From the segmentation's space to the scan's, where they differ."""
+    keep: bool
+    """Write fields, masks and reliability too."""
+    weighted_image: bool
+    """Write the susceptibility-weighted image."""
+    workers: int
+
+    @property
+    def folder(self) -> Path:
+        """Where the outputs go."""
+        session = self.files.session_id
+        return self.out / self.files.participant_id / (session or "") / "anat"
+
+    @property
+    def record_path(self) -> Path:
+        """The file that says that the scan is done."""
+        return self.folder / f"{self.files.stem}_qsm.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRecord:
+    """What became of a scan."""
+
+    participant_id: str
+    session_id: str
+    scan: str
+    """Beginning of the names of its files."""
+    status: str
+    """``ok``, ``check`` (with flags that make the map unfit without a look) or ``failed``."""
+    reason: str
+    key: str
+    version: str
+    parameters: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    """Name to SHA-256."""
+    counts: Mapping[str, float]
+    flags: tuple[str, ...]
+    page: str
+    """Quality page, relative to the dataset; empty for a failed scan."""
+
+
+def read_record(path: Path) -> ScanRecord | None:
+    """Return the record of a finished scan, or None where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return ScanRecord(**{**content, "flags": tuple(content["flags"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def planned_scan(
+    files: GradientEchoFiles, derivatives: Mapping[str, Path | None], bids: Path, **given: Any
+) -> ScanTask:
+    """Return the task of a scan, with its mask, segmentation and transform looked up.
+
+    Parameters
+    ----------
+    derivatives
+        Folders of ``masks``, ``segmentations`` and ``transforms``; None: that of the scans.
+
+    Raises
+    ------
+    FormatError
+        Two files fit equally well.
+    """
+    person, session = files.participant_id, files.session_id
+    found: dict[str, Path | None] = {}
+    for kind, suffix, entities in (("masks", "mask", {"desc": "brain"}), ("segmentations", "dseg", {})):
+        folder = derivatives.get(kind) or bids
+        found[kind] = find_derivative(folder, person, session, suffix=suffix, entities=entities)
+    return ScanTask(
+        files,
+        mask=found["masks"],
+        segmentation=found["segmentations"],
+        transform=_find_transform(derivatives.get("transforms") or bids, files),
+        **given,
+    )
+
+
+def run_scan(task: ScanTask) -> ScanRecord:
+    """Reconstruct one scan, write its files and return its record; what is wrong with its input goes into the record."""
+    inputs = _digests(task)
+    key = scan_key(task.parameters, inputs)
+    common = (task.files.participant_id, task.files.session_id or "", task.files.stem)
+    work = task.out / f".{task.files.stem}.work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        try:
+            status, counts, flags, n_failures = _process(task, work)
+            failure = "; ".join(flags[:n_failures])
+            page = str((task.folder / f"{task.files.stem}_qc.html").relative_to(task.out))
+        except (BrainlocusError, ValueError, MemoryError) as error:
+            status, counts, flags, page = "failed", {}, (), ""
+            failure = str(error) or type(error).__name__
+        record = ScanRecord(*common, status, failure, key, __version__, task.parameters, inputs, counts, flags, page)
+        _publish(task, work, record)
+        return record
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def scan_key(parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Return the SHA-256 of what a scan's outputs depend on."""
+    content = {"version": __version__, "parameters": dict(parameters), "inputs": dict(inputs)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def current_record(task: ScanTask) -> ScanRecord | None:
+    """Return the record of a scan that is done with these inputs and settings, without an error; None otherwise."""
+    record = read_record(task.record_path)
+    if record is None or record.status == "failed" or record.key != scan_key(task.parameters, _digests(task)):
+        return None
+    return record
+
+
+def _digests(task: ScanTask) -> dict[str, str]:
+    files = [*task.files.paths, *(p for p in (task.mask, task.segmentation, task.transform) if p is not None)]
+    return {path.name: digest_files(path, [path]).sha256 for path in files if path.is_file()}
+
+
+def _publish(task: ScanTask, work: Path, record: ScanRecord) -> None:
+    """Move the files of a scan into place, in place of those of an earlier run; the record comes last."""
+    task.folder.mkdir(parents=True, exist_ok=True)
+    task.record_path.unlink(missing_ok=True)
+    for old in task.folder.glob(f"{task.files.stem}_*"):
+        old.unlink()
+    for path in sorted(work.iterdir()):
+        path.replace(task.folder / path.name)
+    with atomic_path(task.record_path) as partial:
+        content = json.dumps(asdict(record), indent=1, default=str, allow_nan=False)
+        partial.write_text(content + "\n", encoding="utf-8")
+
+
+def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[str, ...], int]:
+    """Write everything but the record; return status, numbers, flags, and how many of the flags are failures."""
+    loaded, quality, offset_removed = _load(task)
+    series = loaded.series
+    grid = series.acquisition.grid
+    flags = [note.text for note in loaded.notes if note.is_warning]
+    brain, approximate = _brain(task, series, flags)
+    labels = _labels(task, grid)
+    maps = reconstruct(
+        series, brain, task.settings, tissue=_tissue(labels), offset_removed=offset_removed, workers=task.workers
+    )
+    counts = {**maps.counts, **{k: float(v) for k, v in loaded.counts.items()}}
+    if quality is not None:
+        counts["combination_quality"] = quality
+        if quality < 0.95:
+            flags.append(f"Coils agree on the phase to {quality:.2f} only, expected 0.95 or more.")
+    if approximate:
+        flags.append("No brain mask was given: it was made from the magnitude, which is approximate.")
+    residual = residual_field(maps)
+    counts |= _figures_of_merit(maps, residual)
+    flags = [*maps.failures, *maps.flags, *flags]
+    stem = task.files.stem
+    sidecar = _sidecar(task, maps, loaded.metadata, approximate)
+    _write_maps(task, work, maps, sidecar, loaded.header)
+    if task.weighted_image:
+        weighted = susceptibility_weighting(
+            series.phase_rad[-1], series.magnitude[-1], maps.brain, series.acquisition.voxel_size_mm
+        )
+        swi = Volume(weighted.weighted, grid.affine, "susceptibility_weighted")
+        write_derivative(swi, work / f"{stem}_swi.nii.gz", sidecar, like=loaded.header)
+    rows = _measure(task, maps, labels, grid)
+    if rows is not None:
+        write_results(rows, work / f"{stem}_regions.tsv")
+        flags += _sign_check(rows)
+    n_failures = len(maps.failures)
+    page = draw_scan_page(
+        stem, maps, residual, series, rows, fail=flags[:n_failures], warn=flags[n_failures:], made_with=_shown(task)
+    )
+    (work / f"{stem}_qc.html").write_text(page, encoding="utf-8")
+    counts = {name: value for name, value in counts.items() if np.isfinite(value)}
+    return ("check" if maps.failures else "ok"), counts, tuple(flags), n_failures
+
+
+def _load(task: ScanTask) -> tuple[LoadedSeries, float | None, bool]:
+    """Return the series, the quality of its combination (None: it was combined), and whether its offset is removed."""
+    if count_channels(task.files) == 1:
+        return read_gradient_echo(task.files, task.reading), None, False
+    channels = open_channels(task.files, task.reading)
+    grid = channels.acquisition.grid
+    if task.mask is not None:
+        inside = read_brain_mask(task.mask, grid)[0].data
+    else:
+        inside = magnitude_mask(_sum_of_squares(channels), channels.acquisition.voxel_size_mm)
+    combined = combine_channels(channels, inside, bipolar=task.settings.bipolar)
+    counts = {"voxels": combined.series.valid.size, "channels": channels.n_channels}
+    loaded = LoadedSeries(combined.series, channels.notes, counts, channels.metadata, channels.header)
+    return loaded, combined.median_quality, combined.status.startswith("removed")
+
+
+def _sum_of_squares(channels: ChannelSource) -> Float32[np.ndarray, "x y z"]:
+    """Return the magnitude of the first echo over all coils."""
+    total = np.zeros(channels.acquisition.shape, dtype=np.float32)
+    for channel in iter_channels(channels):
+        total += channel.magnitude[0] ** 2
+    return np.sqrt(total)
+
+
+def _brain(task: ScanTask, series: GradientEcho, flags: list[str]) -> tuple[Bool[np.ndarray, "x y z"], bool]:
+    """Return mask 1, and whether it is only approximate."""
+    if task.mask is None:
+        return magnitude_mask(series.magnitude[0], series.acquisition.voxel_size_mm), True
+    mask, notes = read_brain_mask(task.mask, series.acquisition.grid)
+    flags += [note.text for note in notes]
+    return mask.data, False
+
+
+def _labels(task: ScanTask, grid: Grid) -> Parcellation | None:
+    """Return the segmentation on the scan's grid, moved there by its transform where it lies on another.
+
+    Raises
+    ------
+    AlignmentError
+        It lies on another grid and there is no transform.
+    """
+    if task.segmentation is None:
+        return None
+    found = read_parcellation(task.segmentation)
+    try:
+        check_same_grid(found.grid, grid, what=str(task.segmentation))
+    except AlignmentError as error:
+        if task.transform is None:
+            raise AlignmentError(
+                f"{task.segmentation}: the segmentation has another grid than the scan and no transform was found. "
+                f"Expected *_from-T1w_to-MEGRE_mode-image_xfm.{{mat,txt,h5,nii.gz}} for {task.files.stem} in "
+                "--transforms, or labels on the scan's grid."
+            ) from error
+        # A transform of images from A to B maps points of B to points of A: what resampling onto B needs.
+        chain = read_transform(task.transform, source=found.grid, reference=grid)
+        return resample_labels(found, grid, chain)
+    return found
+
+
+def _tissue(labels: Parcellation | None) -> Tissue:
+    if labels is None:
+        return Tissue()
+    ventricles = lateral_ventricles(labels).data
+    plexus = choroid_plexus(labels).data
+    white = white_matter(labels).data
+    return Tissue(
+        ventricles if ventricles.any() else None,
+        plexus if plexus.any() else None,
+        white if white.any() else None,
+    )
+
+
+def _figures_of_merit(maps: QsmMaps, residual: Float32[np.ndarray, "x y z"]) -> dict[str, float]:
+    """Return what a cohort's scans are compared by."""
+    chi = maps.chi_ppm[maps.mask]
+    found = {
+        "residual_ppb": PPM_TO_PPB * float(np.sqrt(np.mean(residual[maps.mask].astype(np.float64) ** 2))),
+        "chi_sd_ppb": PPM_TO_PPB * float(chi.std(dtype=np.float64)),
+        "whole_brain_ppb": PPM_TO_PPB * float(chi.mean(dtype=np.float64)),
+        "residual_wraps": float(residual_wraps(_phase_at_last_echo(maps)[None], maps.mask)[0]),
+    }
+    if maps.reference is not None:
+        found |= {
+            "reference_ppb": PPM_TO_PPB * maps.reference.value_ppm,
+            "reference_sd_ppb": PPM_TO_PPB * maps.reference.standard_deviation_ppm,
+            "reference_voxels": float(maps.reference.n_voxels),
+        }
+    if maps.t2star_s is not None:
+        found["t2star_median_ms"] = 1e3 * float(np.nanmedian(maps.t2star_s[maps.brain]))
+    if maps.gradient_hz is not None:
+        found["gradient_median_hz"] = float(np.nanmedian(np.abs(maps.gradient_hz[maps.brain])))
+    return found
+
+
+def _phase_at_last_echo(maps: QsmMaps) -> Float32[np.ndarray, "x y z"]:
+    acquisition = maps.acquisition
+    scale = 2 * np.pi * acquisition.hz_per_ppm * acquisition.echo_time_s[-1]
+    return maps.total_field.field_ppm * np.float32(scale)
+
+
+def _sidecar(task: ScanTask, maps: QsmMaps, metadata: Mapping[str, Any], approximate: bool) -> dict[str, Any]:
+    acquisition = maps.acquisition
+    kept = {k: metadata[k] for k in ("Manufacturer", "ManufacturersModelName", "SequenceName") if k in metadata}
+    return {
+        **kept,
+        "Sources": [path.name for path in task.files.paths],
+        "EchoTime": list(acquisition.echo_time_s),
+        "MagneticFieldStrength": acquisition.field_strength_t,
+        "B0Direction": list(acquisition.b0_direction),
+        "VoxelSize": list(acquisition.voxel_size_mm),
+        "Reference": maps.reference_name,
+        "ReferenceValuePpm": None if maps.reference is None else maps.reference.value_ppm,
+        "BrainMask": "approximate, from the magnitude" if approximate else str(task.mask and task.mask.name),
+        "Parameters": dict(task.parameters),
+        "GeneratedBy": {"Name": "brainlocus qsm run", "Version": __version__},
+    }
+
+
+def _write_maps(
+    task: ScanTask, work: Path, maps: QsmMaps, sidecar: Mapping[str, Any], header: NiftiHeader
+) -> None:
+    affine = maps.acquisition.grid.affine
+
+    def write(name: str, data: Float32[np.ndarray, "x y z"], quantity: str, unit: str, **more: object) -> None:
+        path = work / f"{task.files.stem}_{name}.nii.gz"
+        write_derivative(Volume(data, affine, quantity, unit), path, {**sidecar, **more}, like=header)
+
+    def write_mask(name: str, data: Bool[np.ndarray, "x y z"], meaning: str) -> None:
+        path = work / f"{task.files.stem}_{name}.nii.gz"
+        write_derivative(Mask(data, affine), path, {**sidecar, "Description": meaning}, like=header)
+
+    if maps.reference is not None and maps.reference.status == "ok":
+        write("Chimap", maps.reference.chi_ppm, "susceptibility", "ppm")
+    write("desc-unreferenced_Chimap", maps.chi_ppm, "susceptibility", "ppm", Reference="none", ReferenceValuePpm=None)
+    write_mask("mask", maps.mask, "Where susceptibility is known (mask 3)")
+    write_mask("desc-reference_mask", maps.reference_region, f"Reference region: {maps.reference_name}")
+    if maps.t2star_s is not None and maps.r2star is not None:
+        write("T2starmap", maps.t2star_s, "T2star", "s")
+        write("R2starmap", maps.r2star, "R2star", "1/s")
+    if maps.gradient_hz is not None and maps.dephasing_rate is not None and maps.r2star is not None:
+        write("desc-fieldgradient_fieldmap", maps.gradient_hz, "through_slice_gradient", "Hz")
+        corrected = correct_r2star(maps.r2star, maps.dephasing_rate, maps.gradient_hz)
+        write("desc-gradientcorrected_R2starmap", corrected, "R2star", "1/s")
+    if not task.keep:
+        return
+    per_ppm = maps.acquisition.hz_per_ppm
+    hz = np.float32(per_ppm)
+    write("desc-total_fieldmap", maps.total_field.field_ppm * hz, "total_field", "Hz", HzPerPpm=per_ppm)
+    write("desc-local_fieldmap", maps.local_field_ppm * hz, "local_field", "Hz", HzPerPpm=per_ppm)
+    noise = maps.total_field.standard_deviation_ppm * hz
+    write("desc-fieldnoise_fieldmap", noise, "standard_deviation_of_field", "Hz", HzPerPpm=per_ppm)
+    for echo, image in enumerate(maps.reliability):
+        write(f"desc-reliabilityE{echo + 1}_probseg", image, "phase_reliability", "")
+    write_mask("desc-mask1_mask", maps.brain, "Brain, as given, where there is a signal")
+    write_mask("desc-mask2_mask", maps.reliable, "Brain with reliable phase")
+
+
+def _measure(
+    task: ScanTask, maps: QsmMaps, labels: Parcellation | None, grid: Grid
+) -> ResultTable | None:
+    """Return the rows of all regions; None without a segmentation or without a referenced map."""
+    if labels is None or (maps.reference is not None and maps.reference.status != "ok"):
+        return None
+    volumes = {"QSM": Volume(maps.referenced_ppm, grid.affine, "susceptibility", "ppm")}
+    if maps.t2star_s is not None:
+        volumes["T2star"] = Volume(maps.t2star_s, grid.affine, "T2star", "s")
+    if maps.dephasing_rate is not None:
+        volumes["fieldgradient"] = Volume(maps.dephasing_rate, grid.affine, "dephasing_rate", "1/s")
+    lesions = _mask_of(task, grid, "lesion")
+    white = white_matter(labels)
+    return subject_idps(
+        volumes,
+        labels,
+        Mask(maps.mask, grid.affine),
+        participant_id=task.files.participant_id,
+        session_id=task.files.session_id or "",
+        lesions=lesions,
+        white_matter=white if lesions is not None and white.data.any() else None,
+    )
+
+
+def _mask_of(task: ScanTask, grid: Grid, what: str) -> Mask | None:
+    """Return the lesions' mask on the scan's grid: ``*_label-lesion_mask.nii.gz`` or ``*_desc-lesion_mask``."""
+    if task.lesions is None:
+        return None
+    found = read_mask_or_empty(task.lesions)
+    try:
+        check_same_grid(found.grid, grid, what=str(task.lesions))
+    except AlignmentError:
+        if task.transform is None:
+            raise
+        return resample_mask(found, grid, read_transform(task.transform, source=found.grid, reference=grid))
+    return found
+
+
+def _sign_check(rows: ResultTable) -> list[str]:
+    """Return a flag where the globus pallidus comes out below the fluid: the phase has probably the other sign."""
+    pallidum = (rows["measure"] == "QSM") & np.char.endswith(rows["region"], "pallidum")
+    medians = rows["median"][pallidum]
+    if medians.size and np.nanmedian(medians) < 0:
+        return ["The pallidum is diamagnetic against the reference: is the phase's sign inverted (--invert-phase)?"]
+    return []

@@ -1,0 +1,372 @@
+"""``qsm run``: gradient-echo images of a BIDS dataset to susceptibility, T2* and measures of regions.
+
+Written to OUT, a BIDS derivatives dataset::
+
+    sub-*/[ses-*/]anat/*_Chimap.nii.gz                   susceptibility (ppm) relative to the reference
+                       *_desc-unreferenced_Chimap.nii.gz
+                       *_T2starmap.nii.gz, *_R2starmap.nii.gz
+                       *_mask.nii.gz, *_desc-reference_mask.nii.gz
+                       *_desc-fieldgradient_fieldmap.nii.gz, *_desc-gradientcorrected_R2starmap.nii.gz
+                       *_regions.tsv, *_qc.html, *_qsm.json
+    idps.tsv, idps_confounds.tsv, idps_adjusted.tsv, idps_regions.tsv
+    qc.tsv, qc.html
+
+OUT grows: every run adds its subjects, and tables and cohort page are made from all that are there. Scans are done in
+parallel by the executor; one that cannot be done has a row in ``qc.tsv`` and does not stop the others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from brainlocus.core import FormatError, ResultTable, SchemaError, concat_results
+from brainlocus.core.errors import nearest
+from brainlocus.images.qsm import BACKGROUNDS, INVERSIONS, PRESETS, QsmSettings, reconstruct_peak_bytes
+from brainlocus.io import (
+    GradientEchoFiles,
+    ReadSettings,
+    atomic_path,
+    find_gradient_echoes,
+    read_gradient_echo_peak_bytes,
+    read_grid,
+    read_results,
+    write_dataset_description,
+)
+from brainlocus.pipeline.config import CommaFloats, CommaList, InputTree, Labels, Positional, StepConfig
+from brainlocus.pipeline.figures.qsm import draw_cohort_page
+from brainlocus.pipeline.genomes import require_memory
+from brainlocus.pipeline.idps import write_idps
+from brainlocus.pipeline.qsm_subject import ScanRecord, ScanTask, current_record, plan_scan, read_record, run_scan
+from brainlocus.pipeline.step import Context, Step, StepResult
+
+__all__ = ["QSM_RUN", "QsmRunConfig", "settings_of"]
+
+OUTLIER_MADS = 6.0
+COHORT_COLUMNS = {
+    "share_reliable": "reliable share of the mask",
+    "mask_voxels": "voxels of the map",
+    "field_noise_ppb": "field noise (ppb)",
+    "residual_ppb": "unexplained field (ppb)",
+    "chi_sd_ppb": "SD of susceptibility (ppb)",
+    "reference_sd_ppb": "SD in the reference (ppb)",
+    "reference_voxels": "reference voxels",
+    "t2star_median_ms": "median T2* (ms)",
+    "gradient_median_hz": "field gradient (Hz/slice)",
+}
+_FIXED_BYTES = 250 << 20
+"""Libraries and the pictures of a page."""
+
+Stage = Literal["csf", "whole-brain", "white-matter", "none"]
+
+
+class QsmRunConfig(StepConfig):
+    """Settings of ``qsm run``."""
+
+    bids: Annotated[InputTree, Positional()] = Field(description="BIDS dataset with magnitude and phase images")
+    preset: Literal["ukb", "consensus"] = Field("ukb", description="ukb: as UK Biobank; consensus: most accurate")
+    participant_label: Labels = Field((), description="Participants to do, with or without sub-; default: all")
+    session_label: Labels = Field((), description="Sessions to do, with or without ses-; default: all")
+    masks: InputTree | None = Field(None, description="Derivatives with *_desc-brain_mask; default: in BIDS itself")
+    segmentations: InputTree | None = Field(None, description="Derivatives with *_dseg; default: in BIDS itself")
+    transforms: InputTree | None = Field(
+        None, description="Derivatives with *_from-T1w_to-MEGRE_mode-image_xfm; default: in BIDS itself"
+    )
+    register: bool = Field(False, description="Register the T1w image with ANTs where a transform is missing")
+    unwrapping: Literal["laplacian", "romeo"] | None = Field(None, description="Unwrapping; default: the preset's")
+    offset: bool = Field(True, description="Remove the phase at echo time 0")
+    bipolar: bool = Field(False, description="Readouts alternate their direction from echo to echo")
+    reliability: Literal["coherence", "second-difference", "romeo"] | None = Field(
+        None, description="Measure of the phase's reliability; default: the preset's"
+    )
+    reliability_thresholds: CommaFloats = Field((), description="Least reliability of each echo; default: 0.7,0.6")
+    weighting: Literal["phase", "frequency", "snr"] | None = Field(
+        None, description="How echoes are combined; default: the preset's"
+    )
+    background: Literal["vsharp", "sharp", "resharp", "pdf", "lbv"] | None = Field(
+        None, description="Background removal; default: the preset's"
+    )
+    inversion: Literal["tkd", "lsqr", "ilsqr", "tv", "rts", "nltv", "single-step"] | None = Field(
+        None, description="Dipole inversion; default: the preset's"
+    )
+    reference: Stage | None = Field(None, description="Region that counts as zero; default: csf")
+    reference_fallback: Literal["none", "whole-brain"] = Field(
+        "none", description="Reference where the region is too small"
+    )
+    set: CommaList = Field(
+        (), description="Any further setting, such as inversion.regularisation=1e-4,background.max_radius_mm=10"
+    )
+    keep: bool = Field(False, description="Write fields, masks 1 and 2 and reliability maps too")
+    swi: bool = Field(False, description="Write the susceptibility-weighted image of the last echo too")
+    invert_phase: bool = Field(False, description="The phase falls where the field rises: change its sign")
+    assume_unwrapped: bool = Field(False, description="The phase is in radians and already unwrapped")
+    assume_axial: bool = Field(False, description="Images without orientation have the field along their third axis")
+    ge_slice_flip: bool = Field(False, description="Add pi to every second slice (GE)")
+    echo_times: CommaFloats = Field((), description="Echo times in seconds, instead of those of the sidecars")
+    field_strength: float | None = Field(None, gt=0, description="Tesla, instead of that of the sidecars")
+
+
+def settings_of(config: QsmRunConfig) -> QsmSettings:
+    """Return the preset with the choices of the command line.
+
+    Raises
+    ------
+    SchemaError
+        A setting that does not exist, or a value it cannot have.
+    """
+    chosen: dict[str, Any] = {"remove_offset": config.offset, "bipolar": config.bipolar}
+    chosen["reference_fallback"] = config.reference_fallback
+    for name in ("unwrapping", "reliability", "weighting", "reference"):
+        if getattr(config, name) is not None:
+            chosen[name] = getattr(config, name)
+    if config.reliability_thresholds:
+        chosen["reliability_thresholds"] = config.reliability_thresholds
+    if config.background is not None:
+        chosen["background"] = BACKGROUNDS[config.background]()
+    if config.inversion is not None:
+        chosen["inversion"] = INVERSIONS[config.inversion]()
+    elif config.background is not None and config.preset == "consensus":
+        # Its own inversion starts from the total field and would leave the chosen removal out.
+        chosen["inversion"] = INVERSIONS["tv"]()
+    try:
+        settings = replace(PRESETS[config.preset], **chosen)
+        for assignment in config.set:
+            settings = _assign(settings, assignment)
+    except ValueError as error:
+        raise SchemaError(f"--set or an option: {error}") from None
+    return settings
+
+
+def _assign(settings: Any, assignment: str) -> Any:
+    """Return settings with one changed: ``stage.name=value``, lists with colons."""
+    path, equals, text = assignment.partition("=")
+    if not equals:
+        raise SchemaError(f"--set: expected name=value, found {assignment!r}.")
+    return _replaced(settings, path.strip().replace("-", "_").split("."), text.strip(), assignment)
+
+
+def _replaced(settings: Any, path: Sequence[str], text: str, assignment: str) -> Any:
+    known = [field.name for field in fields(settings)]
+    if path[0] not in known:
+        raise SchemaError(f"--set {assignment}: there is no setting {path[0]!r}.{nearest(path[0], known)}")
+    found = getattr(settings, path[0])
+    if len(path) > 1:
+        if not is_dataclass(found):
+            raise SchemaError(f"--set {assignment}: {path[0]!r} has no settings of its own.")
+        return replace(settings, **{path[0]: _replaced(found, path[1:], text, assignment)})
+    if is_dataclass(found):
+        inner = ", ".join(field.name for field in fields(found))
+        raise SchemaError(f"--set {assignment}: {path[0]!r} has settings of its own; expected one of {inner}.")
+    return replace(settings, **{path[0]: _parsed(text, found, assignment)})
+
+
+def _parsed(text: str, like: object, assignment: str) -> object:
+    try:
+        if isinstance(like, bool):
+            return {"true": True, "on": True, "false": False, "off": False}[text.lower()]
+        if isinstance(like, tuple):
+            return tuple(float(part) for part in text.split(":"))
+        if isinstance(like, int):
+            return int(text)
+        if isinstance(like, float) or like is None:
+            return float(text)
+    except (KeyError, ValueError):
+        raise SchemaError(
+            f"--set {assignment}: expected a value like {like!r}, found {text!r} (lists: numbers with colons)."
+        ) from None
+    return text
+
+
+def qsm_run(config: QsmRunConfig, out: Path, context: Context) -> StepResult:
+    """Reconstruct every scan and put the cohort's tables together."""
+    settings = settings_of(config)
+    found = find_gradient_echoes(
+        config.bids, participant_labels=config.participant_label, session_labels=config.session_label
+    )
+    if not len(found):
+        raise FormatError(
+            f"{config.bids}: no gradient-echo series found. Expected "
+            "sub-*/[ses-*/]anat/*_echo-1_part-mag_MEGRE.nii.gz and *_part-phase_*."
+        )
+    at_once = max(1, min(context.executor.workers, len(found)))
+    _require_memory(found.series, settings, context, at_once)
+    tasks = _tasks(config, settings, found.series, out, workers=max(1, context.threads // at_once))
+    _refuse_other_settings(tasks, context)
+    write_dataset_description(
+        out, name="Susceptibility maps", more={"SourceDatasets": [{"URL": config.bids.resolve().as_uri()}]}
+    )
+    done = {t.record_path: r for t in tasks if context.resume and (r := current_record(t)) is not None}
+    todo = [task for task in tasks if task.record_path not in done]
+    fresh = list(context.progress.track(context.executor.map(run_scan, todo), "Scans", len(todo)))
+    records = _all_records(out)
+    n_idps = _write_tables(records, out)
+    failed = [r for r in fresh if r.status == "failed"]
+    check = [r for r in (*fresh, *done.values()) if r.status == "check"]
+    summary = [f"{len(fresh) - len(failed)} scans done, {len(done)} were there, {len(failed)} failed"]
+    summary += [f"{record.scan}: {record.reason}" for record in (*failed, *check)[:10]]
+    if found.without:
+        summary.append(f"{len(found.without)} participants without a series: {', '.join(found.without[:5])} ...")
+    summary.append(f"Quality: {out / 'qc.html'}" + (f"; {n_idps} phenotypes: {out / 'idps.tsv'}" if n_idps else ""))
+    counts = {
+        "scans": len(tasks),
+        "resumed": len(done),
+        "failed": {record.scan: record.reason for record in failed},
+        "to_check": {record.scan: record.reason for record in check},
+        "participants_without_series": list(found.without),
+        "phenotypes": n_idps,
+    }
+    return StepResult(counts, n_failed=len(failed) + len(check), summary=tuple(summary))
+
+
+def _tasks(
+    config: QsmRunConfig, settings: QsmSettings, series: Sequence[GradientEchoFiles], out: Path, workers: int
+) -> list[ScanTask]:
+    # Where inputs lie and which subjects are done changes nothing in a map.
+    free = {"bids", "masks", "segmentations", "transforms", "participant_label", "session_label"}
+    parameters = config.model_dump(mode="json", exclude=free)
+    reading = ReadSettings(
+        invert_phase=config.invert_phase,
+        assume_unwrapped=config.assume_unwrapped,
+        assume_axial=config.assume_axial,
+        ge_slice_flip=config.ge_slice_flip,
+        echo_time_s=config.echo_times or None,
+        field_strength_t=config.field_strength,
+    )
+    folders = {"masks": config.masks, "segmentations": config.segmentations, "transforms": config.transforms}
+    return [
+        plan_scan(
+            files,
+            {kind: folder or config.bids for kind, folder in folders.items()},
+            out=out,
+            settings=settings,
+            reading=reading,
+            parameters=parameters,
+            register=config.register,
+            keep=config.keep,
+            weighted_image=config.swi,
+            workers=workers,
+        )
+        for files in series
+    ]
+
+
+def _require_memory(
+    series: Sequence[GradientEchoFiles], settings: QsmSettings, context: Context, at_once: int
+) -> None:
+    """Refuse scans that do not fit, as many at once as there are workers; unreadable ones are told of later."""
+    largest = 0
+    for files in series:
+        image = next((echo.phase for echo in files.echoes if echo.phase is not None), None)
+        try:
+            shape = read_grid(image).shape if image is not None else (1, 1, 1)
+        except FormatError:
+            continue
+        n_echoes = len({echo.echo for echo in files.echoes}) if len(files.echoes) > 1 else 3
+        needed = read_gradient_echo_peak_bytes(shape, n_echoes) + reconstruct_peak_bytes(shape, n_echoes, settings)
+        largest = max(largest, needed)
+    needed = at_once * largest + _FIXED_BYTES
+    require_memory(needed, context.memory_bytes, f"Reconstructing {at_once} scans at once (fewer with --threads 1)")
+
+
+def _refuse_other_settings(tasks: Sequence[ScanTask], context: Context) -> None:
+    """Refuse to go on with --resume where scans were made with other settings.
+
+    Raises
+    ------
+    SchemaError
+        Which settings differ.
+    """
+    if not context.resume:
+        return
+    for task in tasks:
+        record = read_record(task.record_path)
+        if record is None:
+            continue
+        changed = [
+            f"{name}: was {record.parameters.get(name)!r}, now {value!r}"
+            for name, value in task.parameters.items()
+            if record.parameters.get(name) != value
+        ]
+        if changed:
+            raise SchemaError(
+                f"--resume: {record.scan} was made with other settings ({'; '.join(changed)}). Run without --resume "
+                "to do it again, or give another OUT."
+            )
+
+
+def _all_records(out: Path) -> list[ScanRecord]:
+    """Return the records of every scan in the dataset, of this run and of others."""
+    paths = sorted([*out.glob("sub-*/anat/*_qsm.json"), *out.glob("sub-*/ses-*/anat/*_qsm.json")])
+    return [record for path in paths if (record := read_record(path)) is not None]
+
+
+def _write_tables(records: Sequence[ScanRecord], out: Path) -> int:
+    """Write the cohort's tables and page; return how many phenotypes there are."""
+    tables = []
+    for record in records:
+        folder = out / record.participant_id / record.session_id / "anat"
+        path = folder / f"{record.scan}_regions.tsv"
+        if record.status != "failed" and path.is_file():
+            tables.append(_text_ids(read_results(path)))
+    scans = [
+        {**record.counts, "scan": record.scan, "status": record.status, "reason": record.reason, "page": record.page}
+        for record in records
+    ]
+    outliers = find_outliers(scans, tuple(COHORT_COLUMNS))
+    columns = sorted({name for record in records for name in record.counts})
+    head = ["participant_id", "session_id", "scan", "status", "reason", "outlier_in", *columns]
+    lines = ["\t".join(head)]
+    for record in records:
+        values = [record.participant_id, record.session_id or "n/a", record.scan, record.status]
+        values += [" ".join(record.reason.split()) or "n/a", ",".join(outliers.get(record.scan, ())) or "n/a"]
+        values += [f"{record.counts[c]:.6g}" if c in record.counts else "n/a" for c in columns]
+        lines.append("\t".join(values))
+    with atomic_path(out / "qc.tsv") as partial:
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with atomic_path(out / "qc.html") as partial:
+        partial.write_text(draw_cohort_page(scans, COHORT_COLUMNS, outliers), encoding="utf-8")
+    if not tables:
+        return 0
+    return len([c for c in write_idps(concat_results(tables), out).phenotypes.names if c != "session_id"])
+
+
+def _text_ids(rows: ResultTable) -> ResultTable:
+    """Return rows whose empty session is empty text; a table of text has it as missing."""
+    columns = dict(rows.columns)
+    for name in ("participant_id", "session_id"):
+        columns[name] = np.array(["" if str(v) in {"nan", "None"} else str(v) for v in columns[name]], dtype=np.str_)
+    return ResultTable(columns)
+
+
+def find_outliers(scans: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, list[str]]:
+    """Return, for each scan that has any, the numbers more than 6 MAD from the median; at least five scans are needed.
+
+    Examples
+    --------
+    >>> scans = [{"scan": f"sub-{k}", "x": float(k % 3)} for k in range(9)] + [{"scan": "sub-9", "x": 50.0}]
+    >>> find_outliers(scans, ["x"])
+    {'sub-9': ['x']}
+    """
+    found: dict[str, list[str]] = {}
+    for name in columns:
+        values = np.array([float(scan.get(name, np.nan)) for scan in scans])
+        if np.isfinite(values).sum() < 5:
+            continue
+        middle = np.nanmedian(values)
+        spread = np.nanmedian(np.abs(values - middle))
+        for k in np.flatnonzero(np.abs(values - middle) > OUTLIER_MADS * spread) if spread > 0 else ():
+            found.setdefault(str(scans[k]["scan"]), []).append(name)
+    return found
+
+
+QSM_RUN = Step(
+    "qsm run",
+    "Susceptibility and T2* maps, and measures of regions, from gradient-echo phase.",
+    QsmRunConfig,
+    qsm_run,
+    out="derivatives",
+    out_positional=True,
+)
