@@ -14,43 +14,56 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from brainlocus._version import __version__
-from brainlocus.core import BrainlocusError, FormatError, GradientEcho, Grid, Mask, Parcellation, Volume
-from brainlocus.images.idp import lateral_ventricles, subject_idps
+from brainlocus.core import (
+    AlignmentError,
+    BrainlocusError,
+    ChannelSource,
+    GradientEcho,
+    Grid,
+    Mask,
+    Parcellation,
+    ResultTable,
+    Volume,
+    check_same_grid,
+    iter_channels,
+)
+from brainlocus.core.transforms import Transform
+from brainlocus.images.idp import choroid_plexus, lateral_ventricles, subject_idps, white_matter
 from brainlocus.images.qsm import (
     QsmMaps,
     QsmSettings,
     Tissue,
     combine_channels,
+    correct_r2star,
     magnitude_mask,
     reconstruct,
     residual_field,
+    residual_wraps,
     susceptibility_weighting,
 )
 from brainlocus.io import (
     GradientEchoFiles,
-    LoadedSeries,
-    NiftiHeader,
-    ReadSettings,
     atomic_path,
-    count_channels,
     digest_files,
     find_derivative,
-    open_channels,
-    read_brain_mask,
     read_gradient_echo,
-    read_grid,
     read_parcellation,
     read_transform,
+    read_volume,
     write_derivative,
     write_results,
 )
-from brainlocus.numerics.resample import resample_labels
+from brainlocus.io.echo_plan import ReadSettings
+from brainlocus.io.gradient_echo import LoadedSeries, count_channels, open_channels, read_brain_mask
+from brainlocus.io.nifti_header import NiftiHeader
+from brainlocus.numerics.resample import resample_labels, resample_mask
 from brainlocus.pipeline.figures.qsm import draw_scan_page
+from brainlocus.pipeline.registration import register
 
-__all__ = ["ScanRecord", "ScanTask", "planned_scan", "read_record", "run_scan"]
+__all__ = ["ScanRecord", "ScanTask", "current_record", "plan_scan", "read_record", "run_scan"]
 
 PPM_TO_PPB = 1e3
 
@@ -68,8 +81,11 @@ class ScanTask:
     """What the user chose, for the record and its key."""
     mask: Path | None
     segmentation: Path | None
+    lesions: Path | None
     transform: Path | None
     """From the segmentation's space to the scan's, where they differ."""
+    anatomical: Path | None
+    """T1-weighted image to register where a transform is needed and missing; None: do not register."""
     keep: bool
     """Write fields, masks and reliability too."""
     weighted_image: bool
@@ -119,33 +135,42 @@ def read_record(path: Path) -> ScanRecord | None:
         return None
 
 
-def planned_scan(
-    files: GradientEchoFiles, derivatives: Mapping[str, Path | None], bids: Path, **given: Any
-) -> ScanTask:
+def plan_scan(files: GradientEchoFiles, folders: Mapping[str, Path], *, register: bool, **given: Any) -> ScanTask:
     """Return the task of a scan, with its mask, segmentation and transform looked up.
 
     Parameters
     ----------
-    derivatives
-        Folders of ``masks``, ``segmentations`` and ``transforms``; None: that of the scans.
-
-    Raises
-    ------
-    FormatError
-        Two files fit equally well.
+    folders
+        Derivatives (or raw) datasets with ``masks``, ``segmentations`` and ``transforms``.
+    register
+        Look for a T1-weighted image beside the segmentations.
+    given
+        The other fields of the task.
     """
-    person, session = files.participant_id, files.session_id
-    found: dict[str, Path | None] = {}
-    for kind, suffix, entities in (("masks", "mask", {"desc": "brain"}), ("segmentations", "dseg", {})):
-        folder = derivatives.get(kind) or bids
-        found[kind] = find_derivative(folder, person, session, suffix=suffix, entities=entities)
+
+    def find(kind: str, suffix: str, **entities: str) -> Path | None:
+        return find_derivative(folders[kind], files.participant_id, files.session_id, suffix=suffix, entities=entities)
+
     return ScanTask(
         files,
-        mask=found["masks"],
-        segmentation=found["segmentations"],
-        transform=_find_transform(derivatives.get("transforms") or bids, files),
+        mask=find("masks", "mask", desc="brain"),
+        segmentation=find("segmentations", "dseg"),
+        lesions=find("segmentations", "mask", label="lesion"),
+        transform=_find_transform(folders["transforms"], files),
+        anatomical=find("segmentations", "T1w") if register else None,
         **given,
     )
+
+
+def _find_transform(folder: Path, files: GradientEchoFiles) -> Path | None:
+    """Return the transform of a scan's T1-weighted image to the scan: ``*_from-T1w_to-<suffix>_mode-image_xfm.*``."""
+    places = [folder / files.participant_id / part / "anat" for part in (files.session_id or "", "")]
+    for place in places:
+        for target in (files.suffix, "MEGRE", "swi", "SWI"):
+            found = sorted(place.glob(f"*_from-T1w_to-{target}_mode-image_xfm.*"))
+            if found:
+                return found[0]
+    return None
 
 
 def run_scan(task: ScanTask) -> ScanRecord:
@@ -186,7 +211,8 @@ def current_record(task: ScanTask) -> ScanRecord | None:
 
 
 def _digests(task: ScanTask) -> dict[str, str]:
-    files = [*task.files.paths, *(p for p in (task.mask, task.segmentation, task.transform) if p is not None)]
+    others = (task.mask, task.segmentation, task.lesions, task.transform, task.anatomical)
+    files = [*task.files.paths, *(path for path in others if path is not None)]
     return {path.name: digest_files(path, [path]).sha256 for path in files if path.is_file()}
 
 
@@ -210,7 +236,7 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
     grid = series.acquisition.grid
     flags = [note.text for note in loaded.notes if note.is_warning]
     brain, approximate = _brain(task, series, flags)
-    labels = _labels(task, grid)
+    labels = _labels(task, series)
     maps = reconstruct(
         series, brain, task.settings, tissue=_tissue(labels), offset_removed=offset_removed, workers=task.workers
     )
@@ -233,13 +259,21 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
         )
         swi = Volume(weighted.weighted, grid.affine, "susceptibility_weighted")
         write_derivative(swi, work / f"{stem}_swi.nii.gz", sidecar, like=loaded.header)
-    rows = _measure(task, maps, labels, grid)
+    rows = _measure(task, maps, labels, _lesions(task, series))
     if rows is not None:
         write_results(rows, work / f"{stem}_regions.tsv")
         flags += _sign_check(rows)
     n_failures = len(maps.failures)
     page = draw_scan_page(
-        stem, maps, residual, series, rows, fail=flags[:n_failures], warn=flags[n_failures:], made_with=_shown(task)
+        stem,
+        maps,
+        residual,
+        series,
+        rows,
+        counts=counts,
+        fail=flags[:n_failures],
+        warn=flags[n_failures:],
+        made_with=_made_with(task),
     )
     (work / f"{stem}_qc.html").write_text(page, encoding="utf-8")
     counts = {name: value for name, value in counts.items() if np.isfinite(value)}
@@ -279,30 +313,49 @@ def _brain(task: ScanTask, series: GradientEcho, flags: list[str]) -> tuple[Bool
     return mask.data, False
 
 
-def _labels(task: ScanTask, grid: Grid) -> Parcellation | None:
-    """Return the segmentation on the scan's grid, moved there by its transform where it lies on another.
+def _chain(task: ScanTask, found: Grid, series: GradientEcho, what: Path) -> tuple[Transform, ...]:
+    """Return the chain from the scan's points to those of an image of the segmentation's space; empty for one grid.
 
     Raises
     ------
     AlignmentError
-        It lies on another grid and there is no transform.
+        Another grid, no transform and nothing to register.
     """
+    grid = series.acquisition.grid
+    try:
+        check_same_grid(found, grid, what=str(what))
+    except AlignmentError as error:
+        if task.transform is not None:
+            # A transform of images from A to B says where points of B lie in A: what resampling onto B needs.
+            return read_transform(task.transform, source=found, reference=grid)
+        if task.anatomical is not None:
+            magnitude = Volume(series.magnitude[0], grid.affine, "magnitude")
+            return register(magnitude, read_volume(task.anatomical, quantity="T1w"))
+        raise AlignmentError(
+            f"{what} has another grid than the scan, and there is no transform. Expected "
+            f"*_from-T1w_to-{task.files.suffix}_mode-image_xfm.(mat|txt|h5|nii.gz) of {task.files.participant_id} in "
+            "--transforms, labels on the scan's grid, or --register."
+        ) from error
+    return ()
+
+
+def _labels(task: ScanTask, series: GradientEcho) -> Parcellation | None:
+    """Return the segmentation on the scan's grid."""
     if task.segmentation is None:
         return None
     found = read_parcellation(task.segmentation)
-    try:
-        check_same_grid(found.grid, grid, what=str(task.segmentation))
-    except AlignmentError as error:
-        if task.transform is None:
-            raise AlignmentError(
-                f"{task.segmentation}: the segmentation has another grid than the scan and no transform was found. "
-                f"Expected *_from-T1w_to-MEGRE_mode-image_xfm.{{mat,txt,h5,nii.gz}} for {task.files.stem} in "
-                "--transforms, or labels on the scan's grid."
-            ) from error
-        # A transform of images from A to B maps points of B to points of A: what resampling onto B needs.
-        chain = read_transform(task.transform, source=found.grid, reference=grid)
-        return resample_labels(found, grid, chain)
-    return found
+    chain = _chain(task, found.grid, series, task.segmentation)
+    return resample_labels(found, series.acquisition.grid, chain) if chain else found
+
+
+def _lesions(task: ScanTask, series: GradientEcho) -> Mask | None:
+    """Return the mask of lesions on the scan's grid; one without a voxel is a mask, too."""
+    if task.lesions is None:
+        return None
+    image = read_volume(task.lesions, quantity="mask")
+    found = Mask(np.nan_to_num(image.data) > 0.5, image.affine)
+    chain = _chain(task, found.grid, series, task.lesions)
+    return resample_mask(found, series.acquisition.grid, chain) if chain else found
 
 
 def _tissue(labels: Parcellation | None) -> Tissue:
@@ -364,9 +417,7 @@ def _sidecar(task: ScanTask, maps: QsmMaps, metadata: Mapping[str, Any], approxi
     }
 
 
-def _write_maps(
-    task: ScanTask, work: Path, maps: QsmMaps, sidecar: Mapping[str, Any], header: NiftiHeader
-) -> None:
+def _write_maps(task: ScanTask, work: Path, maps: QsmMaps, sidecar: Mapping[str, Any], header: NiftiHeader) -> None:
     affine = maps.acquisition.grid.affine
 
     def write(name: str, data: Float32[np.ndarray, "x y z"], quantity: str, unit: str, **more: object) -> None:
@@ -403,18 +454,16 @@ def _write_maps(
     write_mask("desc-mask2_mask", maps.reliable, "Brain with reliable phase")
 
 
-def _measure(
-    task: ScanTask, maps: QsmMaps, labels: Parcellation | None, grid: Grid
-) -> ResultTable | None:
+def _measure(task: ScanTask, maps: QsmMaps, labels: Parcellation | None, lesions: Mask | None) -> ResultTable | None:
     """Return the rows of all regions; None without a segmentation or without a referenced map."""
     if labels is None or (maps.reference is not None and maps.reference.status != "ok"):
         return None
+    grid = maps.acquisition.grid
     volumes = {"QSM": Volume(maps.referenced_ppm, grid.affine, "susceptibility", "ppm")}
     if maps.t2star_s is not None:
         volumes["T2star"] = Volume(maps.t2star_s, grid.affine, "T2star", "s")
     if maps.dephasing_rate is not None:
         volumes["fieldgradient"] = Volume(maps.dephasing_rate, grid.affine, "dephasing_rate", "1/s")
-    lesions = _mask_of(task, grid, "lesion")
     white = white_matter(labels)
     return subject_idps(
         volumes,
@@ -427,20 +476,6 @@ def _measure(
     )
 
 
-def _mask_of(task: ScanTask, grid: Grid, what: str) -> Mask | None:
-    """Return the lesions' mask on the scan's grid: ``*_label-lesion_mask.nii.gz`` or ``*_desc-lesion_mask``."""
-    if task.lesions is None:
-        return None
-    found = read_mask_or_empty(task.lesions)
-    try:
-        check_same_grid(found.grid, grid, what=str(task.lesions))
-    except AlignmentError:
-        if task.transform is None:
-            raise
-        return resample_mask(found, grid, read_transform(task.transform, source=found.grid, reference=grid))
-    return found
-
-
 def _sign_check(rows: ResultTable) -> list[str]:
     """Return a flag where the globus pallidus comes out below the fluid: the phase has probably the other sign."""
     pallidum = (rows["measure"] == "QSM") & np.char.endswith(rows["region"], "pallidum")
@@ -448,3 +483,12 @@ def _sign_check(rows: ResultTable) -> list[str]:
     if medians.size and np.nanmedian(medians) < 0:
         return ["The pallidum is diamagnetic against the reference: is the phase's sign inverted (--invert-phase)?"]
     return []
+
+
+def _made_with(task: ScanTask) -> dict[str, object]:
+    """Return what the last table of the page shows."""
+    shown = {name: value for name, value in task.parameters.items() if value not in (None, [], False)}
+    files = (task.mask, task.segmentation, task.lesions, task.transform, task.anatomical)
+    named = ("brain mask", "segmentation", "lesions", "transform", "registered image")
+    shown |= {name: path.name for name, path in zip(named, files, strict=True) if path is not None}
+    return {"brainlocus": __version__, **shown, "images": [path.name for path in task.files.paths]}

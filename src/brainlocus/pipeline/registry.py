@@ -33,6 +33,9 @@ STEPS: dict[str, StepEntry] = {
         "simulate_head", "SIMULATE_HEAD", "Simulate gradient-echo scans of heads with planted susceptibility."
     ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
+    "qsm run": _entry(
+        "qsm", "QSM_RUN", "Susceptibility and T2* maps, and measures of regions, from gradient-echo phase."
+    ),
     "qsm convert-ukb": _entry(
         "convert_ukb", "QSM_CONVERT_UKB", "Convert UK Biobank zips of susceptibility-weighted MRI to BIDS."
     ),

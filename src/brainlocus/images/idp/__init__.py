@@ -70,6 +70,6 @@ __all__ = [
     "residual_on",
     "start_template",
     "subject_idps",
-    "white_matter",
     "template_bytes",
+    "white_matter",
 ]

@@ -70,6 +70,7 @@ _FREESURFER = {
     58: "right_accumbens",
 }
 _VENTRICLES, _CHOROID = (4, 43), (31, 63)
+_WHITE_MATTER = (2, 41)
 _UNNAMED_OTHERS = frozenset(
     (2, 3, 4, 5, 7, 8, 14, 15, 16, 24, 28, 30, 31, 41, 42, 43, 44, 46, 47, 60, 62, 63, 72, 77, 80, 85)
 )

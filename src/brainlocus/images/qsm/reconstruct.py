@@ -33,30 +33,46 @@ from brainlocus.images.qsm.combination import remove_phase_offset
 from brainlocus.images.qsm.dephasing import dephasing_rate, slice_axis, through_slice_gradient
 from brainlocus.images.qsm.dipole_problem import prepare_dipole_problem
 from brainlocus.images.qsm.echoes import EchoWeighting, FieldEstimate, combine_echoes, magnitude_noise
-from brainlocus.images.qsm.inversion import InversionSettings, invert_dipole
 from brainlocus.images.qsm.ilsqr import IlsqrSettings
+from brainlocus.images.qsm.inversion import INVERSIONS, InversionSettings, invert_dipole
+from brainlocus.images.qsm.lbv import LbvSettings
 from brainlocus.images.qsm.masks import refine_mask, reliable_voxels
+from brainlocus.images.qsm.pdf import PdfSettings
 from brainlocus.images.qsm.referencing import Reference, clean_csf, find_csf, reference
 from brainlocus.images.qsm.relaxation import RelaxationSettings, fit_relaxation
 from brainlocus.images.qsm.reliability import ReliabilityMethod, phase_reliability
+from brainlocus.images.qsm.resharp import ResharpSettings
 from brainlocus.images.qsm.single_step import SingleStepSettings, invert_single_step
 from brainlocus.images.qsm.unwrapping import unwrap_series
-from brainlocus.images.qsm.vsharp import VSharpSettings
+from brainlocus.images.qsm.vsharp import SharpSettings, VSharpSettings
 from brainlocus.numerics.dipole import dipole_field
 
 __all__ = [
+    "BACKGROUND_SETTINGS",
+    "INVERSION_SETTINGS",
     "PRESETS",
     "QsmMaps",
     "QsmSettings",
     "Tissue",
-    "brain_signal_mask",
     "reconstruct",
     "reconstruct_peak_bytes",
     "residual_field",
 ]
 
-LOWEST_COMBINATION_QUALITY = 0.95
-MAX_LARGE_RESIDUAL_PPM = 0.020
+BACKGROUND_SETTINGS: dict[str, type[BackgroundSettings]] = {
+    "vsharp": VSharpSettings,
+    "sharp": SharpSettings,
+    "resharp": ResharpSettings,
+    "pdf": PdfSettings,
+    "lbv": LbvSettings,
+}
+"""Settings of the background removals by name."""
+
+INVERSION_SETTINGS: dict[str, type[InversionSettings | SingleStepSettings]] = {
+    **INVERSIONS,
+    "single-step": SingleStepSettings,
+}
+"""Settings of the inversions by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +172,7 @@ class QsmMaps:
         return self.chi_ppm if self.reference is None else self.reference.chi_ppm
 
 
-def brain_signal_mask(series: GradientEcho, brain: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+def _with_signal(series: GradientEcho, brain: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     """Return the voxels of a brain mask that have a finite, non-zero signal in every echo.
 
     Raises
@@ -204,7 +220,7 @@ def reconstruct(
     n_echoes = len(acquisition.echo_time_s)
     flags: list[str] = []
     failures: list[str] = []
-    brain = brain_signal_mask(series, brain)
+    brain = _with_signal(series, brain)
     noise = magnitude_noise(series.magnitude[-1], brain, acquisition.voxel_size_mm)
     if settings.remove_offset and n_echoes > 1 and not offset_removed:
         removal = remove_phase_offset(series, brain, bipolar=settings.bipolar)
@@ -334,9 +350,7 @@ def _susceptibility(
             total.field_ppm, reliable, acquisition, settings=settings.background, weight=weight, workers=workers
         )
         local, mask = background.local_field_ppm, background.mask
-        found = invert_dipole(
-            local, mask, acquisition, settings=settings.inversion, weight=weight, workers=workers
-        )
+        found = invert_dipole(local, mask, acquisition, settings=settings.inversion, weight=weight, workers=workers)
         chi = found.chi_ppm
         steps = {
             "background": (background.n_iterations, background.converged),

@@ -138,7 +138,9 @@ def _pictures(maps: QsmMaps, residual: Float32[np.ndarray, "x y z"], series: Gra
             maps.gradient_hz, "through_slice_gradient", "Hz", window=GRADIENT_WINDOW_HZ, mask=mask, colours="RdBu_r"
         )
         pictures.append(
-            Picture("Through-slice field gradient", picture, "Hz from slice to slice; T2* is too short where it is large.")
+            Picture(
+                "Through-slice field gradient", picture, "Hz from slice to slice; T2* is too short where it is large."
+            )
         )
     figure = histogram(
         maps.referenced_ppm[maps.mask], label="susceptibility (ppm)", window=(-0.3, 0.3), logarithmic=True
@@ -203,7 +205,9 @@ def draw_cohort_page(
         figure = _distributions(scans, columns, outliers)
         parts.append(Picture("Distribution over scans", png_bytes(figure), "Orange: more than 6 MAD from the median."))
     parts.append(Table("Scans", ("Scan", "Status", *columns.values()), rows))
-    return render_page(Page("Susceptibility mapping: quality of the cohort", f"{done} of {len(scans)} scans done.", tuple(parts)))
+    return render_page(
+        Page("Susceptibility mapping: quality of the cohort", f"{done} of {len(scans)} scans done.", tuple(parts))
+    )
 
 
 def _distributions(

@@ -25,10 +25,9 @@ from pydantic import Field
 
 from brainlocus.core import FormatError, ResultTable, SchemaError, concat_results
 from brainlocus.core.errors import nearest
-from brainlocus.images.qsm import BACKGROUNDS, INVERSIONS, PRESETS, QsmSettings, reconstruct_peak_bytes
+from brainlocus.images.qsm import BACKGROUND_SETTINGS, INVERSION_SETTINGS, PRESETS, QsmSettings, reconstruct_peak_bytes
 from brainlocus.io import (
     GradientEchoFiles,
-    ReadSettings,
     atomic_path,
     find_gradient_echoes,
     read_gradient_echo_peak_bytes,
@@ -36,6 +35,7 @@ from brainlocus.io import (
     read_results,
     write_dataset_description,
 )
+from brainlocus.io.echo_plan import ReadSettings
 from brainlocus.pipeline.config import CommaFloats, CommaList, InputTree, Labels, Positional, StepConfig
 from brainlocus.pipeline.figures.qsm import draw_cohort_page
 from brainlocus.pipeline.genomes import require_memory
@@ -125,12 +125,12 @@ def settings_of(config: QsmRunConfig) -> QsmSettings:
     if config.reliability_thresholds:
         chosen["reliability_thresholds"] = config.reliability_thresholds
     if config.background is not None:
-        chosen["background"] = BACKGROUNDS[config.background]()
+        chosen["background"] = BACKGROUND_SETTINGS[config.background]()
     if config.inversion is not None:
-        chosen["inversion"] = INVERSIONS[config.inversion]()
+        chosen["inversion"] = INVERSION_SETTINGS[config.inversion]()
     elif config.background is not None and config.preset == "consensus":
         # Its own inversion starts from the total field and would leave the chosen removal out.
-        chosen["inversion"] = INVERSIONS["tv"]()
+        chosen["inversion"] = INVERSION_SETTINGS["tv"]()
     try:
         settings = replace(PRESETS[config.preset], **chosen)
         for assignment in config.set:
@@ -192,7 +192,7 @@ def qsm_run(config: QsmRunConfig, out: Path, context: Context) -> StepResult:
             "sub-*/[ses-*/]anat/*_echo-1_part-mag_MEGRE.nii.gz and *_part-phase_*."
         )
     at_once = max(1, min(context.executor.workers, len(found)))
-    _require_memory(found.series, settings, context, at_once)
+    _require_memory(found.series, context, at_once)
     tasks = _tasks(config, settings, found.series, out, workers=max(1, context.threads // at_once))
     _refuse_other_settings(tasks, context)
     write_dataset_description(
@@ -253,9 +253,7 @@ def _tasks(
     ]
 
 
-def _require_memory(
-    series: Sequence[GradientEchoFiles], settings: QsmSettings, context: Context, at_once: int
-) -> None:
+def _require_memory(series: Sequence[GradientEchoFiles], context: Context, at_once: int) -> None:
     """Refuse scans that do not fit, as many at once as there are workers; unreadable ones are told of later."""
     largest = 0
     for files in series:
@@ -265,7 +263,7 @@ def _require_memory(
         except FormatError:
             continue
         n_echoes = len({echo.echo for echo in files.echoes}) if len(files.echoes) > 1 else 3
-        needed = read_gradient_echo_peak_bytes(shape, n_echoes) + reconstruct_peak_bytes(shape, n_echoes, settings)
+        needed = read_gradient_echo_peak_bytes(shape, n_echoes) + reconstruct_peak_bytes(shape, n_echoes)
         largest = max(largest, needed)
     needed = at_once * largest + _FIXED_BYTES
     require_memory(needed, context.memory_bytes, f"Reconstructing {at_once} scans at once (fewer with --threads 1)")
