@@ -12,6 +12,8 @@ References
 Salomir et al. (2003), Concepts Magn Reson B 19:26; Marques & Bowtell (2005), Concepts Magn Reson B 25:65.
 """
 
+import itertools
+
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -23,8 +25,9 @@ __all__ = ["dipole_field", "dipole_kernel"]
 def dipole_kernel(box: FourierBox, b0_direction: tuple[float, float, float]) -> Float32[np.ndarray, "x y z"]:
     """Return D on the box's half spectrum.
 
-    On the planes of the Nyquist frequency of an oblique box, k and -k are one frequency but D differs between them;
-    their mean is taken, so that the operator is symmetric.
+    On the planes of the Nyquist frequency of an oblique box, k and -k are one frequency but D differs between them; the
+    mean over the signs of all Nyquist frequencies is taken, so that the operator is symmetric and a flipped image with
+    its flipped main field has the flipped field.
 
     Parameters
     ----------
@@ -34,15 +37,10 @@ def dipole_kernel(box: FourierBox, b0_direction: tuple[float, float, float]) -> 
     frequencies = box.frequencies()
     kernel = _kernel(frequencies, b0_direction)
     if np.count_nonzero(np.abs(b0_direction) > 1e-9) > 1:
-        mirrored = []
-        for axis, (frequency, n) in enumerate(zip(frequencies, box.padded, strict=True)):
-            other = -frequency
-            nyquist = [slice(None)] * 3
-            nyquist[axis] = slice(n // 2, n // 2 + 1)
+        for axis, n in enumerate(box.padded):
             if n % 2 == 0:
-                other[tuple(nyquist)] = frequency[tuple(nyquist)]
-            mirrored.append(other)
-        kernel = 0.5 * (kernel + _kernel((mirrored[0], mirrored[1], mirrored[2]), b0_direction))
+                plane = tuple(slice(n // 2, n // 2 + 1) if a == axis else slice(None) for a in range(3))
+                kernel[plane] = _mean_over_signs(box, plane, b0_direction)
     return np.asarray(kernel, dtype=np.float32)
 
 
@@ -70,6 +68,22 @@ def dipole_field(
     spectrum = doubled.forward(np.asarray(chi_ppm, dtype=np.float32))
     spectrum *= dipole_kernel(doubled, b0_direction)
     return np.ascontiguousarray(doubled.backward(spectrum))
+
+
+def _mean_over_signs(
+    box: FourierBox, plane: tuple[slice, ...], b0_direction: tuple[float, float, float]
+) -> Float[np.ndarray, "x y z"]:
+    total: Float[np.ndarray, "x y z"] | float = 0.0
+    for signs in itertools.product((1.0, -1.0), repeat=3):
+        signed = []
+        for axis, (frequency, n) in enumerate(zip(box.frequencies(), box.padded, strict=True)):
+            along = np.moveaxis(frequency.copy(), axis, 0)
+            if n % 2 == 0:
+                along[n // 2] *= signs[axis]
+            along = along[plane[axis]]
+            signed.append(np.moveaxis(along, 0, axis))
+        total = total + _kernel((signed[0], signed[1], signed[2]), b0_direction) / 8
+    return np.asarray(total)
 
 
 def _kernel(

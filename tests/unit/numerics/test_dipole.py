@@ -62,3 +62,15 @@ def test_box_round_trip_keeps_the_image_and_its_precision():
     back = box.backward(box.forward(image))
     assert back.dtype == np.float32
     np.testing.assert_allclose(back, image, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_flipped_image_with_its_flipped_main_field_has_the_flipped_field(axis):
+    rng = np.random.default_rng(2)
+    image = rng.normal(size=(8, 10, 12)).astype(np.float32)
+    box = FourierBox(image.shape, image.shape, (1.0, 0.8, 3.0))
+    b0 = (0.36, 0.48, 0.8)
+    field = box.backward(box.forward(image) * dipole_kernel(box, b0))
+    x, y, z = (-c if a == axis else c for a, c in enumerate(b0))
+    flipped = box.backward(box.forward(np.flip(image, axis).copy()) * dipole_kernel(box, (x, y, z)))
+    np.testing.assert_allclose(np.flip(flipped, axis), field, atol=2e-6)

@@ -15,14 +15,30 @@ NEWTON_STEPS = 4
 
 @njit(inline="always", **_OPTIONS)
 @no_type_check
-def _relax(gradient, split, flipped, relaxation):
+def _relax(gradient: float, split: float, flipped: float, relaxation: float) -> float:
     """Return the new sum of relaxed gradient and dual, from the last sum t and 2 z - t."""
     return split + relaxation * (gradient - np.float32(0.5) * (split + flipped))
 
 
 @njit(inline="always", **_OPTIONS)
 @no_type_check
-def _voxel(cx, cy, cz, c, hx, hy, hz, t, w, i, j, k, threshold, relaxation, isotropic):
+def _voxel(
+    cx: float,
+    cy: float,
+    cz: float,
+    c: float,
+    hx: float,
+    hy: float,
+    hz: float,
+    t: np.ndarray,
+    w: np.ndarray,
+    i: int,
+    j: int,
+    k: int,
+    threshold: float,
+    relaxation: float,
+    isotropic: bool,
+) -> None:
     tx = _relax((cx - c) * hx, t[0, i, j, k], w[0, i, j, k], relaxation)
     ty = _relax((cy - c) * hy, t[1, i, j, k], w[1, i, j, k], relaxation)
     tz = _relax((cz - c) * hz, t[2, i, j, k], w[2, i, j, k], relaxation)
@@ -46,7 +62,15 @@ def _voxel(cx, cy, cz, c, hx, hy, hz, t, w, i, j, k, threshold, relaxation, isot
 
 @njit(**_OPTIONS)
 @no_type_check
-def shrink_gradient(chi, t, w, threshold, per_mm, relaxation, isotropic):
+def shrink_gradient(
+    chi: np.ndarray,
+    t: np.ndarray,
+    w: np.ndarray,
+    threshold: np.ndarray,
+    per_mm: tuple[float, float, float],
+    relaxation: float,
+    isotropic: bool,
+) -> None:
     """Add the relaxed gradient to the dual (into t) and shrink: w = 2 z - t."""
     nx, ny, nz = chi.shape
     hx, hy, hz = per_mm
@@ -56,19 +80,55 @@ def shrink_gradient(chi, t, w, threshold, per_mm, relaxation, isotropic):
             jp = j + 1 if j + 1 < ny else 0
             for k in range(nz - 1):
                 _voxel(
-                    chi[ip, j, k], chi[i, jp, k], chi[i, j, k + 1], chi[i, j, k], hx, hy, hz, t, w, i, j, k,
-                    threshold[i, j, k], relaxation, isotropic,
-                )  # fmt: skip
+                    chi[ip, j, k],
+                    chi[i, jp, k],
+                    chi[i, j, k + 1],
+                    chi[i, j, k],
+                    hx,
+                    hy,
+                    hz,
+                    t,
+                    w,
+                    i,
+                    j,
+                    k,
+                    threshold[i, j, k],
+                    relaxation,
+                    isotropic,
+                )
             k = nz - 1
             _voxel(
-                chi[ip, j, k], chi[i, jp, k], chi[i, j, 0], chi[i, j, k], hx, hy, hz, t, w, i, j, k,
-                threshold[i, j, k], relaxation, isotropic,
-            )  # fmt: skip
+                chi[ip, j, k],
+                chi[i, jp, k],
+                chi[i, j, 0],
+                chi[i, j, k],
+                hx,
+                hy,
+                hz,
+                t,
+                w,
+                i,
+                j,
+                k,
+                threshold[i, j, k],
+                relaxation,
+                isotropic,
+            )
 
 
 @njit(**_OPTIONS)
 @no_type_check
-def gather(chi, w, inside, held, out, rho, sigma, per_mm, relaxation):
+def gather(
+    chi: np.ndarray,
+    w: np.ndarray,
+    inside: np.ndarray,
+    held: np.ndarray,
+    out: np.ndarray,
+    rho: float,
+    sigma: float,
+    per_mm: tuple[float, float, float],
+    relaxation: float,
+) -> None:
     """Write rho grad^T w + sigma (p - q), after the step of the support's split (held = p + q)."""
     nx, ny, nz = chi.shape
     hx, hy, hz = rho * per_mm[0], rho * per_mm[1], rho * per_mm[2]
@@ -93,7 +153,17 @@ def gather(chi, w, inside, held, out, rho, sigma, per_mm, relaxation):
 
 @njit(**_OPTIONS)
 @no_type_check
-def relax_model(model, v, s, out, field, weight, mu, relaxation, radians):
+def relax_model(
+    model: np.ndarray,
+    v: np.ndarray,
+    s: np.ndarray,
+    out: np.ndarray,
+    field: np.ndarray,
+    weight: np.ndarray,
+    mu: float,
+    relaxation: float,
+    radians: float,
+) -> tuple[float, float]:
     """Write t, the relaxed model plus its dual; return the weighted sum of f - t, and of the weights.
 
     The weights are those of the offset that is best once v is: W^2 mu / (W^2 + mu).
@@ -115,7 +185,9 @@ def relax_model(model, v, s, out, field, weight, mu, relaxation, radians):
 
 @njit(**_OPTIONS)
 @no_type_check
-def fit_linear(v, s, out, field, offset, weight, mu):
+def fit_linear(
+    v: np.ndarray, s: np.ndarray, out: np.ndarray, field: np.ndarray, offset: float, weight: np.ndarray, mu: float
+) -> None:
     """Step of the fidelity's split: v = argmin W^2 (v + offset - f)^2 + mu (v - t)^2; t becomes v - s."""
     for n in range(v.size):
         t = out[n]
@@ -127,7 +199,16 @@ def fit_linear(v, s, out, field, offset, weight, mu):
 
 @njit(**_OPTIONS)
 @no_type_check
-def fit_nonlinear(v, s, out, field, offset, weight, mu, radians):
+def fit_nonlinear(
+    v: np.ndarray,
+    s: np.ndarray,
+    out: np.ndarray,
+    field: np.ndarray,
+    offset: float,
+    weight: np.ndarray,
+    mu: float,
+    radians: float,
+) -> None:
     """Step of the fidelity's split: v = argmin 2 W^2 (1 - cos c (v + offset - f)) / c^2 + mu (v - t)^2, by Newton."""
     for n in range(v.size):
         t = out[n]
@@ -145,7 +226,9 @@ def fit_nonlinear(v, s, out, field, offset, weight, mu, radians):
 
 @njit(**_OPTIONS)
 @no_type_check
-def solve_spectrum(gathered, fitted, kernel, inverse, mu):
+def solve_spectrum(
+    gathered: np.ndarray, fitted: np.ndarray, kernel: np.ndarray, inverse: np.ndarray, mu: float
+) -> None:
     """Solve for the spectrum of chi, into `gathered`; write that of D chi into `fitted`."""
     for n in range(gathered.size):
         d = kernel[n]
@@ -156,7 +239,7 @@ def solve_spectrum(gathered, fitted, kernel, inverse, mu):
 
 @njit(**_OPTIONS)
 @no_type_check
-def solve_known_spectrum(gathered, known, inverse):
+def solve_known_spectrum(gathered: np.ndarray, known: np.ndarray, inverse: np.ndarray) -> None:
     """Solve for the spectrum of chi where the fidelity is a known spectrum, into `gathered`."""
     for n in range(gathered.size):
         gathered[n] = (gathered[n] + known[n]) * inverse[n]
@@ -164,7 +247,7 @@ def solve_known_spectrum(gathered, known, inverse):
 
 @njit(**_OPTIONS)
 @no_type_check
-def change_and_size(new, old, inside):
+def change_and_size(new: np.ndarray, old: np.ndarray, inside: np.ndarray) -> tuple[float, float]:
     """Return the sums of squares of new - old and of new inside the mask."""
     change = 0.0
     size = 0.0

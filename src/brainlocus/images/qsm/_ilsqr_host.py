@@ -9,7 +9,14 @@ _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 @njit(**_OPTIONS)
 @no_type_check
-def weighted_laplacian(image, wx, wy, wz, out, per_mm_squared):
+def weighted_laplacian(
+    image: np.ndarray,
+    wx: np.ndarray,
+    wy: np.ndarray,
+    wz: np.ndarray,
+    out: np.ndarray,
+    per_mm_squared: tuple[float, float, float],
+) -> None:
     """Write sum_a d_a^T W_a^2 d_a image: periodic forward differences, per mm."""
     nx, ny, nz = image.shape
     hx, hy, hz = per_mm_squared

@@ -4,8 +4,8 @@
 
     minimise over chi    fidelity(chi) + lambda sum e |grad chi| + tau/2 sum_outside chi^2
 
-with the gradient per mm, so that lambda (ppm mm) acts alike on voxels of any shape, and e = 1, or 0 where the gradient is
-free. Three copies are split off, each with its scaled dual::
+with the gradient per mm, so that lambda (ppm mm) acts alike on voxels of any shape, and e = 1, or 0 where the
+gradient is free. Three copies are split off, each with its scaled dual::
 
     z = grad chi (dual u),    v = D chi (dual s),    p = chi (dual q)
 
@@ -13,18 +13,18 @@ free. Three copies are split off, each with its scaled dual::
     z   = shrink(grad chi + u, e lambda / rho);   v = argmin fidelity(v) + mu/2 |v - D chi - s|^2
     p   = chi + q inside the mask, (chi + q) sigma / (sigma + tau) outside
 
-E^2 is the symbol of grad^T grad. Because D chi has a copy of its own, the fidelity is a sum over voxels: it can be weighted,
-cut off at the mask's edge (the field outside is not zero, it is not known) and nonlinear in the phase. Where the fidelity is
-quadratic in k (tv without a mask, rts), v is not needed. Only the sums z, u -> t = z + u and w = z - u are stored, likewise
-v and p.
+E^2 is the symbol of grad^T grad. Because D chi has a copy of its own, the fidelity is a sum over voxels: it can be
+weighted, cut off at the mask's edge (the field outside is not zero, it is not known) and nonlinear in the phase.
+Where the fidelity is quadratic in k (tv without a mask, rts), v is not needed. Only the sums z, u -> t = z + u and w
+= z - u are stored, likewise v and p.
 
 Cost: four transforms and three passes over the box an iteration (two transforms without v). On paper, 2.5 N log2 N
 operations a real transform, N log2 N / 4 s per 10^10 of each; the measured share is in docs/stages/qsm/inversion.md.
 
 References
 ----------
-Bilgic et al. (2014), Magn Reson Med 72:1444. Milovic et al. (2018), Magn Reson Med 80:814, appendix, for the split of the
-fidelity. Eckstein & Bertsekas (1992), Math Program 55:293, for the over-relaxation.
+Bilgic et al. (2014), Magn Reson Med 72:1444. Milovic et al. (2018), Magn Reson Med 80:814, appendix, for the split of
+the fidelity. Eckstein & Bertsekas (1992), Math Program 55:293, for the over-relaxation.
 """
 
 from dataclasses import dataclass
@@ -138,7 +138,7 @@ def _iterate(problem: DipoleProblem, plan: AdmmPlan, state: "_HostState | _Names
         iteration += 1
         difference, size = state.change(chi, old)
         change = float(np.sqrt(difference / size)) if size > 0 else 0.0
-    return Solution(problem.get_image(chi), iteration, bool(change < plan.tolerance), float(change))
+    return Solution(problem.get(chi), iteration, bool(change < plan.tolerance), float(change))
 
 
 class _HostState:
@@ -181,7 +181,7 @@ class _HostState:
 
     def split(self, chi: Any, model: Any) -> None:
         """Update the splits and duals for a new map and its field."""
-        plan, problem = self.plan, self.problem
+        plan = self.plan
         relaxation = np.float32(plan.relaxation)
         host.shrink_gradient(chi, self.t, self.w, self.threshold, self.per_mm, relaxation, plan.isotropic)
         host.gather(
@@ -298,7 +298,7 @@ class _NamespaceState:
 def kept_outside(problem: DipoleProblem, plan: AdmmPlan) -> Any:
     """Return the share of p that its proximal step keeps: 1 inside the mask, sigma / (sigma + tau) outside."""
     share = plan.sigma / (plan.sigma + plan.outside) if plan.sigma > 0 else 1.0
-    return problem.inside + (1 - problem.inside) * np.float32(share)
+    return problem.inside + (1 - problem.inside) * share
 
 
 def _inverse_denominator(

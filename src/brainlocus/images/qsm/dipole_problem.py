@@ -5,8 +5,8 @@ Data flow::
     local field, mask, geometry --prepare_dipole_problem--> DipoleProblem --invert_<method>--> Solution
                                                                           --restore--> map on the whole grid
 
-The field is only known inside the mask, so the box is the mask's bounding box and a margin (`padding_mm`) that parts the
-head from its periodic copies; a UK Biobank head then takes half of the voxels of its matrix.
+The field is only known inside the mask, so the box is the mask's bounding box and a margin (`padding_mm`) that parts
+the head from its periodic copies; a UK Biobank head then takes half of the voxels of its matrix.
 
 Arrays live where `Arrays` says: NumPy arrays with transforms by `scipy.fft`, or an array-API namespace and device.
 """
@@ -80,10 +80,10 @@ class DipoleProblem:
         """Return the box's part of a padded image on the host."""
         return np.asarray(self.box.crop(self.get(image)))
 
-    def restore(self, image: Float32[np.ndarray, "x y z"]) -> Float32[np.ndarray, "all_x all_y all_z"]:
-        """Return an image of the box's shape on the whole grid, 0 outside the mask."""
+    def restore(self, image: Float32[np.ndarray, "box_x box_y box_z"]) -> Float32[np.ndarray, "x y z"]:
+        """Return a padded host image on the whole grid, 0 outside the mask."""
         whole = np.zeros(self.grid_shape, dtype=np.float32)
-        whole[self.region] = np.where(self.mask, image, np.float32(0))
+        whole[self.region] = np.where(self.mask, self.box.crop(image), np.float32(0))
         return whole
 
 
@@ -92,7 +92,8 @@ class Solution:
     """What a method returns, in the problem's box."""
 
     chi_ppm: Float32[np.ndarray, "x y z"]
-    """Susceptibility, of the box's shape without padding."""
+    """Susceptibility of the whole padded box; outside the mask it may hold the sources of what is left of background
+    fields."""
     n_iterations: int
     """Of the last iterative step; 0 for closed forms."""
     converged: bool
@@ -103,13 +104,13 @@ class Solution:
 
 def prepare_dipole_problem(
     local_field_ppm: Float[np.ndarray, "x y z"],
-    mask: Bool[np.ndarray, "x y z"],
+    mask: Bool[np.ndarray, "mask_x mask_y mask_z"],
     voxel_size_mm: Sequence[float],
     b0_direction: Sequence[float],
     *,
     padding_mm: float = 20.0,
-    weight: Float[np.ndarray, "x y z"] | None = None,
-    magnitude: Float[np.ndarray, "x y z"] | None = None,
+    weight: Float[np.ndarray, "weight_x weight_y weight_z"] | None = None,
+    magnitude: Float[np.ndarray, "magnitude_x magnitude_y magnitude_z"] | None = None,
     workers: int = 1,
     namespace: Any = None,
     device: Any = None,

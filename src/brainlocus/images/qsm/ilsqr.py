@@ -9,8 +9,8 @@
                smooth along a and 0 at its edges
     4. chi     m (chi1 - s)
 
-The percentiles that set the weights are those of magnitudes (`lsqr.falling_weight`). C stands inside the operator and its
-adjoint, so that the normal matrix C F d^T W^2 d F^-1 C is symmetric and s has no part off the cone.
+The percentiles that set the weights are those of magnitudes (`lsqr.falling_weight`). C stands inside the operator and
+its adjoint, so that the normal matrix C F d^T W^2 d F^-1 C is symmetric and s has no part off the cone.
 
 Cost: two transforms and a few passes an iteration of steps 1 and 3.
 
@@ -66,8 +66,11 @@ class IlsqrSettings:
     """Of step 3."""
     tolerance: float = 0.01
     """Of step 3: residual of the normal equations relative to its start."""
-    padding_mm: float = 20.0
-    """Least distance between the mask and its periodic copies."""
+
+    @property
+    def padding_mm(self) -> float:
+        """Least distance between the mask and its periodic copies: that of `start`."""
+        return self.start.padding_mm
 
     def __post_init__(self) -> None:
         if not 0 < self.cone < 1 / 3:
@@ -97,7 +100,7 @@ def invert_ilsqr(problem: DipoleProblem, settings: IlsqrSettings) -> Solution:
     """Return the map of the four steps."""
     steps = ilsqr_steps(problem, settings)
     streaks = problem.box.backward_padded(steps.streaks.value)
-    chi = problem.get_image((steps.start_map - streaks) * problem.inside)
+    chi = problem.get((steps.start_map - streaks) * problem.inside)
     return Solution(chi, steps.streaks.n_iterations, steps.streaks.converged, steps.streaks.residual)
 
 
@@ -111,7 +114,7 @@ def ilsqr_steps(problem: DipoleProblem, settings: IlsqrSettings) -> IlsqrSteps:
 
 
 def fast_estimate(problem: DipoleProblem) -> Any:
-    """Return chi2, padded: the sign of D applied to the field, smoothed near the cone, scaled to a truncated division."""
+    """Return chi2, padded: sign(D) applied to the field, smoothed near the cone, scaled to a truncated division."""
     xp, box = problem.namespace or np, problem.box
     size = np.abs(problem.get(problem.kernel)) ** np.float32(POWER)
     low, high = _spectrum_percentiles(size, box.padded[2])
@@ -122,10 +125,8 @@ def fast_estimate(problem: DipoleProblem) -> Any:
     for _ in range(FAST_PASSES):
         image = box.backward_padded(transfer * box.forward(image)) * problem.inside
     truncated = problem.get_image(box.backward_padded(divide_truncated(problem, field_spectrum, FAST_THRESHOLD)))
-    slope, intercept = np.polyfit(
-        problem.get_image(image)[problem.mask].astype(np.float64), truncated[problem.mask].astype(np.float64), 1
-    )
-    return (image * np.float32(slope) + np.float32(intercept)) * problem.inside
+    slope, intercept = _line(problem.get_image(image)[problem.mask], truncated[problem.mask])
+    return (image * slope + intercept) * problem.inside
 
 
 def smoothness_weights(problem: DipoleProblem, chi: Any, settings: IlsqrSettings) -> list[Any]:
@@ -153,10 +154,9 @@ def estimate_streaks(
     def normal(spectrum: Any) -> Any:
         return cone * box.forward(smoothness(box.backward_padded(cone * spectrum)))
 
-    right = cone * box.forward(smoothness(chi))
     return conjugate_gradients(
         normal,
-        right,
+        cone * box.forward(smoothness(chi)),
         HalfSpectrumProduct(problem),
         tolerance=settings.tolerance,
         max_iterations=settings.max_iterations,
@@ -186,6 +186,15 @@ def weighted_laplacian(problem: DipoleProblem, squared_weights: list[Any]) -> An
     return in_namespace
 
 
+def _line(x: Float32[np.ndarray, " voxels"], y: Float32[np.ndarray, " voxels"]) -> tuple[float, float]:
+    """Return slope and intercept of the regression of y on x; slope 0 where x is constant."""
+    mean_x, mean_y = x.mean(dtype=np.float64), y.mean(dtype=np.float64)
+    centred = x - mean_x
+    variance = float(centred @ centred)
+    slope = float(centred @ (y - mean_y)) / variance if variance > 0 else 0.0
+    return slope, float(mean_y - slope * mean_x)
+
+
 def _spectrum_percentiles(values: Float32[np.ndarray, "x y z"], last: int) -> tuple[np.float32, np.float32]:
     """Return percentiles over the whole of k-space of a quantity given on its half."""
     mirrored = values[:, :, 1 : (last + 1) // 2]
@@ -200,4 +209,4 @@ def _ball_transfer(problem: DipoleProblem, radius_mm: float) -> Float32[np.ndarr
     x[0, 0, 0] = 1.0
     transfer = 3 * (np.sin(x) - x * np.cos(x)) / x**3
     transfer[0, 0, 0] = 1.0
-    return transfer.astype(np.float32)
+    return np.asarray(transfer, dtype=np.float32)

@@ -4,9 +4,9 @@
 
     minimise over X    sum W |F^-1 D X - f|^2,      normal equations  D F W F^-1 D X = D F W f,      chi1 = m F^-1 X
 
-by conjugate gradients on the normal equations (LSQR in exact arithmetic). W falls where the Laplacian of the field is large,
-near vessels and errors of the phase. The small values of D are fitted last, so that the number of iterations is the
-regularisation.
+by conjugate gradients on the normal equations (LSQR in exact arithmetic). W falls where the Laplacian of the field is
+large, near vessels and errors of the phase. The small values of D are fitted last, so that the number of iterations
+is the regularisation.
 
 References
 ----------
@@ -92,7 +92,7 @@ def _dot(left: np.ndarray, right: np.ndarray) -> float:
 def invert_lsqr(problem: DipoleProblem, settings: LsqrSettings) -> Solution:
     """Return the weighted least-squares map of a limited number of iterations."""
     found = weighted_least_squares(problem, settings)
-    chi = problem.get_image(problem.box.backward_padded(found.value))
+    chi = problem.get(problem.box.backward_padded(found.value))
     return Solution(chi, found.n_iterations, found.converged, found.residual)
 
 

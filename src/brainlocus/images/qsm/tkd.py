@@ -4,8 +4,8 @@
 
     chi = m F^-1 [ F f / D_t ],      1 / D_t = 1 / D where |D| > t, sign(D) / t elsewhere
 
-What lies near the cone D = 0 comes out too small. The point-spread function has the spectrum D / D_t <= 1; its value at the
-origin is the mean of that spectrum, by which the map is divided on request (Schweser 2013).
+What lies near the cone D = 0 comes out too small. The point-spread function has the spectrum D / D_t <= 1; its value
+at the origin is the mean of that spectrum, by which the map is divided on request (Schweser 2013).
 
 References
 ----------
@@ -41,7 +41,7 @@ class TkdSettings:
 def invert_tkd(problem: DipoleProblem, settings: TkdSettings) -> Solution:
     """Return the truncated division of the field; weights are not used."""
     spectrum = divide_truncated(problem, problem.box.forward(problem.field_ppm), settings.threshold)
-    chi = problem.get_image(problem.box.backward_padded(spectrum))
+    chi = problem.get(problem.box.backward_padded(spectrum))
     if settings.scale_by_psf:
         chi = chi / np.float32(mean_psf(problem, settings.threshold))
     return Solution(chi, 0, True, 0.0)

@@ -9,19 +9,20 @@ gradient over the axes: `published_tv_settings`. What differs here, with the err
 docs/stages/qsm/inversion.md:
 
 * The field outside the mask is not zero but unknown, so it is left out of the fidelity.
-* Background fields that their removal left behind have sources outside the mask. The map may have some there, at a price:
-  tau = (noise of the field / susceptibility to expect outside)^2. With chi = 0 outside (tau infinite) a perfect local
-  field is inverted a little better, and one with 4 ppb of background fields twice as badly.
+* Background fields that their removal left behind have sources outside the mask. The map may have some there, at a
+  price: tau = (noise of the field / susceptibility to expect outside)^2. With chi = 0 outside (tau infinite) a
+  perfect local field is inverted a little better, and one with 4 ppb of background fields twice as badly.
 * The step of chi at the mask's edge is free (e = 0): brain against nothing is no feature of the brain.
 * The gradient's length, not the sum of its parts, so that surfaces oblique to the axes cost no more.
 
-How large lambda is: for noise of variance s^2 and a gradient whose length is distributed as exp(-|g| / b), the most probable
-map has lambda = s^2 / b. Brain maps have b of about 0.01 ppm/mm; noise of 1.15 to 1.4 ppb then gives 1.3e-4 to 2e-4.
+How large lambda is: for noise of variance s^2 and a gradient whose length is distributed as exp(-|g| / b), the most
+probable map has lambda = s^2 / b. Brain maps have b of about 0.01 ppm/mm; noise of 1.15 to 1.4 ppb then gives 1.3e-4
+to 2e-4.
 
 References
 ----------
-Bilgic et al. (2014), Magn Reson Med 72:1444. Milovic et al. (2018), Magn Reson Med 80:814. Rudin, Osher & Fatemi (1992),
-Physica D 60:259.
+Bilgic et al. (2014), Magn Reson Med 72:1444. Milovic et al. (2018), Magn Reson Med 80:814. Rudin, Osher & Fatemi
+(1992), Physica D 60:259.
 """
 
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ class TvSettings:
     free_boundary: bool = True
     """Do not penalise the step of chi at the mask's edge."""
     fit_offset: bool = False
-    """Let the field be off by a constant, which is found along the way. A constant of 0.5 ppb is a fifth of the error of
-    the simulated head when it is not fitted; fitting it costs as much when there is none."""
+    """Let the field be off by a constant, which is found along the way. A constant of 0.5 ppb is a fifth of the error
+    of the simulated head when it is not fitted; fitting it costs as much when there is none."""
     edge_share: float = 0.0
     """Share of the voxels, with the strongest gradient of the magnitude, whose variation is not penalised."""
     tolerance: float = 1e-3
