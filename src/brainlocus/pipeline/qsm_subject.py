@@ -174,7 +174,7 @@ def _find_transform(folder: Path, files: GradientEchoFiles) -> Path | None:
 
 
 def run_scan(task: ScanTask) -> ScanRecord:
-    """Reconstruct one scan, write its files and return its record; what is wrong with its input goes into the record."""
+    """Reconstruct one scan, write its files and return its record, which says what is wrong with its input, if any."""
     inputs = _digests(task)
     key = scan_key(task.parameters, inputs)
     common = (task.files.participant_id, task.files.session_id or "", task.files.stem)

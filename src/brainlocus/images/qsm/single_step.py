@@ -2,24 +2,24 @@
 
 ::
 
-    minimise over chi    1/2 sum_r sum_{M_r} W^2 (H_r D chi - H_r f)^2 + lambda sum |grad chi|,    chi = 0 outside the mask
+    minimise over chi    1/2 sum_r sum_{M_r} W^2 (H_r D chi - H_r f)^2 + lambda sum |grad chi|,    chi = 0 outside
 
-f is the *total* field, H_r = delta - S_r the spherical-mean filter of radius r, and M_r the voxels whose ball of radius r
-lies in the mask but whose ball of the next larger radius does not. The mean value property makes H_r f free of every
+f is the *total* field, H_r = delta - S_r the spherical-mean filter of radius r, and M_r the voxels whose ball of radius
+r lies in the mask but whose ball of the next larger radius does not. The mean value property makes H_r f free of every
 source outside the mask, so that the same filter is applied to data and model and nothing has to be deconvolved.
 
 Why in one step. SHARP-like methods return the local field without its own harmonic part: sources near the mask's edge,
 and the mean of the brain against its surroundings, make fields that are harmonic inside, which no method can tell from
 background. The true local field has that part and the filtered one has not, and an inversion that takes the filtered
-field at its word puts the difference into the map as a slow shading. On the simulated head that shading, not the
-background field, is most of the error of regional values after referencing to the ventricles (docs/stages/qsm/accuracy.md).
-Here the model is filtered like the data, so that the harmonic part is asked of neither.
+field at its word puts the difference into the map as a slow shading. On the simulated head that shading is most of the
+error of regional values after referencing to the ventricles (docs/stages/qsm/accuracy.md). Here the model is filtered
+like the data, so that the harmonic part is asked of neither.
 
 The solver is that of `admm.py` with a copy v_r = H_r D chi for every radius: 2 (radii + 1) transforms an iteration.
 
 References
 ----------
-Chatnuntawech et al. (2017), NMR Biomed 30:e3570, eq. 5 (single-step total variation with V-SHARP filters). Milovic et al.
+Chatnuntawech et al. (2017), NMR Biomed 30:e3570 (single-step total variation with V-SHARP filters). Milovic et al.
 (2019), Magn Reson Med 81:1399, on the harmonic rest of local fields. Schweser et al. (2011), NeuroImage 54:2789.
 """
 

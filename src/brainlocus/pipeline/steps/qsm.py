@@ -356,7 +356,7 @@ def find_outliers(scans: Sequence[Mapping[str, Any]], columns: Sequence[str]) ->
         middle = np.nanmedian(values)
         spread = np.nanmedian(np.abs(values - middle))
         for k in np.flatnonzero(np.abs(values - middle) > OUTLIER_MADS * spread) if spread > 0 else ():
-            found.setdefault(str(scans[k]["scan"]), []).append(name)
+            found.setdefault(str(scans[int(k)]["scan"]), []).append(name)
     return found
 
 
