@@ -29,6 +29,9 @@ STEPS: dict[str, StepEntry] = {
     "simulate cohort": _entry(
         "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
     ),
+    "simulate head": _entry(
+        "simulate_head", "SIMULATE_HEAD", "Simulate gradient-echo scans of heads with planted susceptibility."
+    ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
     "idp extract": _entry("idp", "IDP_EXTRACT", "Measure every parcel of an atlas in every image."),
     "cohort prepare": _entry("cohort", "COHORT_PREPARE", "Clean, normalise and deconfound measures of people."),

@@ -6,6 +6,7 @@ from brainlocus.simulate.head import (
     HeadSettings,
     SimulatedChannels,
     SimulatedHead,
+    head_peak_bytes,
     head_settings,
     simulate_head,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "achievable_balanced_accuracy",
     "draw_people",
     "grey_matter_template",
+    "head_peak_bytes",
     "head_settings",
     "map_model",
     "participants_table",
