@@ -1,6 +1,9 @@
 """The simulated head: its truth holds together, and the same seed draws the same scan."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +11,14 @@ from scipy.ndimage import binary_erosion, gaussian_filter, laplace
 
 from brainlocus.core.gradient_echo import ChannelSource, iter_channels
 from brainlocus.numerics.dipole import dipole_field
-from brainlocus.simulate import HEAD_PRESETS, HeadSettings, SimulatedHead, head_settings, simulate_head
+from brainlocus.simulate import (
+    HEAD_PRESETS,
+    HeadSettings,
+    SimulatedHead,
+    head_peak_bytes,
+    head_settings,
+    simulate_head,
+)
 
 COARSE = HeadSettings((42, 52, 42), (4.0, 4.0, 4.0))
 THICK = HeadSettings((42, 52, 14), (4.0, 4.0, 12.0), slices_averaged=3)
@@ -193,6 +203,19 @@ def test_unknown_grids_and_channels_are_refused(head: SimulatedHead) -> None:
         head.channels(0)
     with pytest.raises(IndexError, match="0 to 1"):
         head.channels(2).read(2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of memory")
+@pytest.mark.parametrize("grid", ["3mm", "1.5mm", "1mm"])
+def test_memory_stays_below_what_is_declared(grid: str) -> None:
+    # The high-water mark of this process alone: getrusage's goes on from the parent's.
+    code = (
+        f"from brainlocus.simulate import simulate_head; simulate_head({grid!r}); "
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 1024 < head_peak_bytes(head_settings(grid))
 
 
 def _label(head: SimulatedHead, name: str) -> int:

@@ -13,7 +13,7 @@ deviations of the noise are left out, with all that follow them.
 
 References
 ----------
-Pei et al. (2015), Magn Reson Med 73:843 (ARLO, equations 2 to 6); Gudbjartsson & Patz (1995), Magn Reson Med 34:910.
+Pei et al. (2015), Magn Reson Med 73:843 (ARLO); Gudbjartsson & Patz (1995), Magn Reson Med 34:910.
 """
 
 from dataclasses import dataclass
