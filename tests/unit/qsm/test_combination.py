@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from brainlocus.core.gradient_echo import ChannelSource
+from brainlocus.core.gradient_echo import Channel, ChannelSource
 from brainlocus.images.qsm.bipolar import correct_bipolar
 from brainlocus.images.qsm.combination import combine_channels, remove_phase_offset
 from brainlocus.images.qsm.smoothing import smooth_complex, smooth_phase
@@ -87,8 +87,6 @@ def test_one_channel_is_the_combined_series(head):
         acquisition = head.series.acquisition
 
         def read(self, channel):
-            from brainlocus.core.gradient_echo import Channel
-
             return Channel(head.series.phase_rad, head.series.magnitude)
 
     made = combine_channels(One(), head.brain)

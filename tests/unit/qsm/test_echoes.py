@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from brainlocus.core.gradient_echo import GradientEcho
 from brainlocus.images.qsm.echoes import combine_echoes, echo_weights, magnitude_noise
-from tests.unit.qsm.phase_phantom import TIMES, phantom
+from tests.unit.qsm.phase_phantom import TIMES, acquisition, phantom
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,6 @@ def test_snr_weights_voxel_by_voxel(head):
 
 
 def test_single_echo_has_weight_one(head):
-    from brainlocus.core.gradient_echo import GradientEcho
-    from tests.unit.qsm.phase_phantom import acquisition
-
     one = GradientEcho(
         head.series.phase_rad[1:],
         head.series.magnitude[1:],

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from brainlocus.images.qsm.romeo_weights import romeo_voxel_quality, romeo_weigh
 from tests.real_data import real_data
 from tests.reference.qsm_phase import naive_region_growing, naive_romeo_weight
 from tests.unit.qsm.phase_phantom import turns_left, wrap
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "unwrapping" / "golden.npz"
 
 
 def random_case(seed, shape=(6, 5, 4)):
@@ -180,7 +184,7 @@ def test_one_voxel():
 
 def test_real_phase_as_scikit_image_unwraps_it():
     """Best-path unwrapping takes another order at noise: 0.2 and 0.1 % of the voxels with signal differ."""
-    golden = np.load(real_golden())
+    golden = np.load(GOLDEN)
     for name, allowed in (("small", 0.003), ("series", 0.0015)):
         phase, magnitude = real_volume(name)
         mask = np.ones(phase.shape, dtype=bool)
@@ -200,12 +204,6 @@ def test_real_phase_with_nan_and_beyond_pi():
         assert np.array_equal(np.isnan(found), np.isnan(phase))
         finite = np.isfinite(phase)
         assert turns_left(found[finite], phase[finite]) < 1e-5
-
-
-def real_golden():
-    from pathlib import Path
-
-    return Path(__file__).parents[2] / "golden" / "unwrapping" / "golden.npz"
 
 
 def real_volume(name):

@@ -35,7 +35,7 @@ import scipy.fft
 from jaxtyping import Bool, Float32
 from numba import njit
 
-from brainlocus.images.qsm.wrapping import TWO_PI
+from brainlocus.images.qsm.wrapping import wrap_angle
 
 __all__ = ["unwrap_laplacian"]
 
@@ -127,7 +127,7 @@ def _flux(difference: np.float32, wrapped: bool) -> np.float32:
     if not np.isfinite(difference):
         return np.float32(0)
     if wrapped:
-        return np.float32(difference - np.float32(TWO_PI) * np.rint(difference * np.float32(1 / TWO_PI)))
+        return wrap_angle(difference)
     return np.float32(np.sin(difference))
 
 

@@ -24,7 +24,7 @@ from numba import njit
 
 from brainlocus.core.gradient_echo import GradientEcho
 from brainlocus.images.qsm.romeo_weights import romeo_voxel_quality, series_weights
-from brainlocus.images.qsm.wrapping import TWO_PI
+from brainlocus.images.qsm.wrapping import wrap_angle
 
 __all__ = ["ReliabilityMethod", "phase_coherence", "phase_reliability", "romeo_quality", "second_difference"]
 
@@ -142,12 +142,6 @@ def _resultant(vectors: np.ndarray, inside: np.ndarray, offsets: np.ndarray, coh
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _wrap(angle: np.float32) -> np.float32:
-    return np.float32(angle - np.float32(TWO_PI) * np.rint(angle * np.float32(1 / TWO_PI)))
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
 def _second_differences(phase: np.ndarray, inside: np.ndarray, offsets: np.ndarray, reliability: np.ndarray) -> None:
     for voxel in range(inside.size):
         if not inside[voxel]:
@@ -155,7 +149,9 @@ def _second_differences(phase: np.ndarray, inside: np.ndarray, offsets: np.ndarr
         total, pairs = 0.0, 0
         for offset in offsets:
             if inside[voxel - offset] and inside[voxel + offset]:
-                bend = _wrap(phase[voxel - offset] - phase[voxel]) - _wrap(phase[voxel] - phase[voxel + offset])
+                bend = wrap_angle(phase[voxel - offset] - phase[voxel]) - wrap_angle(
+                    phase[voxel] - phase[voxel + offset]
+                )
                 total += bend * bend
                 pairs += 1
         if pairs > 0:

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float32, UInt8
 from numba import njit
 
 from brainlocus.core.gradient_echo import GradientEcho
-from brainlocus.images.qsm.wrapping import TWO_PI
+from brainlocus.images.qsm.wrapping import wrap_angle
 
 __all__ = ["romeo_voxel_quality", "romeo_weights", "series_weights"]
 
@@ -90,14 +90,8 @@ def romeo_voxel_quality(weights: UInt8[np.ndarray, "x y z 3"]) -> Float32[np.nda
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _wrap(angle: np.float32) -> np.float32:
-    return np.float32(angle - np.float32(TWO_PI) * np.rint(angle * np.float32(1 / TWO_PI)))
-
-
-@njit(cache=True, nogil=True)
-@no_type_check
 def _bend(before: np.float32, middle: np.float32, after: np.float32) -> np.float32:
-    return np.float32(max(np.float32(0), 1 - abs(_wrap(before - 2 * middle + after)) / 2))
+    return np.float32(max(np.float32(0), 1 - abs(wrap_angle(before - 2 * middle + after)) / 2))
 
 
 @njit(cache=True, nogil=True)
@@ -124,10 +118,10 @@ def _weigh(
                     if u == size[0] or v == size[1] or w == size[2] or not mask[u, v, w]:
                         continue
                     here, there = phase[x, y, z], phase[u, v, w]
-                    step = _wrap(there - here)
+                    step = wrap_angle(there - here)
                     weight = 0.1 + 0.9 * (1 - abs(step) / np.pi)
                     if with_other:
-                        other_step = _wrap(other[u, v, w] - other[x, y, z])
+                        other_step = wrap_angle(other[u, v, w] - other[x, y, z])
                         gap = abs(step - other_step * ratio)
                         weight *= 0.1 + 0.9 * (1 - gap if gap < 1 else 0.0)
                     line = 0.9

@@ -1,9 +1,12 @@
 """Phase modulo 2 pi."""
 
+from typing import no_type_check
+
 import numpy as np
 from jaxtyping import Float32
+from numba import njit
 
-__all__ = ["TWO_PI", "wrap_phase"]
+__all__ = ["TWO_PI", "wrap_angle", "wrap_phase"]
 
 TWO_PI = 2 * np.pi
 
@@ -22,3 +25,10 @@ def wrap_phase(phase_rad: Float32[np.ndarray, "*shape"]) -> Float32[np.ndarray, 
     turns *= -two_pi
     turns += phase_rad
     return turns
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def wrap_angle(angle: np.float32) -> np.float32:
+    """Return one angle as `wrap_phase` does, within a compiled loop."""
+    return np.float32(angle - np.float32(TWO_PI) * np.rint(angle * np.float32(1 / TWO_PI)))
