@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from brainlocus.cli.common import common_options, run_options
 from brainlocus.core.errors import SchemaError
-from brainlocus.pipeline.config import explain, is_positional
+from brainlocus.pipeline.config import explain, is_positional, is_several
 from brainlocus.pipeline.runner import Outcome, execute
 from brainlocus.pipeline.step import Step
 
@@ -34,6 +34,8 @@ def _metavar(field: FieldInfo) -> str:
     text = str(annotation)
     kinds = (("Path", "PATH"), ("float", "NUMBER"), ("int", "N"))
     name = next((name for token, name in kinds if token in text), "TEXT")
+    if is_several(field):
+        return "LABEL..."
     if _is_tuple(annotation):
         return "A,B,..." if name == "TEXT" else f"{name},..."
     return name
@@ -62,6 +64,7 @@ def _switch(field: FieldInfo) -> str:
 
 _OUT_HELP = {
     "folder": "Folder to write.",
+    "derivatives": "BIDS dataset to write or to add to; subjects that are in it already and not named now stay.",
     "table": "Table to write (.parquet, .tsv, .tsv.gz).",
     "genotypes": "Genotypes to write: PREFIX.bed, PREFIX.pgen or PREFIX.bgen, with their companions.",
     "prefix": "Beginning of the names of the files to write, without an extension.",
@@ -87,6 +90,28 @@ def _report(outcome: Outcome, out: Path) -> None:
         click.echo(f"{outcome.result.n_failed} items have no result; see the columns status and reason.", err=True)
 
 
+class _Command(click.Command):
+    """A command of which some options take all values up to the next option."""
+
+    several: tuple[str, ...] = ()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join the values of such an option with commas, which is how the configuration splits them."""
+        others: list[str] = []
+        taken: dict[str, list[str]] = {}
+        taking: list[str] | None = None
+        for word in args:
+            if word in self.several:
+                taking = taken.setdefault(word, [])
+            elif taking is not None and not word.startswith("-"):
+                taking.append(word)
+            else:
+                taking = None
+                others.append(word)
+        joined = [part for option, values in taken.items() for part in (option, ",".join(values))]
+        return super().parse_args(ctx, joined + others)
+
+
 def command_from_step(step: Step[Any]) -> click.Command:
     """Return the command of a step: its fields as options, then the common ones."""
 
@@ -109,7 +134,9 @@ def command_from_step(step: Step[Any]) -> click.Command:
     else:
         what = _OUT_HELP.get(step.out, "File to write.")
         parameters.append(click.Option(["--out"], required=True, metavar="PATH", help=what))
-    command = click.Command(step.name.split()[-1], callback=run, params=parameters, help=_help(step))
+    several = [f"--{n.replace('_', '-')}" for n, f in step.config.model_fields.items() if is_several(f)]
+    command = _Command(step.name.split()[-1], callback=run, params=parameters, help=_help(step))
+    command.several = tuple(several)
     return _with_common(command)
 
 

@@ -20,19 +20,30 @@ __all__ = [
     "Input",
     "InputPath",
     "InputPaths",
+    "InputTree",
+    "Labels",
     "OutputPath",
     "Positional",
     "StepConfig",
     "explain",
     "input_fields",
     "is_positional",
+    "is_several",
     "output_fields",
     "parameter_fields",
+    "tree_fields",
 ]
 
 
 class Input:
     """Marks a field as a path that is read: it is checked, hashed and listed in the manifest."""
+
+
+class TreeInput(Input):
+    """Marks a folder that is read item by item: the step itself hashes the files of each item it takes.
+
+    For folders of which one run reads a part, such as a BIDS dataset of thousands of subjects.
+    """
 
 
 class Output:
@@ -43,6 +54,10 @@ class Positional:
     """Marks a field as a positional argument of the command."""
 
 
+class Several:
+    """Marks an option that takes every value up to the next option: ``--participant-label 01 02``, as BIDS apps do."""
+
+
 def _split(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
@@ -50,9 +65,11 @@ def _split(value: object) -> object:
 
 
 InputPath = Annotated[Path, Input()]
+InputTree = Annotated[Path, TreeInput()]
 InputPaths = Annotated[tuple[Path, ...], Input()]
 OutputPath = Annotated[Path, Output()]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Labels = Annotated[tuple[str, ...], BeforeValidator(_split), Several()]
 CommaInts = Annotated[tuple[int, ...], BeforeValidator(_split)]
 CommaPaths = Annotated[tuple[Path, ...], Input(), BeforeValidator(_split)]
 CommaFloats = Annotated[tuple[float, ...], BeforeValidator(_split)]
@@ -82,6 +99,11 @@ def input_fields(config: type[StepConfig]) -> list[str]:
     return [name for name, field in config.model_fields.items() if _has(field, Input)]
 
 
+def tree_fields(config: type[StepConfig]) -> list[str]:
+    """Return the names of the inputs that the step hashes item by item."""
+    return [name for name, field in config.model_fields.items() if _has(field, TreeInput)]
+
+
 def output_fields(config: type[StepConfig]) -> list[str]:
     """Return the names of the fields that are further outputs."""
     return [name for name, field in config.model_fields.items() if _has(field, Output)]
@@ -96,6 +118,11 @@ def parameter_fields(config: type[StepConfig]) -> list[str]:
 def is_positional(field: FieldInfo) -> bool:
     """Return whether a field is a positional argument."""
     return _has(field, Positional)
+
+
+def is_several(field: FieldInfo) -> bool:
+    """Return whether a field is an option that takes every value up to the next one."""
+    return _has(field, Several)
 
 
 def explain(error: ValidationError, model: type[BaseModel], *, as_options: bool = False) -> str:

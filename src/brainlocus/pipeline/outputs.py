@@ -95,7 +95,7 @@ def check_outputs(kind: str, config: StepConfig, out: Path, *, earlier: dict[str
             f"--out {out}: expected a name ending in {', '.join(GENOTYPE_OUTPUTS)}, found "
             f"{out.suffix or 'no extension'}.{nearest(out.suffix, list(GENOTYPE_OUTPUTS))}"
         )
-    if kind != "folder" and out.is_dir():
+    if kind not in {"folder", "derivatives"} and out.is_dir():
         raise SchemaError(f"--out {out}: expected the name of a file, found a folder. Give a name in it.")
     beside = {f"--out (its {end})": out.with_suffix(end) for end in GENOTYPE_OUTPUTS.get(out.suffix, ())}
     named = {"--out": out, **(beside if kind == "genotypes" else {}), **further_outputs(config)}

@@ -25,7 +25,7 @@ from brainlocus._version import __version__
 from brainlocus.core import InputFile, Manifest, ResourceError, SchemaError
 from brainlocus.io import digest_files, digest_input, grm_files, replace_path, require_path
 from brainlocus.io.regions import is_interval_file
-from brainlocus.pipeline.config import StepConfig, input_fields, parameter_fields
+from brainlocus.pipeline.config import StepConfig, input_fields, parameter_fields, tree_fields
 from brainlocus.pipeline.executors import make_executor
 from brainlocus.pipeline.outputs import check_outputs, further_outputs, is_input_error, make_parents
 from brainlocus.pipeline.progress import Progress
@@ -110,13 +110,14 @@ def manifest_path(out: Path) -> Path:
 
 def _inputs(config: StepConfig) -> list[InputFile]:
     found: list[InputFile] = []
+    trees = tree_fields(type(config))
     for name in input_fields(type(config)):
         value = getattr(config, name)
         if value is None:
             continue
         for path in value if isinstance(value, tuple) else (value,):
             require_path(path, what=name)
-            found.append(_digest(path))
+            found.append(InputFile(str(path), 0, "") if name in trees else _digest(path))
     return found
 
 
@@ -222,10 +223,13 @@ def _prepare_work(work: Path, out: Path, record: dict[str, Any], *, resume: bool
     return target
 
 
-def _check_replaceable(out: Path, work: Path, *, folder: bool) -> None:
+def _check_replaceable(out: Path, work: Path, kind: str) -> None:
     """Refuse to replace what brainlocus did not write."""
     if not out.exists() or manifest_path(out).exists() or work.exists():
         return
+    if kind == "derivatives" and (out / "dataset_description.json").is_file():
+        return
+    folder = kind in {"folder", "derivatives"}
     if folder and (not out.is_dir() or any(out.iterdir())):
         raise SchemaError(
             f"--out {out}: expected a new or empty folder, or one written by brainlocus (with "
@@ -259,53 +263,34 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
         Bad input: nothing was written.
     """
     options = options.resolved()
-    executor = make_executor(options.executor, threads=options.threads)
     started = time.time()
     inputs = _inputs(config)
     parameters = _parameters(config)
     key = run_key(step.name, parameters, inputs, options.seed)
     record = {"key": key, "step": step.name, "version": __version__, "parameters": parameters, "seed": options.seed}
-    work = _work_folder(out)
+    grows = step.out == "derivatives"
+    # Runs that add to the same output at once, one subject each, must not meet in one work folder.
+    work = out.with_name(f".{out.name}.{os.getpid()}.work") if grows else _work_folder(out)
     done = _read_key(manifest_path(out))
-    if options.resume and done and _exists(out, step):
+    if options.resume and done and _exists(out, step) and not grows:
         if done.get("key") == key:
             return _skipped(done)
         if not work.exists():
             _refuse_other(done, record, out)
-    folder = step.out == "folder"
-    _check_replaceable(out, work, folder=folder)
+    _check_replaceable(out, work, step.out)
     check_outputs(step.out, config, out, earlier=done, interrupted=work.exists())
     new_folders = make_parents(out)
-    progress = Progress(quiet=options.quiet, log=options.log)
-    target = _prepare_work(work, out, record, resume=options.resume, folder=folder)
-    context = Context(executor, options.memory_bytes, options.threads, options.seed, progress, work / "shards")
-    try:
-        result = step.run(config, target, context)
-    except BaseException as error:
-        # A full disk and an interruption leave the finished parts for --resume; bad input leaves nothing.
-        of_input = is_input_error(error) and not isinstance(error, OSError)
-        if of_input or not any((work / "shards").iterdir()):
-            shutil.rmtree(work, ignore_errors=True)
-            _remove_empty(new_folders)
-        kept = " Finished parts are kept: --resume goes on from them." if work.exists() else ""
-        if isinstance(error, BrokenProcessPool):
-            raise ResourceError(
-                f"{out}: a worker process was ended from outside, likely because the machine ran out of memory. "
-                f"Give less --memory or fewer --threads.{kept}"
-            ) from error
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"{out}: expected room to write, found none on its disk (No space left on device). Free some and run "
-                f"again.{kept}"
-            ) from error
-        raise
-    outputs = (str(out), *map(str, further_outputs(config).values()))
+    result, target = (
+        _run_growing(step, config, out, options, new_folders)
+        if grows
+        else _run_whole(step, config, out, options, record, new_folders)
+    )
     manifest = Manifest(
         step=step.name,
         version=__version__,
         parameters={**parameters, "seed": options.seed},
         inputs=tuple(inputs),
-        outputs=outputs,
+        outputs=(str(out), *map(str, further_outputs(config).values())),
         counts=result.counts,
         seconds=round(time.time() - started, 3),
         peak_memory_bytes=_peak_bytes(),
@@ -317,6 +302,61 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
     return Outcome(manifest, result, skipped=False)
 
 
+def _context(options: RunOptions, shards: Path) -> Context:
+    executor = make_executor(options.executor, threads=options.threads)
+    progress = Progress(quiet=options.quiet, log=options.log)
+    return Context(executor, options.memory_bytes, options.threads, options.seed, progress, shards, options.resume)
+
+
+def _run_whole(
+    step: Step[Any], config: StepConfig, out: Path, options: RunOptions, record: dict[str, Any], new_folders: list[Path]
+) -> tuple[StepResult, Path]:
+    """Run a step that writes its output anew; return its result and the output under its temporary name."""
+    work = _work_folder(out)
+    target = _prepare_work(work, out, record, resume=options.resume, folder=step.out == "folder")
+    try:
+        return step.run(config, target, _context(options, work / "shards")), target
+    except BaseException as error:
+        # A full disk and an interruption leave the finished parts for --resume; bad input leaves nothing.
+        of_input = is_input_error(error) and not isinstance(error, OSError)
+        if of_input or not any((work / "shards").iterdir()):
+            shutil.rmtree(work, ignore_errors=True)
+            _remove_empty(new_folders)
+        _explain_failure(error, out, kept=work.exists())
+        raise
+
+
+def _run_growing(
+    step: Step[Any], config: StepConfig, out: Path, options: RunOptions, new_folders: list[Path]
+) -> tuple[StepResult, Path]:
+    """Run a step that adds to its output; what it has finished stays whatever happens next."""
+    new = not out.exists()
+    out.mkdir(exist_ok=True)
+    try:
+        return step.run(config, out, _context(options, out / ".work")), out
+    except BaseException as error:
+        if new and not any(out.glob("sub-*")) and is_input_error(error):
+            shutil.rmtree(out, ignore_errors=True)
+            _remove_empty(new_folders)
+        _explain_failure(error, out, kept=any(out.glob("sub-*")) if out.exists() else False)
+        raise
+
+
+def _explain_failure(error: BaseException, out: Path, *, kept: bool) -> None:
+    """Raise what the user can do about a worker that was killed or a full disk; return for any other error."""
+    goes_on = " Finished parts are kept: --resume goes on from them." if kept else ""
+    if isinstance(error, BrokenProcessPool):
+        raise ResourceError(
+            f"{out}: a worker process was ended from outside, likely because the machine ran out of memory. "
+            f"Give less --memory or fewer --threads.{goes_on}"
+        ) from error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise ResourceError(
+            f"{out}: expected room to write, found none on its disk (No space left on device). Free some and run "
+            f"again.{goes_on}"
+        ) from error
+
+
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         if folder.is_dir() and not any(folder.iterdir()):
@@ -325,7 +365,8 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def _finish(work: Path, target: Path, out: Path, manifest: Manifest, result: StepResult, kind: str) -> None:
     manifest_path(out).unlink(missing_ok=True)
-    if target.exists():
+    work.mkdir(exist_ok=True)
+    if target.exists() and target != out:
         replace_path(target, out)
     companions = [*work.glob(f"{out.name}.*"), *(work.glob(f"{out.stem}.*") if kind == "genotypes" else ())]
     for part in sorted(set(companions) - {work / "key.json", work / "manifest.json"}):

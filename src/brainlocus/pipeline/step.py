@@ -55,6 +55,8 @@ class Context:
     progress: Progress
     shards: Path
     """Folder for finished parts of the work; it outlives an interrupted run, and ``--resume`` finds it again."""
+    resume: bool = False
+    """``--resume`` was given: for steps that keep their finished items in the output itself (``derivatives``)."""
 
     def rng(self, *key: int) -> np.random.Generator:
         """Return a generator for one part of the work: same seed and key, same numbers, whatever else runs."""
@@ -103,9 +105,10 @@ class Step(Generic[Config]):
     config: type[Config]
     run: Callable[[Config, Path, Context], StepResult]
     """Writes `out` (a temporary name: a folder that exists, or a file to be created) and nothing else."""
-    out: Literal["folder", "table", "file", "prefix", "genotypes"] = "table"
-    """What ``--out`` is: a folder, a table (format by extension), another file, a prefix (``PREFIX.grm.bin``...), or a
-    genotype file (``PREFIX.pgen``) whose companions are named after the same prefix."""
+    out: Literal["folder", "table", "file", "prefix", "genotypes", "derivatives"] = "table"
+    """What ``--out`` is: a folder, a table (format by extension), another file, a prefix (``PREFIX.grm.bin``...), a
+    genotype file (``PREFIX.pgen``) whose companions are named after the same prefix, or a BIDS dataset that grows:
+    the step adds each subject to it as a whole, and subjects of other runs stay, also of runs at the same time."""
     estimate: Callable[[Config, int], Estimate] | None = None
     """Memory and time from the inputs and the memory budget, for ``--dry-run``."""
     out_positional: bool = False
