@@ -24,13 +24,7 @@ from brainlocus.images.qsm.vsharp import SharpSettings, VSharpSettings, remove_s
 __all__ = ["BackgroundSettings", "remove_background_field"]
 
 BackgroundSettings = (
-    VSharpSettings
-    | SharpSettings
-    | ResharpSettings
-    | PdfSettings
-    | LbvSettings
-    | ParabolaSettings
-    | PolynomialSettings
+    VSharpSettings | SharpSettings | ResharpSettings | PdfSettings | LbvSettings | ParabolaSettings | PolynomialSettings
 )
 """The settings of one method say which it is."""
 

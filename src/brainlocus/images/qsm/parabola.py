@@ -12,8 +12,8 @@ s = sum w |d|^2. So, over all x where the ball lies in the mask::
 
 Local fields hardly count: their balls' differences average out over the mask.
 
-The formula is ours; for the mean-value property see `vsharp`. Phase and conductivity: Voigt et al. (2011), Magn Reson Med
-66:456.
+The formula is ours; for the mean-value property see `vsharp`. Phase and conductivity: Voigt et al. (2011), Magn Reson
+Med 66:456.
 """
 
 from dataclasses import dataclass
@@ -69,10 +69,8 @@ def remove_parabola(
     check_field(field_ppm, mask)
     cropped = crop_to_mask(field_ppm, mask)
     coefficient = parabola_coefficient(cropped, voxel_size_mm, settings.radius_mm, workers=workers)
-    squared = _squared_distance(
-        [(np.arange(n) - (n - 1) / 2) * h for n, h in zip(mask[cropped.box].shape, voxel_size_mm, strict=True)]
-    )
-    local = cropped.field_ppm - (coefficient * squared).astype(np.float32)
+    parabola = coefficient * _squared_distance(cropped.mask.shape, voxel_size_mm)
+    local = cropped.field_ppm - parabola.astype(np.float32)
     return cropped.restore(local, cropped.mask, 0, True)
 
 
@@ -95,11 +93,13 @@ def parabola_coefficient(
     radius, fits = next(iter(ball_shells(cropped.mask, box, tuple(radii), 1.0).items()))
     mean = box.backward(box.forward(cropped.field_ppm) * ball_spectrum(box, radius, 4))
     weights = ball_weights(voxel_size_mm, radius, 4)
-    offsets = [(np.arange(n) - n // 2) * h for n, h in zip(weights.shape, voxel_size_mm, strict=True)]
-    spread = float((weights * _squared_distance(offsets)).sum())
+    spread = float((weights * _squared_distance(weights.shape, voxel_size_mm)).sum())
     return float((mean - cropped.field_ppm)[fits].mean(dtype=np.float64)) / spread
 
 
-def _squared_distance(axes: list[Float[np.ndarray, " n"]]) -> Float[np.ndarray, "x y z"]:
-    x, y, z = axes
-    return np.asarray(x[:, None, None] ** 2 + y[None, :, None] ** 2 + z[None, None, :] ** 2)
+def _squared_distance(
+    shape: tuple[int, int, int], voxel_size_mm: tuple[float, float, float]
+) -> Float[np.ndarray, "x y z"]:
+    """Return the squared distance in mm from the image's middle."""
+    x, y, z = np.ix_(*((np.arange(n) - (n - 1) / 2) * h for n, h in zip(shape, voxel_size_mm, strict=True)))
+    return np.asarray(x**2 + y**2 + z**2)
