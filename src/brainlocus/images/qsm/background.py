@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float32
 from brainlocus.core.gradient_echo import Acquisition
 from brainlocus.images.qsm.lbv import LbvSettings, remove_lbv
 from brainlocus.images.qsm.local_field import LocalField
+from brainlocus.images.qsm.parabola import ParabolaSettings, remove_parabola
 from brainlocus.images.qsm.pdf import PdfSettings, remove_pdf
 from brainlocus.images.qsm.polynomial import PolynomialSettings, remove_polynomial
 from brainlocus.images.qsm.resharp import ResharpSettings, remove_resharp
@@ -22,7 +23,9 @@ from brainlocus.images.qsm.vsharp import SharpSettings, VSharpSettings, remove_s
 
 __all__ = ["BackgroundSettings", "remove_background_field"]
 
-BackgroundSettings = VSharpSettings | SharpSettings | ResharpSettings | PdfSettings | LbvSettings | PolynomialSettings
+BackgroundSettings = (
+    VSharpSettings | SharpSettings | ResharpSettings | PdfSettings | LbvSettings | ParabolaSettings | PolynomialSettings
+)
 """The settings of one method say which it is."""
 
 
@@ -108,5 +111,7 @@ def _remove(
             return remove_pdf(field_ppm, mask, size, acquisition.b0_direction, settings, weight=weight, workers=workers)
         case LbvSettings():
             return remove_lbv(field_ppm, mask, size, settings)
+        case ParabolaSettings():
+            return remove_parabola(field_ppm, mask, size, settings, workers=workers)
         case PolynomialSettings():
             return remove_polynomial(field_ppm, mask, size, settings)

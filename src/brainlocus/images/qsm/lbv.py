@@ -21,12 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32
-from scipy import ndimage
 
-from brainlocus.images.qsm.local_field import STAGE, LocalField, check_field, crop_to_mask
+from brainlocus.images.qsm.local_field import LocalField, check_field, crop_to_mask, interior, peel
 from brainlocus.numerics.conjugate_gradient import conjugate_gradient
 
-__all__ = ["LbvSettings", "interior", "negative_laplacian", "remove_lbv"]
+__all__ = ["LbvSettings", "negative_laplacian", "remove_lbv"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +68,8 @@ def remove_lbv(
     Zhou et al. (2014), NMR Biomed 27:312.
     """
     check_field(field_ppm, mask)
-    if settings.peel < 0:
-        raise ValueError(f"{STAGE}: expected a number of layers of at least 0, found {settings.peel}.")
     cropped = crop_to_mask(field_ppm, mask)
-    peeled = cropped.mask
-    for _ in range(settings.peel):
-        peeled = interior(peeled)
-    inside = interior(peeled)
+    inside = interior(peel(cropped.mask, settings.peel))
     operator = negative_laplacian(voxel_size_mm)
     source = np.where(inside, operator(cropped.field_ppm), np.float32(0))
     solution = conjugate_gradient(
@@ -85,11 +79,6 @@ def remove_lbv(
         max_iterations=settings.max_iterations,
     )
     return cropped.restore(solution.x, inside, solution.n_iterations, solution.converged)
-
-
-def interior(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """Return the voxels whose six neighbours lie in the mask too; what lies beyond the image does not."""
-    return np.asarray(ndimage.binary_erosion(mask, ndimage.generate_binary_structure(3, 1)))
 
 
 def negative_laplacian(

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32
+from scipy import ndimage
 
-__all__ = ["Cropped", "LocalField", "check_field", "crop_to_mask"]
+__all__ = ["Cropped", "LocalField", "check_field", "crop_to_mask", "interior", "peel"]
 
 STAGE = "Background-field removal"
 
@@ -88,3 +89,29 @@ def crop_to_mask(field_ppm: Float32[np.ndarray, "x y z"], mask: Bool[np.ndarray,
     inside = np.ascontiguousarray(mask[box])
     x, y, z = mask.shape
     return Cropped(np.where(inside, field_ppm[box], np.float32(0)), inside, box, (x, y, z))
+
+
+def interior(mask: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    """Return the voxels whose six neighbours lie in the mask too; what lies beyond the image does not."""
+    return np.asarray(ndimage.binary_erosion(mask, ndimage.generate_binary_structure(3, 1)))
+
+
+def peel(mask: Bool[np.ndarray, "x y z"], n_layers: int) -> Bool[np.ndarray, "x y z"]:
+    """Return a mask less so many layers of voxels (six-neighbour erosion).
+
+    Raises
+    ------
+    ValueError
+        A negative number of layers, or a mask of which nothing is left.
+    """
+    if n_layers < 0:
+        raise ValueError(f"{STAGE}: expected a number of layers of at least 0, found {n_layers}.")
+    peeled = mask
+    for _ in range(n_layers):
+        peeled = interior(peeled)
+    if not peeled.any():
+        raise ValueError(
+            f"{STAGE}: no voxel of the mask ({int(mask.sum())} voxels, bounding box {mask.shape}) is left when "
+            f"{n_layers} layers are peeled off. Take a larger mask or peel less."
+        )
+    return peeled
