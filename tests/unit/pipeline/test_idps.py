@@ -80,6 +80,23 @@ def test_prepare_takes_the_table(tmp_path):
     ) in (0, 3)  # fmt: skip
 
 
+def test_the_phenome_scan_finds_the_planted_region(tmp_path):
+    rows, age = cohort_rows()
+    write_idps(rows, tmp_path)
+    people = SampleIndex.of([f"sub-{k:02d}" for k in range(N)])
+    grip = -0.5 * age + np.random.default_rng(1).normal(0, 2, N)
+    noise = np.random.default_rng(2).normal(size=N)
+    write_table(PhenotypeTable(people, (Column("grip", grip), Column("noise", noise))), tmp_path / "phenotypes.tsv")
+    traits, out = tmp_path / "traits.parquet", tmp_path / "phenome.tsv"
+    assert code_of("cohort", "prepare", tmp_path / "idps.tsv", "--out", traits, "--quiet") == 0
+    assert code_of("associate", "phenome", traits, tmp_path / "phenotypes.tsv", "--out", out, "--quiet") == 0
+    found = read_results(out)
+    strong = found["p_bonferroni"] < 1e-6
+    assert set(found["phenotype"][strong]) == {"grip"}
+    assert {"QSM_left_putamen_median", "QSM_right_putamen_median"} <= set(found["trait"][strong])
+    assert all("putamen" in name for name in found["trait"][strong])
+
+
 def test_units_and_descriptions(tmp_path):
     rows, _ = cohort_rows()
     write_idps(rows, tmp_path)

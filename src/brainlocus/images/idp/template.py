@@ -37,6 +37,8 @@ __all__ = [
 
 _SINGULAR = 1e-10
 """Ratio of extreme eigenvalues of the scaled S_v below which a voxel's regressors are collinear."""
+_VOXELS_AT_ONCE = 1 << 14
+"""Voxels that lack somebody and so have an S of their own to invert."""
 _SINGLE_EPS = float(np.finfo(np.float32).eps)
 
 
@@ -149,8 +151,10 @@ def prepare_template(
 def template_bytes(design: TemplateDesign, n_voxels: int, batch: int) -> int:
     """Return the memory of the sums of `n_voxels` and of a batch of images with its copies."""
     p = 0 if design.regressors is None else design.regressors.shape[1]
-    numbers = 4 + p * (p + 1) // 2 + p + 2 * design.n_bins + (2 * p * p + 8 if p else 2)
-    return n_voxels * (8 * numbers + 4 * 6 * batch)
+    sums = 8 * (4 + p * (p + 1) // 2 + p + 2 * design.n_bins)
+    adding = batch * (4 + 1 + 8 * (4 if design.n_bins else 3)) + 48
+    finishing = 8 * (3 * p + 14 + design.n_bins)
+    return n_voxels * (sums + max(adding, finishing)) + 8 * _VOXELS_AT_ONCE * 3 * p * p
 
 
 def start_template(design: TemplateDesign, n_voxels: int) -> TemplateSums:
@@ -246,8 +250,8 @@ def _regression(
     usable = np.flatnonzero((count >= design.min_share * design.n_regressed) & (count > p))
     whole = usable[count[usable] == design.n_regressed]
     _solve(sums, whole[:1], whole, beta, error, count)
-    for start in range(0, usable.size, 1 << 16):
-        part = usable[start : start + (1 << 16)]
+    for start in range(0, usable.size, _VOXELS_AT_ONCE):
+        part = usable[start : start + _VOXELS_AT_ONCE]
         part = part[count[part] < design.n_regressed]
         _solve(sums, part, part, beta, error, count)
     return beta / design.contrast_scale, error / design.contrast_scale, count

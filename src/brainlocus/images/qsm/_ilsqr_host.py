@@ -2,6 +2,7 @@
 
 from typing import no_type_check
 
+import numpy as np
 from numba import njit
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}

@@ -159,7 +159,7 @@ def idp_template(config: IdpTemplateConfig, out: Path, context: Context) -> Step
     spare = context.memory_bytes - _READ_BYTES * inside.size * context.executor.workers - 8 * inside.size
     size = _ranges(design, voxels.size, len(images), spare, median=config.median)
     maps: list[TemplateMaps] = []
-    medians: list[Float32[np.ndarray, ...]] = []
+    medians: list[np.ndarray] = []
     passes = range(0, voxels.size, size)
     for start in passes:
         stop = min(start + size, voxels.size)
@@ -234,7 +234,7 @@ def _write(
     grid: Grid,
     voxels: Int[np.ndarray, " voxels"],
     maps: list[TemplateMaps],
-    medians: list[Float32[np.ndarray, "..."]],
+    medians: list[np.ndarray],
     design: TemplateDesign,
     unit: str,
 ) -> list[str]:
