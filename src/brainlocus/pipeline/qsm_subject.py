@@ -334,7 +334,7 @@ def _chain(task: ScanTask, found: Grid, series: GradientEcho, what: Path) -> tup
         raise AlignmentError(
             f"{what} has another grid than the scan, and there is no transform. Expected "
             f"*_from-T1w_to-{task.files.suffix}_mode-image_xfm.(mat|txt|h5|nii.gz) of {task.files.participant_id} in "
-            "--transforms, labels on the scan's grid, or --register."
+            "--transforms, labels on the scan's grid, or --registration ants."
         ) from error
     return ()
 

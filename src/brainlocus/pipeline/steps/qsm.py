@@ -75,7 +75,9 @@ class QsmRunConfig(StepConfig):
     transforms: InputTree | None = Field(
         None, description="Derivatives with *_from-T1w_to-MEGRE_mode-image_xfm; default: in BIDS itself"
     )
-    register: bool = Field(False, description="Register the T1w image with ANTs where a transform is missing")
+    registration: Literal["none", "ants"] = Field(
+        "none", description="Register the T1w image beside the segmentations where a transform is missing"
+    )
     unwrapping: Literal["laplacian", "romeo"] | None = Field(None, description="Unwrapping; default: the preset's")
     offset: bool = Field(True, description="Remove the phase at echo time 0")
     bipolar: bool = Field(False, description="Readouts alternate their direction from echo to echo")
@@ -244,7 +246,7 @@ def _tasks(
             settings=settings,
             reading=reading,
             parameters=parameters,
-            register=config.register,
+            register=config.registration == "ants",
             keep=config.keep,
             weighted_image=config.swi,
             workers=workers,
