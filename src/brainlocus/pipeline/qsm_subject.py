@@ -40,7 +40,6 @@ from brainlocus.images.qsm import (
     correct_r2star,
     magnitude_mask,
     reconstruct,
-    residual_field,
     residual_wraps,
     susceptibility_weighting,
 )
@@ -247,8 +246,7 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
             flags.append(f"Coils agree on the phase to {quality:.2f} only, expected 0.95 or more.")
     if approximate:
         flags.append("No brain mask was given: it was made from the magnitude, which is approximate.")
-    residual = residual_field(maps)
-    counts |= _figures_of_merit(maps, residual)
+    counts |= _figures_of_merit(maps)
     flags = [*maps.failures, *maps.flags, *flags]
     stem = task.files.stem
     sidecar = _sidecar(task, maps, loaded.metadata, approximate)
@@ -267,7 +265,6 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
     page = draw_scan_page(
         stem,
         maps,
-        residual,
         series,
         rows,
         counts=counts,
@@ -371,11 +368,11 @@ def _tissue(labels: Parcellation | None) -> Tissue:
     )
 
 
-def _figures_of_merit(maps: QsmMaps, residual: Float32[np.ndarray, "x y z"]) -> dict[str, float]:
+def _figures_of_merit(maps: QsmMaps) -> dict[str, float]:
     """Return what a cohort's scans are compared by."""
     chi = maps.chi_ppm[maps.mask]
     found = {
-        "residual_ppb": PPM_TO_PPB * float(np.sqrt(np.mean(residual[maps.mask].astype(np.float64) ** 2))),
+        "residual_ppb": PPM_TO_PPB * float(np.sqrt(np.mean(maps.residual_ppm[maps.mask].astype(np.float64) ** 2))),
         "chi_sd_ppb": PPM_TO_PPB * float(chi.std(dtype=np.float64)),
         "whole_brain_ppb": PPM_TO_PPB * float(chi.mean(dtype=np.float64)),
         "residual_wraps": float(residual_wraps(_phase_at_last_echo(maps)[None], maps.mask)[0]),

@@ -21,12 +21,11 @@ from brainlocus.images.qsm.reconstruct import (
     Tissue,
     reconstruct,
     reconstruct_peak_bytes,
-    residual_field,
 )
 from brainlocus.images.qsm.referencing import Reference, find_csf, reference
 from brainlocus.images.qsm.relaxation import RelaxationFit, fit_relaxation
 from brainlocus.images.qsm.reliability import phase_reliability
-from brainlocus.images.qsm.single_step import SingleStepSettings, invert_single_step
+from brainlocus.images.qsm.single_step import SingleStep, SingleStepSettings, invert_single_step
 from brainlocus.images.qsm.unwrapping import residual_wraps, unwrap_series
 from brainlocus.images.qsm.weighting import susceptibility_weighting
 
@@ -42,6 +41,7 @@ __all__ = [
     "QsmSettings",
     "Reference",
     "RelaxationFit",
+    "SingleStep",
     "SingleStepSettings",
     "Susceptibility",
     "Tissue",
@@ -62,7 +62,6 @@ __all__ = [
     "refine_mask",
     "remove_background_field",
     "remove_phase_offset",
-    "residual_field",
     "residual_wraps",
     "slice_axis",
     "susceptibility_weighting",

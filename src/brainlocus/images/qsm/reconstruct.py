@@ -56,7 +56,6 @@ __all__ = [
     "Tissue",
     "reconstruct",
     "reconstruct_peak_bytes",
-    "residual_field",
 ]
 
 BACKGROUND_SETTINGS: dict[str, type[BackgroundSettings]] = {
@@ -131,6 +130,18 @@ class Tissue:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Inverted:
+    """From total field to susceptibility."""
+
+    local_field_ppm: Float32[np.ndarray, "x y z"]
+    chi_ppm: Float32[np.ndarray, "x y z"]
+    mask: Bool[np.ndarray, "x y z"]
+    residual_ppm: Float32[np.ndarray, "x y z"]
+    counts: dict[str, float]
+    flags: list[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class QsmMaps:
     """Everything that came out, on the series' grid."""
 
@@ -147,6 +158,8 @@ class QsmMaps:
     """0 outside the mask; of the one-step inversion: the field of its map."""
     chi_ppm: Float32[np.ndarray, "x y z"]
     """Unreferenced, 0 outside the mask."""
+    residual_ppm: Float32[np.ndarray, "x y z"]
+    """Local field less the field of the map, mean 0; of the one-step inversion both filtered. 0 outside the mask."""
     reference: Reference | None
     """None where none was asked for."""
     reference_region: Bool[np.ndarray, "x y z"]
@@ -238,9 +251,10 @@ def reconstruct(
     if refined.status == "much removed":
         failures.append(f"Phase reliability kept {refined.share_kept:.0%} of the brain mask, expected 70 % or more.")
     total = _total_field(series, refined.mask, settings, noise, workers)
-    local, chi, mask, counts, notes = _susceptibility(total, refined.mask, acquisition, settings, workers)
-    flags += notes
-    mask &= reliable_voxels(reliability, thresholds)
+    inverted = _susceptibility(total, refined.mask, acquisition, settings, workers)
+    flags += inverted.flags
+    counts = inverted.counts
+    mask = inverted.mask & reliable_voxels(reliability, thresholds)
     relaxation = None
     gradient = rate = None
     if n_echoes > 1:
@@ -253,7 +267,7 @@ def reconstruct(
         raise ValueError("Mask 3: no voxel is left after background removal and phase reliability.")
     r2star = None if relaxation is None else relaxation.r2star
     region, name = _reference_region(settings, tissue or Tissue(), mask, acquisition, r2star)
-    referenced = _referenced(settings, chi, region, mask, acquisition, name)
+    referenced = _referenced(settings, inverted.chi_ppm, region, mask, acquisition, name)
     if referenced is not None and referenced[0].status != "ok":
         failures.append(
             f"Reference {name}: {referenced[0].n_voxels} voxels, expected 50 and 300 mm3 or more; no referenced map."
@@ -278,8 +292,9 @@ def reconstruct(
         mask=mask,
         reliability=reliability,
         total_field=total,
-        local_field_ppm=np.where(mask, local, zero),
-        chi_ppm=np.where(mask, chi, zero),
+        local_field_ppm=np.where(mask, inverted.local_field_ppm, zero),
+        chi_ppm=np.where(mask, inverted.chi_ppm, zero),
+        residual_ppm=np.where(mask, inverted.residual_ppm, zero),
         reference=None if referenced is None else referenced[0],
         reference_region=region & mask,
         reference_name=name if referenced is None else referenced[1],
@@ -303,15 +318,6 @@ def reconstruct_peak_bytes(shape: tuple[int, int, int], n_echoes: int) -> int:
     return 4 * voxels * (4 * n_echoes + 12 + 34)
 
 
-def residual_field(maps: QsmMaps) -> Float32[np.ndarray, "x y z"]:
-    """Return the local field less the field of the map, ppm, 0 outside the mask: what the inversion did not explain."""
-    acquisition = maps.acquisition
-    model = dipole_field(maps.chi_ppm, acquisition.voxel_size_mm, acquisition.b0_direction)
-    difference = maps.local_field_ppm - model
-    difference -= np.float32(difference[maps.mask].mean(dtype=np.float64))
-    return np.where(maps.mask, difference, np.float32(0))
-
-
 def _total_field(
     series: GradientEcho, mask: Bool[np.ndarray, "x y z"], settings: QsmSettings, noise: float, workers: int
 ) -> FieldEstimate:
@@ -327,10 +333,7 @@ def _susceptibility(
     acquisition: Acquisition,
     settings: QsmSettings,
     workers: int,
-) -> tuple[
-    Float32[np.ndarray, "x y z"], Float32[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"], dict[str, float], list[str]
-]:
-    """Return the local field, susceptibility, where they hold, numbers for the report, and flags."""
+) -> "_Inverted":
     size, direction = acquisition.voxel_size_mm, acquisition.b0_direction
     weight = _weight(total, reliable)
     if isinstance(settings.inversion, SingleStepSettings):
@@ -338,13 +341,10 @@ def _susceptibility(
             total.field_ppm, reliable, size, direction,
             padding_mm=settings.inversion.padding_mm, weight=weight, workers=workers,
         )  # fmt: skip
-        solution, known = invert_single_step(problem, settings.inversion)
-        chi = problem.restore(solution.chi_ppm)
-        mask = np.zeros(reliable.shape, dtype=bool)
-        mask[problem.region] = known
-        mask &= reliable
+        one = invert_single_step(problem, settings.inversion)
+        chi, mask, residual = one.chi_ppm, one.mask & reliable, one.residual_ppm
         local = dipole_field(chi, size, direction, workers=workers)
-        steps = {"inversion": (solution.n_iterations, solution.converged)}
+        steps = {"inversion": (one.n_iterations, one.converged)}
     else:
         background = remove_background_field(
             total.field_ppm, reliable, acquisition, settings=settings.background, weight=weight, workers=workers
@@ -352,6 +352,8 @@ def _susceptibility(
         local, mask = background.local_field_ppm, background.mask
         found = invert_dipole(local, mask, acquisition, settings=settings.inversion, weight=weight, workers=workers)
         chi = found.chi_ppm
+        residual = local - dipole_field(chi, size, direction, workers=workers)
+        residual -= np.float32(residual[mask].mean(dtype=np.float64))
         steps = {
             "background": (background.n_iterations, background.converged),
             "inversion": (found.n_iterations, found.converged),
@@ -362,7 +364,7 @@ def _susceptibility(
         for name, (n, converged) in steps.items()
         if not converged
     ]
-    return local, chi, mask, counts, flags
+    return _Inverted(local, chi, mask, residual, counts, flags)
 
 
 def _weight(total: FieldEstimate, mask: Bool[np.ndarray, "x y z"]) -> Float32[np.ndarray, "x y z"]:

@@ -34,7 +34,7 @@ from brainlocus.images.qsm.dipole_problem import DipoleProblem, Solution
 from brainlocus.images.qsm.spheres import ball_spectrum
 from brainlocus.images.qsm.vsharp import ball_shells
 
-__all__ = ["SingleStepSettings", "invert_single_step"]
+__all__ = ["SingleStep", "SingleStepSettings", "invert_single_step"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,22 @@ class SingleStepSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SingleStep:
+    """A susceptibility map, not yet referenced, on the whole grid."""
+
+    chi_ppm: Float32[np.ndarray, "x y z"]
+    """0 outside the mask given."""
+    mask: Bool[np.ndarray, "x y z"]
+    """Union of M_r: where the map was constrained by a field."""
+    residual_ppm: Float32[np.ndarray, "x y z"]
+    """H_r (f - D chi), 0 outside `mask`."""
+    n_iterations: int
+    converged: bool
+    change: float
+    """Of chi in the last iteration, relative to its size."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Shell:
     """One radius: its operator and what is known there."""
 
@@ -85,20 +101,13 @@ class _Shell:
     """Squared weights, 0 outside M_r."""
 
 
-def invert_single_step(
-    problem: DipoleProblem, settings: SingleStepSettings
-) -> tuple[Solution, Bool[np.ndarray, "x y z"]]:
+def invert_single_step(problem: DipoleProblem, settings: SingleStepSettings) -> SingleStep:
     """Return the map of least total variation that agrees with the filtered total field, and where it was constrained.
 
     Parameters
     ----------
     problem
         Holds the *total* field, on the host.
-
-    Returns
-    -------
-    solution, mask
-        The mask is the union of M_r, of the problem's box without padding.
 
     Raises
     ------
@@ -108,10 +117,20 @@ def invert_single_step(
     if problem.namespace is not None:
         raise ValueError("The one-step inversion runs on the processor; expected a problem without a namespace.")
     shells = _shells(problem, settings)
+    solution, residual = _iterate(problem, settings, shells)
     known = np.zeros(problem.box.padded, dtype=bool)
     for shell in shells:
         known |= shell.weight > 0
-    return _iterate(problem, settings, shells), np.ascontiguousarray(problem.box.crop(known))
+    mask = np.zeros(problem.grid_shape, dtype=bool)
+    mask[problem.region] = problem.box.crop(known)
+    return SingleStep(
+        problem.restore(solution.chi_ppm),
+        mask,
+        problem.restore(problem.get_image(residual)),
+        solution.n_iterations,
+        solution.converged,
+        solution.change,
+    )
 
 
 def _shells(problem: DipoleProblem, settings: SingleStepSettings) -> list[_Shell]:
@@ -128,7 +147,10 @@ def _shells(problem: DipoleProblem, settings: SingleStepSettings) -> list[_Shell
     return shells
 
 
-def _iterate(problem: DipoleProblem, settings: SingleStepSettings, shells: list[_Shell]) -> Solution:
+def _iterate(
+    problem: DipoleProblem, settings: SingleStepSettings, shells: list[_Shell]
+) -> tuple[Solution, Float32[np.ndarray, "x y z"]]:
+    """Return the map, and what it leaves of the filtered field in the box."""
     box, shape = problem.box, problem.box.padded
     rho = np.float32(settings.rho_factor * settings.regularisation)
     sigma = np.float32(settings.support_factor) * rho
@@ -160,7 +182,12 @@ def _iterate(problem: DipoleProblem, settings: SingleStepSettings, shells: list[
         iteration += 1
         difference, size = host.change_and_size(chi.ravel(), old.ravel(), problem.inside.ravel())
         change = float(np.sqrt(difference / size)) if size > 0 else 0.0
-    return Solution(problem.get_image(chi), iteration, bool(change < settings.tolerance), float(change))
+    residual = np.zeros(shape, dtype=np.float32)
+    spectrum = box.forward(chi)
+    for shell in shells:
+        model = box.backward_padded(spectrum * shell.operator)
+        residual += np.where(shell.weight > 0, shell.field_ppm - model, np.float32(0))
+    return Solution(problem.get_image(chi), iteration, bool(change < settings.tolerance), float(change)), residual
 
 
 def _inverse_denominator(

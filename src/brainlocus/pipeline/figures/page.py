@@ -38,6 +38,10 @@ dl.facts dt { color: var(--soft); flex: 0 0 46%; } dl.facts dd { margin: 0; over
 """
 
 
+_WHOLE = 1e9
+"""Whole numbers below this are counts: written out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Flags:
     """What deserves a look: worst first."""
@@ -135,6 +139,8 @@ def _cell(value: object) -> str:
 
 def _text(value: object) -> str:
     if isinstance(value, float):
+        if value.is_integer() and abs(value) < _WHOLE:
+            return f"{value:.0f}"
         return "n/a" if math.isnan(value) else f"{value:.4g}"
     if isinstance(value, tuple | list):
         return ", ".join(_text(item) for item in value)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from brainlocus.core import GradientEcho, Mask, ResultTable, Volume
 from brainlocus.images.qsm import QsmMaps
@@ -45,7 +45,6 @@ _COUNTS = {
 def draw_scan_page(
     name: str,
     maps: QsmMaps,
-    residual_ppm: Float32[np.ndarray, "x y z"],
     series: GradientEcho,
     rows: ResultTable | None,
     *,
@@ -80,7 +79,7 @@ def draw_scan_page(
         Flags(tuple(fail), tuple(warn)),
         Facts("Acquisition", facts),
         Facts("Numbers", numbers),
-        *_pictures(maps, residual_ppm, series),
+        *_pictures(maps, series),
     ]
     if rows is not None and len(rows):
         parts += _regions(rows)
@@ -88,7 +87,7 @@ def draw_scan_page(
     return render_page(Page(f"Susceptibility map: {name}", "Neurological convention; windows are fixed.", tuple(parts)))
 
 
-def _pictures(maps: QsmMaps, residual: Float32[np.ndarray, "x y z"], series: GradientEcho) -> list[Picture]:
+def _pictures(maps: QsmMaps, series: GradientEcho) -> list[Picture]:
     affine = maps.acquisition.grid.affine
     brain, mask = Mask(maps.brain, affine), Mask(maps.mask, affine)
 
@@ -126,7 +125,7 @@ def _pictures(maps: QsmMaps, residual: Float32[np.ndarray, "x y z"], series: Gra
         ),
         Picture(
             "Field that the map does not explain",
-            shown(residual, "residual_field", "ppm", window=RESIDUAL_WINDOW_PPM),
+            shown(maps.residual_ppm, "residual_field", "ppm", window=RESIDUAL_WINDOW_PPM),
             "Noise where all is well; structure shows vessels, motion or too much regularisation.",
         ),
     ]
@@ -228,4 +227,6 @@ def _distributions(
         axis.set_yticks([])
         axis.set_xlabel(columns[name], fontsize=8)
         axis.tick_params(labelsize=8)
+        axis.locator_params(axis="x", nbins=4)
+        axis.ticklabel_format(axis="x", useOffset=False)
     return figure
