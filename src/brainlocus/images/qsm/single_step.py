@@ -55,7 +55,7 @@ class SingleStepSettings:
     """sigma / rho, in 1/mm²: the weight of the support's split. Changes the speed, not the solution."""
     relaxation: float = 1.6
     """Over-relaxation, 1 to 1.9; 1: none. Changes the speed, not the solution."""
-    tolerance: float = 1e-3
+    tolerance: float = 2e-3
     """Stop where chi changes by less in an iteration, relative to its size."""
     max_iterations: int = 150
     padding_mm: float = 20.0
