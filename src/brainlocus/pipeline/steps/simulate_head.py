@@ -122,8 +122,7 @@ def _write_echoes(
             ("phase", phase_rad[echo], "phase", "rad"),
         ):
             path = folder / f"{stem}_echo-{echo + 1}_part-{part}{coil}_MEGRE.nii.gz"
-            write_volume(Volume(data, acquisition.grid.affine, quantity, unit), path)
-            _write_json(sidecar_path(path), {**common, "Units": unit})
+            _write_image(Volume(data, acquisition.grid.affine, quantity, unit), path, common)
 
 
 def _write_truth(head: SimulatedHead, folder: Path, stem: str) -> None:
@@ -137,12 +136,16 @@ def _write_truth(head: SimulatedHead, folder: Path, stem: str) -> None:
     ]
     for name, data, unit, more in maps:
         path = folder / f"{stem}_{name}.nii.gz"
-        write_volume(Volume(data, affine, name, unit), path)
-        _write_json(sidecar_path(path), {"Units": unit, **more, "NoiseSigma": head.sigma, "Seed": head.seed})
+        _write_image(Volume(data, affine, name, unit), path, {**more, "NoiseSigma": head.sigma, "Seed": head.seed})
     write_mask(Mask(head.brain_mask, affine), folder / f"{stem}_desc-brain_mask.nii.gz")
     write_parcellation(head.labels, folder / f"{stem}_dseg.nii.gz")
     rows = "".join(f"{label}\t{name}\n" for label, name in head.labels.names.items())
     (folder / f"{stem}_dseg.tsv").write_text(f"index\tname\n{rows}", encoding="utf-8")
+
+
+def _write_image(volume: Volume, path: Path, sidecar: dict[str, Any]) -> None:
+    write_volume(volume, path)
+    _write_json(sidecar_path(path), {**sidecar, "Units": volume.unit})
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
