@@ -33,6 +33,9 @@ STEPS: dict[str, StepEntry] = {
         "simulate_head", "SIMULATE_HEAD", "Simulate gradient-echo scans of heads with planted susceptibility."
     ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
+    "qsm convert-ukb": _entry(
+        "convert_ukb", "QSM_CONVERT_UKB", "Convert UK Biobank zips of susceptibility-weighted MRI to BIDS."
+    ),
     "idp extract": _entry("idp", "IDP_EXTRACT", "Measure every parcel of an atlas in every image."),
     "cohort prepare": _entry("cohort", "COHORT_PREPARE", "Clean, normalise and deconfound measures of people."),
     "cohort harmonise": _entry("cohort", "COHORT_HARMONISE", "Take the effects of sites out of measures (ComBat)."),
