@@ -1,12 +1,15 @@
 """``simulate head``: a BIDS dataset that holds what `simulate_head` returns."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from brainlocus.cli.main import main
+from brainlocus.io.bids import find_gradient_echoes
+from brainlocus.io.gradient_echo import read_gradient_echo
 from brainlocus.io.nifti import read_mask, read_parcellation, read_volume
 from brainlocus.simulate import head_settings, simulate_head
 
@@ -34,8 +37,6 @@ def _participants(dataset: Path) -> dict[str, int]:
 
 
 def test_files_hold_the_simulated_scan_and_its_truth(dataset: Path) -> None:
-    from dataclasses import replace
-
     settings = replace(head_settings("3mm"), spread=0.1)
     for name, seed in _participants(dataset).items():
         second = simulate_head(settings, seed=seed, scan=1)
@@ -58,6 +59,17 @@ def test_files_hold_the_simulated_scan_and_its_truth(dataset: Path) -> None:
         assert labels.names == second.labels.names
         field = read_volume(truth / f"{name}_desc-local_fieldmap.nii.gz").data
         np.testing.assert_allclose(field, second.local_field_ppm * 127.732435, rtol=1e-5, atol=1e-7)
+
+
+def test_the_dataset_is_read_as_any_other(dataset: Path) -> None:
+    found = find_gradient_echoes(dataset)
+    assert [files.stem for files in found] == [f"sub-0{k}_ses-{n}" for k in (1, 2) for n in (1, 2)]
+    loaded = read_gradient_echo(found.series[1])
+    head = simulate_head(replace(head_settings("3mm"), spread=0.1), seed=5, scan=1)
+    np.testing.assert_array_equal(loaded.series.magnitude, head.series.magnitude)
+    np.testing.assert_allclose(np.exp(1j * loaded.series.phase_rad), np.exp(1j * head.series.phase_rad), atol=1e-6)
+    assert loaded.series.acquisition.b0_direction == head.acquisition.b0_direction
+    assert not [note for note in loaded.notes if note.is_warning]
 
 
 def test_sessions_share_the_truth_and_people_do_not(dataset: Path) -> None:

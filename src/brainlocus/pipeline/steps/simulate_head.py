@@ -15,7 +15,6 @@ Each person is a task of the executor. The first has the command's seed, so that
 the seeds of the others are spawned from it and written to ``participants.tsv``.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from brainlocus._version import __version__
 from brainlocus.core import Mask, ResourceError, Volume
 from brainlocus.core.gradient_echo import Acquisition
-from brainlocus.io.nifti import sidecar_path, write_mask, write_parcellation, write_volume
+from brainlocus.io.nifti import write_dataset_description, write_derivative
 from brainlocus.pipeline.config import CommaFloats, StepConfig
 from brainlocus.pipeline.step import Context, Step, StepResult
 from brainlocus.simulate import (
@@ -122,8 +120,7 @@ def _write_echoes(
             ("phase", phase_rad[echo], "phase", "rad"),
         ):
             path = folder / f"{stem}_echo-{echo + 1}_part-{part}{coil}_MEGRE.nii.gz"
-            write_volume(Volume(data, acquisition.grid.affine, quantity, unit), path)
-            _write_json(sidecar_path(path), {**common, "Units": unit})
+            write_derivative(Volume(data, acquisition.grid.affine, quantity, unit), path, common)
 
 
 def _write_truth(head: SimulatedHead, folder: Path, stem: str) -> None:
@@ -137,23 +134,17 @@ def _write_truth(head: SimulatedHead, folder: Path, stem: str) -> None:
     ]
     for name, data, unit, more in maps:
         path = folder / f"{stem}_{name}.nii.gz"
-        write_volume(Volume(data, affine, name, unit), path)
-        _write_json(sidecar_path(path), {"Units": unit, **more, "NoiseSigma": head.sigma, "Seed": head.seed})
-    write_mask(Mask(head.brain_mask, affine), folder / f"{stem}_desc-brain_mask.nii.gz")
-    write_parcellation(head.labels, folder / f"{stem}_dseg.nii.gz")
+        write_derivative(Volume(data, affine, name, unit), path, {**more, "NoiseSigma": head.sigma, "Seed": head.seed})
+    write_derivative(Mask(head.brain_mask, affine), folder / f"{stem}_desc-brain_mask.nii.gz", {"Type": "Brain"})
+    names = {str(label): name for label, name in head.labels.names.items()}
+    write_derivative(head.labels, folder / f"{stem}_dseg.nii.gz", {"labels": names})
     rows = "".join(f"{label}\t{name}\n" for label, name in head.labels.names.items())
     (folder / f"{stem}_dseg.tsv").write_text(f"index\tname\n{rows}", encoding="utf-8")
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def _describe(folder: Path, name: str, kind: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    generated = [{"Name": "brainlocus simulate head", "Version": __version__}]
-    content = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": kind, "GeneratedBy": generated}
-    _write_json(folder / "dataset_description.json", content)
+    write_dataset_description(folder, name=name, dataset_type=kind)
 
 
 def _person_seed(seed: int, person: int) -> int:
