@@ -169,6 +169,11 @@ def _agreed(sidecars: Sequence[Mapping[str, Any]], key: str, where: str) -> floa
 def _check_geometry(header: NiftiHeader) -> tuple[Note, ...]:
     sizes = np.linalg.norm(header.affine[:3, :3], axis=0)
     stored = np.asarray(header.voxel_size_mm)
+    if not (np.isfinite(stored).all() and (stored > 0).all()):
+        raise FormatError(
+            f"{header.path}: the voxel sizes in the header (pixdim) are {stored.tolist()} mm, expected numbers above "
+            "0. Write the image again with its true voxel sizes."
+        )
     if float(np.abs(sizes / stored - 1).max()) > PIXDIM_TOLERANCE:
         raise FormatError(
             f"{header.path}: voxel sizes are {stored.round(4).tolist()} mm in pixdim but {sizes.round(4).tolist()} mm "

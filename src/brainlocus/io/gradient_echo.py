@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from brainlocus.core import Acquisition, Channel, FormatError, GradientEcho
+from brainlocus.core import Acquisition, Channel, FormatError, GradientEcho, Grid, Mask, check_same_grid
 from brainlocus.io.bids import GradientEchoFiles
 from brainlocus.io.echo_metadata import Note
 from brainlocus.io.echo_plan import EchoVolumes, ReadSettings, SeriesPlan, plan_series, series_volumes
+from brainlocus.io.nifti import read_volume
 from brainlocus.io.nifti_header import NiftiHeader, StoredImage
 from brainlocus.io.phase_scale import RADIAN_TOLERANCE, TWO_PI, PhaseRange, PhaseScale, decide_phase_scale
 
@@ -32,6 +33,7 @@ __all__ = [
     "ReadSettings",
     "count_channels",
     "open_channels",
+    "read_brain_mask",
     "read_gradient_echo",
     "read_gradient_echo_peak_bytes",
 ]
@@ -40,6 +42,7 @@ MAX_NEGATIVE_SHARE = 0.01
 """Interpolation leaves a few negative magnitudes; more of them say that it is another image."""
 MAX_CORRELATION = 0.95
 """Phase without values below 0 that follows the magnitude more closely than this is the magnitude again."""
+MASK_THRESHOLD = 0.5
 WRAP_TOLERANCE = 1e-3
 _SAMPLE = 20_011
 """Voxels that integer type and correlation are judged by; prime, so that strides do not follow rows."""
@@ -55,6 +58,8 @@ class LoadedSeries:
     """``voxels``, ``echoes``, ``not_finite`` (voxels that are NaN or infinite in any image), ``negative_magnitude``."""
     metadata: Mapping[str, Any]
     """Sidecar of the first echo's phase, with what the magnitude's has besides; for sidecars of outputs."""
+    header: NiftiHeader
+    """Of the first echo's phase; outputs keep its orientation codes."""
 
 
 def count_channels(files: GradientEchoFiles) -> int:
@@ -127,7 +132,33 @@ def read_gradient_echo(files: GradientEchoFiles, settings: ReadSettings | None =
         "negative_magnitude": negative,
     }
     notes = (*plan.notes, *notes, *_count_notes(counts))
-    return LoadedSeries(GradientEcho(phase, magnitude, valid, plan.acquisition), notes, counts, plan.metadata)
+    series = GradientEcho(phase, magnitude, valid, plan.acquisition)
+    return LoadedSeries(series, notes, counts, plan.metadata, plan.phase[0].headers[0])
+
+
+def read_brain_mask(path: Path, grid: Grid) -> tuple[Mask, tuple[Note, ...]]:
+    """Read a brain mask on the grid of the series: voxels above 0.5 count, NaN does not.
+
+    Raises
+    ------
+    AlignmentError
+        The mask lies on another grid.
+    FormatError
+        It cannot be read, or no voxel is above 0.5.
+    """
+    volume = read_volume(path, quantity="mask")
+    check_same_grid(volume.grid, grid, what=str(path))
+    with np.errstate(invalid="ignore"):
+        inside = volume.data > MASK_THRESHOLD
+    if not inside.any():
+        raise FormatError(
+            f"{path}: the mask is empty, no voxel is above {MASK_THRESHOLD}. Check that it is the right file."
+        )
+    other = int(((volume.data != 0) & (volume.data != 1)).sum())
+    if not other:
+        return Mask(inside, volume.affine), ()
+    text = f"{path.name} is not binary ({other} voxels are neither 0 nor 1): those above {MASK_THRESHOLD} were taken"
+    return Mask(inside, volume.affine), (Note("mask_not_binary", text),)
 
 
 class ChannelFiles:
@@ -161,6 +192,11 @@ class ChannelFiles:
     def metadata(self) -> Mapping[str, Any]:
         """As of `LoadedSeries`."""
         return self._plan.metadata
+
+    @property
+    def header(self) -> NiftiHeader:
+        """As of `LoadedSeries`."""
+        return self._plan.phase[0].headers[0]
 
     def read(self, channel: int) -> Channel:
         """Return one coil, counted from 0; voxels that are not finite are 0 in phase and magnitude.
@@ -214,9 +250,11 @@ def _read_stored(
     """Read one volume as stored into `out`, and return its range. Files with more volumes stay in `opened`."""
     header = volumes.header(channel)
     image = opened.get(header.path) or StoredImage(header)
+    stored = image.volume(*(volumes.echo, channel)[: len(header.shape) - 3])
     if len(header.shape) > 3:
         opened[header.path] = image
-    stored = image.volume(*(volumes.echo, channel)[: len(header.shape) - 3])
+    else:
+        image.close()
     with np.errstate(over="ignore", invalid="ignore"):
         np.copyto(out, stored, casting="unsafe")
     return _range(out, header, volumes)
@@ -245,8 +283,8 @@ def _phase_scale(
     for volumes, found in zip(plan.phase, ranges, strict=True):
         if found.stored[0] == found.stored[1]:
             raise FormatError(
-                f"{volumes.headers[0].path}: the phase is {found.stored[0]:g} everywhere, expected values that span "
-                "2 pi. Is it the phase?"
+                f"{volumes.headers[0].path}: the phase is {found.stored[0] + 0.0:g} everywhere, expected values that "
+                "span 2 pi. Is it the phase?"
             )
     series = PhaseRange(
         (min(r.stored[0] for r in ranges), max(r.stored[1] for r in ranges)),

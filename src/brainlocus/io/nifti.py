@@ -4,18 +4,21 @@ Labels are read by world position only: axes are kept as stored, with their affi
 a temporary name and then renamed; the bytes do not depend on the time of writing.
 """
 
-import gzip
 import json
+import math
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
+from brainlocus._version import __version__
 from brainlocus.core import FormatError, Mask, Parcellation, Volume
 from brainlocus.core.errors import import_extra
 from brainlocus.io.atomic import atomic_path
+from brainlocus.io.nifti_header import NiftiHeader, read_header
 
 __all__ = [
     "is_nifti",
@@ -23,11 +26,14 @@ __all__ = [
     "read_parcellation",
     "read_volume",
     "sidecar_path",
+    "write_dataset_description",
+    "write_derivative",
     "write_mask",
     "write_parcellation",
     "write_volume",
 ]
 
+BIDS_VERSION = "1.10.0"
 LABEL_TOLERANCE = 1e-3
 """Labels stored as floats may differ from an integer by this much (rounding of 32-bit scaling)."""
 
@@ -122,57 +128,140 @@ def write_mask(mask: Mask, path: Path) -> None:
 
 def write_parcellation(parcellation: Parcellation, path: Path) -> None:
     """Write labels, and their names in a JSON sidecar: ``{"labels": {"1": "C32_1", ...}}``."""
-    labels = parcellation.labels
-    # NIfTI viewers read int16 and int32 everywhere; int8 and int64 not.
-    kind = np.int16 if int(labels.max(initial=0)) <= np.iinfo(np.int16).max else np.int32
-    _save(labels.astype(kind), parcellation.affine, path)
+    _save(_compact(parcellation), parcellation.affine, path)
     names = {str(label): name for label, name in sorted(parcellation.names.items())}
     with atomic_path(sidecar_path(path)) as partial:
         partial.write_text(json.dumps({"labels": names}, indent=1) + "\n", encoding="utf-8")
 
 
+def write_derivative(
+    image: Volume | Mask | Parcellation, path: Path, sidecar: Mapping[str, Any], *, like: NiftiHeader | None = None
+) -> None:
+    """Write an image with its JSON sidecar, as BIDS derivatives are.
+
+    The sidecar is written first, so that an image that is there has one. Equal images give equal bytes.
+
+    Parameters
+    ----------
+    image
+        A volume is written as 32-bit floats with its quantity as the intent's name, a mask as 8-bit integers, labels as
+        16- or 32-bit integers.
+    sidecar
+        Keys of BIDS and of ours. Numbers that are not finite become null, paths text; the unit of a volume is added as
+        ``Units``.
+    like
+        Header of the image that this one was computed from: orientation codes and qform are kept. Without it sform and
+        qform are both set, in scanner coordinates.
+    """
+    data: Shaped[np.ndarray, "x y z"]
+    content = dict(sidecar)
+    if isinstance(image, Volume):
+        data, intent, name = image.data.astype(np.float32, copy=False), "estimate", image.quantity
+        content = {**({"Units": image.unit} if image.unit else {}), **content}
+    elif isinstance(image, Mask):
+        data, intent, name = image.data.astype(np.uint8), "label", "mask"
+    else:
+        data, intent, name = _compact(image), "label", "labels"
+    with atomic_path(sidecar_path(path)) as partial:
+        partial.write_text(_json(content), encoding="utf-8")
+    _save(data, image.affine, path, intent=(intent, name[:15]), like=like, scanner=True)
+
+
+def write_dataset_description(
+    folder: Path,
+    *,
+    name: str,
+    dataset_type: str = "derivative",
+    generated_by: Sequence[Mapping[str, Any]] = (),
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write ``dataset_description.json`` of a BIDS dataset.
+
+    Parameters
+    ----------
+    dataset_type
+        ``raw`` or ``derivative``.
+    generated_by
+        Entries of ``GeneratedBy`` besides brainlocus and its version, which always comes first.
+    more
+        Further keys: ``SourceDatasets``, ``HowToAcknowledge`` ...
+    """
+    content = {
+        "Name": name,
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": dataset_type,
+        "GeneratedBy": [{"Name": "brainlocus", "Version": __version__}, *generated_by],
+        **(more or {}),
+    }
+    with atomic_path(folder / "dataset_description.json") as partial:
+        partial.write_text(_json(content), encoding="utf-8")
+
+
+def _compact(parcellation: Parcellation) -> Int[np.ndarray, "x y z"]:
+    """Return labels in a type that NIfTI viewers read everywhere, as they do not int8 and int64."""
+    labels = parcellation.labels
+    kind = np.int16 if int(labels.max(initial=0)) <= np.iinfo(np.int16).max else np.int32
+    return labels.astype(kind)
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold: numbers that are not finite become None, NumPy and paths become plain."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
 def _load(path: Path, dtype: type[np.floating[Any]]) -> tuple[Float[np.ndarray, "x y z"], Float[np.ndarray, "4 4"]]:
-    nibabel = import_extra("nibabel", extra="imaging")
-    if not path.is_file():
-        raise FormatError(f"{path}: there is no such file. Expected a NIfTI image (.nii or .nii.gz).")
-    try:
-        image = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FormatError(f"{path}: expected a NIfTI image, but the header cannot be read: {error}") from error
-    if not isinstance(image, nibabel.Nifti1Image):
-        raise FormatError(f"{path}: expected a single-file NIfTI image, found {type(image).__name__}.")
-    shape = tuple(image.shape)
-    if len(shape) != 3 and not (len(shape) > 3 and set(shape[3:]) == {1}):
-        raise FormatError(f"{path}: expected a three-dimensional image, found shape {shape}. Split it into volumes.")
-    _check_scaling(image, path)
-    try:
-        data = np.asarray(image.dataobj, dtype=dtype).reshape(shape[:3])
-    except (EOFError, OSError, ValueError, zlib.error) as error:
-        raise FormatError(f"{path}: the voxels cannot be read, the file is truncated or damaged: {error}") from error
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise FormatError(f"{path}: the affine is singular or not finite:\n{affine}")
-    return data, affine
-
-
-def _check_scaling(image: Any, path: Path) -> None:
-    """Refuse a scaling that is not a number; nibabel would ignore it in silence."""
-    with image.file_map["image"].get_prepare_fileobj("rb") as file:
-        header = type(image.header).from_fileobj(file)
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if not np.isfinite(slope) or (slope != 0 and not np.isfinite(intercept)):
+    header = read_header(path)
+    if len(header.shape) != 3:
         raise FormatError(
-            f"{path}: scl_slope is {slope} and scl_inter {intercept}, expected numbers: "
+            f"{path}: expected a three-dimensional image, found shape {header.shape}. Split it into volumes."
+        )
+    if not np.isfinite(header.slope) or (header.slope != 0 and not np.isfinite(header.intercept)):
+        raise FormatError(
+            f"{path}: scl_slope is {header.slope} and scl_inter {header.intercept}, expected numbers: "
             "the true values of the voxels are unknown. Write the image again with its scaling."
         )
+    image = import_extra("nibabel", extra="imaging").load(path)
+    try:
+        data = np.asarray(image.dataobj, dtype=dtype).reshape(header.shape)
+    except (EOFError, OSError, ValueError, zlib.error) as error:
+        raise FormatError(f"{path}: the voxels cannot be read, the file is truncated or damaged: {error}") from error
+    return data, header.affine
 
 
-def _save(data: Shaped[np.ndarray, "x y z"], affine: Float[np.ndarray, "4 4"], path: Path) -> None:
+def _save(
+    data: Shaped[np.ndarray, "x y z"],
+    affine: Float[np.ndarray, "4 4"],
+    path: Path,
+    *,
+    intent: tuple[str, str] | None = None,
+    like: NiftiHeader | None = None,
+    scanner: bool = False,
+) -> None:
     nibabel = import_extra("nibabel", extra="imaging")
     if not is_nifti(path):
         raise ValueError(f"Image names must end in .nii or .nii.gz, got {path.name!r}.")
     image = nibabel.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
+    if intent is not None:
+        image.header.set_intent(intent[0], name=intent[1])
+    if like is not None:
+        image.set_qform(affine if like.qform is None else like.qform, code=like.qform_code)
+        image.set_sform(affine, code=like.sform_code)
+    elif scanner:
+        image.set_qform(affine, code=1)
+        image.set_sform(affine, code=1)
     with atomic_path(path) as partial:
         nibabel.save(image, partial)
 

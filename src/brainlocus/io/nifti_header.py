@@ -47,7 +47,7 @@ class NiftiHeader:
     sform_code: int
     qform_code: int
     voxel_size_mm: tuple[float, float, float]
-    """``pixdim``, which need not agree with the affine."""
+    """``pixdim``, which need not agree with the affine, nor be numbers above 0."""
     spatial_unit: str
     """``mm``, ``m``, ``um``, ``unknown`` (not set), or ``code 5``."""
 
@@ -65,14 +65,19 @@ class NiftiHeader:
 class StoredImage:
     """Voxels of a file as stored, volume by volume.
 
-    The file stays open between reads, so that the volumes of a compressed image read in order are decompressed once.
+    A compressed file stays open between reads, so that volumes read in order are decompressed once; its checksum is
+    verified when the last volume is read.
     """
 
     def __init__(self, header: NiftiHeader) -> None:
-        arrayproxy = import_extra("nibabel.arrayproxy", extra="imaging")
-        specification = (header.shape, header.dtype, header.offset, 1.0, 0.0)
         self.header = header
-        self._proxy: Any = arrayproxy.ArrayProxy(str(header.path), specification, keep_file_open=True)
+        self._stream: gzip.GzipFile | None = None
+
+    def close(self) -> None:
+        """Close the file; a later read opens it again."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def volume(self, *index: int) -> Shaped[np.ndarray, "x y z"]:
         """Return one volume; `index` counts along the axes after the third.
@@ -82,12 +87,32 @@ class StoredImage:
         FormatError
             The file is truncated or damaged.
         """
+        header = self.header
+        further = header.shape[3:]
+        number = int(np.ravel_multi_index(index, further, order="F")) if further else 0
+        size = math.prod(header.shape[:3])
+        start = header.offset + number * size * header.dtype.itemsize
         try:
-            return np.asanyarray(self._proxy[(slice(None), slice(None), slice(None), *index)])
+            if header.path.name.endswith(".gz"):
+                is_last = number + 1 == math.prod(further)
+                flat = np.frombuffer(self._read(start, size * header.dtype.itemsize, is_last), dtype=header.dtype)
+            else:
+                flat = np.memmap(header.path, dtype=header.dtype, mode="r", offset=start, shape=(size,))
+            return flat.reshape(header.shape[:3], order="F")
         except (EOFError, OSError, ValueError, zlib.error) as error:
             raise FormatError(
-                f"{self.header.path}: the voxels cannot be read, the file is truncated or damaged: {error}"
+                f"{header.path}: the voxels cannot be read, the file is truncated or damaged: {error}"
             ) from error
+
+    def _read(self, start: int, length: int, is_last: bool) -> bytes:
+        if self._stream is None:
+            self._stream = gzip.open(self.header.path, "rb")  # noqa: SIM115 - kept open for the next volume
+        self._stream.seek(start)
+        content = self._stream.read(length)
+        if is_last:
+            while self._stream.read(1 << 20):  # what follows the voxels, and then the checksum
+                pass
+        return content
 
 
 def read_header(path: Path) -> NiftiHeader:
@@ -97,7 +122,7 @@ def read_header(path: Path) -> NiftiHeader:
     ------
     FormatError
         The file is absent, not single-file NIfTI, shorter than its header says, not of real numbers, has fewer than
-        three axes or an empty one, or voxel sizes or affine that are zero or not finite.
+        three axes or an empty one, or an affine that is singular or not finite.
     """
     nibabel = import_extra("nibabel", extra="imaging")
     image_errors = import_extra("nibabel.spatialimages", extra="imaging")
@@ -109,7 +134,7 @@ def read_header(path: Path) -> NiftiHeader:
             if not isinstance(image, nibabel.Nifti1Image):
                 raise FormatError(f"{path}: expected a single-file NIfTI image, found {type(image).__name__}.")
             with image.file_map["image"].get_prepare_fileobj("rb") as file:
-                raw = type(image.header).from_fileobj(file)
+                raw = type(image.header).from_fileobj(file, check=False)
             return _checked(path, image, raw)
     except (
         nibabel.filebasedimages.ImageFileError,
@@ -141,11 +166,6 @@ def _checked(path: Path, image: Any, raw: Any) -> NiftiHeader:
     offset = int(image.dataobj.offset)
     _check_size(path, offset + math.prod(shape) * dtype.itemsize)
     sizes = [float(v) for v in np.abs(raw["pixdim"][1:4])]
-    if not all(math.isfinite(v) and v > 0 for v in sizes):
-        raise FormatError(
-            f"{path}: the voxel sizes in the header (pixdim) are {sizes} mm, expected numbers above 0. "
-            "Write the image again with its true voxel sizes."
-        )
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise FormatError(f"{path}: the affine is singular or not finite:\n{affine}")

@@ -95,7 +95,7 @@ def test_participants_and_sessions_are_chosen(tmp_path, label):
 
 def test_unknown_labels_are_refused(tmp_path):
     write_bids(tmp_path, participants=("0101",), sessions=("1",))
-    with pytest.raises(SchemaError, match="1 of 1 participants.*'sub-0102'.*Did you mean 'sub-0101'"):
+    with pytest.raises(SchemaError, match=r"1 of 1 participants.*'sub-0102'.*Did you mean 'sub-0101'"):
         find_gradient_echoes(tmp_path, participant_labels=("0102",))
     with pytest.raises(SchemaError, match="no session 'ses-3'"):
         find_gradient_echoes(tmp_path, session_labels=("3",))

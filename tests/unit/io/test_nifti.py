@@ -1,6 +1,7 @@
 """NIfTI round trips and what is refused."""
 
 import gzip
+import json
 
 import nibabel
 import numpy as np
@@ -11,10 +12,13 @@ from brainlocus.io import (
     read_mask,
     read_parcellation,
     read_volume,
+    write_dataset_description,
+    write_derivative,
     write_mask,
     write_parcellation,
     write_volume,
 )
+from brainlocus.io.nifti_header import read_header
 from tests.real_data import real_data
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
@@ -128,3 +132,64 @@ def test_published_atlas_is_left_posterior_superior():
     assert parcels.labels.dtype == np.int16
     assert np.unique(parcels.labels).size - 1 == 1011
     assert nibabel.aff2axcodes(parcels.affine) == ("L", "P", "S")
+
+
+def test_derivatives_have_sidecars_units_and_intent(tmp_path, data):
+    volume = Volume(data, AFFINE, "chi_ppm", "ppm")
+    path = tmp_path / "sub-01/anat/sub-01_Chimap.nii.gz"
+    write_derivative(volume, path, {"EchoTime": np.array([0.0094, 0.02]), "Reference": float("nan"), "Source": path})
+    image = nibabel.load(path)
+    assert image.header.get_intent()[::2] == ("estimate", "chi_ppm")
+    assert image.header.get_xyzt_units()[0] == "mm"
+    assert (int(image.header["sform_code"]), int(image.header["qform_code"])) == (1, 1)
+    assert image.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(read_volume(path).data, data)
+    content = json.loads(path.with_name("sub-01_Chimap.json").read_text())
+    assert content == {"Units": "ppm", "EchoTime": [0.0094, 0.02], "Reference": None, "Source": str(path)}
+    before = path.read_bytes()
+    write_derivative(volume, path, {})
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in path.parent.iterdir()) == ["sub-01_Chimap.json", "sub-01_Chimap.nii.gz"]
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (2, 1), (1, 1)])
+def test_derivatives_keep_orientation_codes(tmp_path, data, codes):
+    source = nibabel.Nifti1Image(data, AFFINE)
+    turned = AFFINE.copy()
+    turned[0, 3] = 70
+    source.set_qform(turned, code=codes[1])
+    source.set_sform(AFFINE, code=codes[0])
+    nibabel.save(source, tmp_path / "source.nii")
+    header = read_header(tmp_path / "source.nii")
+    for name, image in (
+        ("mask", Mask(data > 0.5, header.affine)),
+        ("labels", Parcellation((3 * data).astype(np.int64), header.affine)),
+        ("map", Volume(data, header.affine, "x")),
+    ):
+        write_derivative(image, tmp_path / f"{name}.nii", {}, like=header)
+        again = read_header(tmp_path / f"{name}.nii")
+        assert (again.sform_code, again.qform_code) == codes
+        np.testing.assert_allclose(again.affine, header.affine, atol=1e-5)
+        if codes[1]:
+            np.testing.assert_allclose(again.qform, header.qform, atol=1e-5)
+
+
+def test_dataset_description(tmp_path):
+    write_dataset_description(tmp_path / "out", name="QSM", more={"SourceDatasets": [{"URL": "raw"}]})
+    content = json.loads((tmp_path / "out/dataset_description.json").read_text())
+    assert (content["Name"], content["DatasetType"]) == ("QSM", "derivative")
+    assert content["GeneratedBy"][0]["Name"] == "brainlocus"
+    assert content["SourceDatasets"] == [{"URL": "raw"}]
+
+
+def test_headers_that_contradict_their_file(tmp_path, data):
+    path = tmp_path / "x.nii"
+    write_volume(Volume(data, AFFINE, ""), path)
+    raw = bytearray(path.read_bytes())
+    raw[42:44] = np.int16(20_000).tobytes()
+    path.write_bytes(bytes(raw))
+    with pytest.raises(FormatError, match=r"the header tells of .* bytes, but the file has"):
+        read_volume(path)
+    path.with_suffix(".nii.gz").write_bytes(gzip.compress(bytes(raw)))
+    with pytest.raises(FormatError, match="truncated or damaged"):
+        read_volume(path.with_suffix(".nii.gz"))
