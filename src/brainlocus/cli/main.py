@@ -22,6 +22,7 @@ __all__ = ["cli", "main"]
 _GROUPS = {
     "simulate": "Cohorts with planted truth.",
     "datasets": "Public data by checksum, cached.",
+    "qsm": "Quantitative susceptibility mapping.",
     "atlas": "Structural-covariance atlas from the maps of many people.",
     "idp": "Image-derived phenotypes.",
     "cohort": "Prepare and harmonise measures of people.",
