@@ -9,6 +9,7 @@ s of the scaled, else of the stored values   what is done
 within 0.1 of 2 pi                           kept: these are radians
 sidecar says ``"Units": "rad"``, s < 2 pi    kept: radians of a field that happens not to wrap
 within 2 % of 4095, 4096, 8190 or 8192       times 2 pi / 4096 or 2 pi / 8192; less pi where no value is below 0
+within 2 % of 2000 pi                        divided by 1000: milliradians (Philips)
 anything else that is integer                refused when no value is below 0 (a magnitude?), else stretched to 2 pi
 s > 2 pi, not integer                        refused as unwrapped, unless the caller says that it is
 s < 2 pi, not integer                        stretched to 2 pi
@@ -30,8 +31,8 @@ __all__ = ["PhaseRange", "PhaseScale", "decide_phase_scale"]
 TWO_PI = 2 * math.pi
 RADIAN_TOLERANCE = 0.1
 """How far the span of radians may be from 2 pi."""
-NOMINAL_SPANS = {4095: 4096, 4096: 4096, 8190: 8192, 8192: 8192}
-"""Spans of Siemens' 12-bit phase, stored or scaled by 2 and -4096, to the span that is 2 pi."""
+NOMINAL_SPANS = {4095.0: 4096.0, 4096.0: 4096.0, 8190.0: 8192.0, 8192.0: 8192.0, 1000 * TWO_PI: 1000 * TWO_PI}
+"""Spans of Siemens' 12-bit phase, stored or scaled by 2 and -4096, and of milliradians, to the span that is 2 pi."""
 NOMINAL_TOLERANCE = 0.02
 
 
@@ -100,10 +101,10 @@ def decide_phase_scale(found: PhaseRange, *, what: str, assume_unwrapped: bool =
     return _stretched(found, what)
 
 
-def _nominal(span: float) -> int:
+def _nominal(span: float) -> float:
     """Return the span that is 2 pi, 0 where none is near."""
     near = [whole for nominal, whole in NOMINAL_SPANS.items() if abs(span - nominal) <= NOMINAL_TOLERANCE * nominal]
-    return near[0] if near else 0
+    return near[0] if near else 0.0
 
 
 def _stretched(found: PhaseRange, what: str) -> PhaseScale:

@@ -33,6 +33,7 @@ def real(low, high, **more):
         (PhaseRange((-3.1416, 3.1416), (-0.00367, 0.00367), False), "radians", True, None),
         # A slope that makes radians of integers is obeyed (Philips).
         (PhaseRange((0.0, 4095.0), (-math.pi, math.pi), True), "radians", False, None),
+        (PhaseRange((0.0, 4095.0), (-3141.6, 3141.6), True), "nominal", False, (-math.pi, math.pi)),
         # ... and one that makes something unknown of a nominal range is not.
         (PhaseRange((0.0, 4095.0), (-1.7, 2.9), True), "nominal", True, None),
         (real(-0.00367, 0.00367), "stretched", False, None),
