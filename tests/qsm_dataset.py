@@ -185,3 +185,63 @@ def write_bids(
     if masks:
         write_description(folder / "derivatives/masks", "masks", "derivative")
     return folder
+
+
+def write_head(
+    folder: Path,
+    head,
+    participant: str = "01",
+    *,
+    session: str = "",
+    n_channels: int = 0,
+    stored: Stored = "siemens-signed",
+    truth: bool = True,
+    **options: Any,
+) -> Path:
+    """Write a `SimulatedHead` as a subject of a dataset, and return the dataset.
+
+    Parameters
+    ----------
+    n_channels
+        0 for combined images, else one file a coil.
+    truth
+        Also write ``derivatives/truth``: brain mask, labels with ``dseg.tsv``, susceptibility and local field.
+    """
+    if not (folder / "dataset_description.json").is_file():
+        write_description(folder)
+    acquisition = head.acquisition
+    affine = acquisition.grid.affine
+    if n_channels:
+        source = head.channels(n_channels)
+        read = [source.read(c) for c in range(n_channels)]
+        phase, magnitude = np.stack([c.phase_rad for c in read]), np.stack([c.magnitude for c in read])
+    else:
+        phase, magnitude = head.series.phase_rad, head.series.magnitude
+    write_series(
+        folder,
+        participant,
+        phase,
+        magnitude,
+        affine=affine,
+        echo_time_s=acquisition.echo_time_s,
+        field_strength_t=acquisition.field_strength_t,
+        session=session,
+        layout=options.pop("layout", "coils" if n_channels else "files"),
+        stored=stored,
+        **options,
+    )
+    if truth:
+        derived = folder / "derivatives/truth"
+        write_description(derived, "truth", "derivative")
+        names = "".join(f"{label}\t{name}\n" for label, name in sorted(head.labels.names.items()))
+        (derived / "dseg.tsv").write_text(f"index\tname\n{names}")
+        stem = "_".join(part for part in (f"sub-{participant}", f"ses-{session}" if session else "") if part)
+        place = derived / f"sub-{participant}" / (f"ses-{session}" if session else "") / "anat"
+        for ending, data in (
+            ("desc-brain_mask", head.brain_mask.astype(np.uint8)),
+            ("dseg", head.labels.labels.astype(np.int16)),
+            ("Chimap", head.chi_ppm),
+            ("desc-local_fieldmap", head.local_field_ppm),
+        ):
+            save(image_of(data, affine), place / f"{stem}_{ending}.nii.gz")
+    return folder

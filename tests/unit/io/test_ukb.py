@@ -8,6 +8,8 @@ import zlib
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from brainlocus.core import FormatError
 from brainlocus.io.bids import find_derivative, find_gradient_echoes, read_sidecar
@@ -428,3 +430,34 @@ def test_visits_are_sessions(tmp_path, members):
         write_zip(tmp_path / "zips" / f"9_20251_{instance}_0.zip", {**members[0], **members[1]})
     run(tmp_path / "zips", tmp_path / "out")
     assert [f.session_id for f in find_gradient_echoes(tmp_path / "out")] == ["ses-2", "ses-3"]
+
+
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damaged_zips_never_end_in_a_traceback(tmp_path_factory, whole_zip, data):
+    """Bytes changed, lost or added anywhere: converted, or a status with a message."""
+    folder = tmp_path_factory.mktemp("zip")
+    raw = bytearray(whole_zip)
+    where = data.draw(st.one_of(st.integers(0, len(raw) - 1), st.integers(len(raw) - 1500, len(raw) - 1)))
+    change = data.draw(st.sampled_from(["change", "cut", "insert"]))
+    noise = data.draw(st.binary(min_size=1, max_size=8))
+    if change == "change":
+        raw[where : where + len(noise)] = noise
+    elif change == "cut":
+        del raw[where:]
+    else:
+        raw[where:where] = noise
+    path = folder / "7_20251_2_0.zip"
+    path.write_bytes(bytes(raw))
+    row = convert_visit(find_visits(path)[0][0], folder / "out", folder / "out/.work")
+    assert row.status in ("done", "failed")
+    assert (folder / "out/sub-7/ses-2").is_dir() == (row.status == "done")
+    assert row.message or row.status == "done"
+    assert not list(folder.rglob("*.partial*"))
+    written = {p.relative_to(folder).parts[0] for p in folder.rglob("*")}
+    assert written <= {"out", path.name}
+
+
+@pytest.fixture
+def whole_zip(tmp_path, members):
+    return write_zip(tmp_path / "whole.zip", {**members[0], **members[1]}).read_bytes()
