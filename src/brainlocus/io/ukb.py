@@ -20,17 +20,20 @@ UK Biobank Brain Imaging Documentation 1.8 (2020), section on swMRI; Alfaro-Alma
 and its public pipeline (``bb_file_manager``: coil folders and names); Wang et al. (2022), Nat Neurosci 25:818.
 """
 
+import errno
 import hashlib
 import json
 import re
 import shutil
+import struct
 import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from brainlocus._version import __version__
 from brainlocus.core.errors import BrainlocusError, FormatError
@@ -78,7 +81,16 @@ MAX_MEMBER_BYTES = 2 << 30
 """An image of UK Biobank has 14 MB; a member beyond this is no such image, or a bomb."""
 MAX_MEMBERS = 20_000
 _CHUNK = 1 << 20
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeError, ValueError)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +273,8 @@ def _check_member(path: Path, member: zipfile.ZipInfo) -> None:
         raise FormatError(f"{path}: member {member.filename!r} points outside of the zip. Is it from UK Biobank?")
     if member.flag_bits & 1:
         raise FormatError(f"{path}: member {member.filename!r} is encrypted. Decrypt the zip first.")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise FormatError(f"{path}: member {member.filename!r} is not deflated, as those of UK Biobank are.")
     if member.file_size > MAX_MEMBER_BYTES:
         raise FormatError(
             f"{path}: member {member.filename!r} has {member.file_size} bytes, expected at most {MAX_MEMBER_BYTES}."
@@ -291,6 +305,11 @@ def _write(visit: Visit, session: _Session, place: Path, *, channels: bool) -> t
     """Write a session below `place` as in the dataset, check it, and return echoes, coils and notes."""
     notes: list[str] = []
     phase, magnitude = _choose(session, PHASES, "phase", visit), _choose(session, MAGNITUDES, "magnitude", visit)
+    if len(phase) != len(magnitude):
+        raise FormatError(
+            f"{visit.stem}: found {len(phase)} echoes of phase ({', '.join(phase)}) but {len(magnitude)} of magnitude "
+            f"({', '.join(magnitude)}). Is a zip incomplete?"
+        )
     if magnitude[0] == CORRECTED:
         notes.append(f"{CORRECTED} may be corrected for gradient distortion, the phase is not; there was no other")
     raw = place / visit.participant_id / visit.session_id / "anat"
@@ -324,22 +343,32 @@ def _choose(session: _Session, sets: Sequence[tuple[str, str]], what: str, visit
     raise FormatError(f"{visit.stem}: there is no {what} in {zips}; looked for {looked}.{advice}")
 
 
+@contextmanager
+def _member(source: tuple[Path, zipfile.ZipInfo]) -> Iterator[IO[bytes]]:
+    """Open a member to be read; what goes wrong with the zip is a `FormatError`, a full disk is not."""
+    path, member = source
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+            yield stream
+    except (*_DAMAGED, OSError) as error:
+        # An offset that a damaged directory makes negative is an invalid argument to the system.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise FormatError(f"{path}: member {member.filename!r} is damaged: {error}. Download it again.") from error
+
+
 def _copy(source: tuple[Path, zipfile.ZipInfo], target: Path) -> None:
     """Stream a member to a file; never more than it says it has, its checksum verified."""
-    path, member = source
+    left = source[1].file_size
     target.parent.mkdir(parents=True, exist_ok=True)
-    left = member.file_size
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream, target.open("wb") as file:
-            while chunk := stream.read(min(_CHUNK, left + 1)):
-                left -= len(chunk)
-                if left < 0:
-                    raise zipfile.BadZipFile("more bytes than the directory of the zip says")
-                file.write(chunk)
-    except _DAMAGED as error:
-        raise FormatError(f"{path}: member {member.filename!r} is damaged: {error}. Download it again.") from error
-    if left:
-        raise FormatError(f"{path}: member {member.filename!r} is shorter than the zip says. Download it again.")
+    with _member(source) as stream, target.open("wb") as file:
+        while chunk := stream.read(min(_CHUNK, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                raise zipfile.BadZipFile("more bytes than the directory of the zip says")
+            file.write(chunk)
+        if left:
+            raise zipfile.BadZipFile("fewer bytes than the directory of the zip says")
 
 
 def _copy_image(source: tuple[Path, zipfile.ZipInfo], target: Path) -> None:
@@ -386,10 +415,11 @@ def _read_json(session: _Session, name: str) -> dict[str, Any]:
     if name.lower() not in session.sidecars:
         return {}
     path, member = session.sidecars[name.lower()]
+    with _member((path, member)) as stream:
+        text = stream.read(_CHUNK)
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
-            content = json.loads(stream.read(_CHUNK))
-    except (*_DAMAGED, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: member {member.filename!r} is no JSON sidecar: {error}.") from error
     return content if isinstance(content, dict) else {}
 

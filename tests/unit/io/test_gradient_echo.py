@@ -614,6 +614,18 @@ def test_truncated_images_are_refused_at_any_length(tmp_path, extension):
             read(tmp_path)
 
 
+def test_a_changed_byte_of_a_compressed_image_is_noticed(tmp_path):
+    """Its checksum is read to the end, which nibabel leaves out."""
+    write_bids(tmp_path)
+    content = phase_file(tmp_path, 2).read_bytes()
+    for where in np.linspace(40, len(content) - 1, 25).astype(int):
+        damaged = bytearray(content)
+        damaged[where] ^= 0x10
+        phase_file(tmp_path, 2).write_bytes(bytes(damaged))
+        with pytest.raises(FormatError):
+            read(tmp_path)
+
+
 @given(where=st.integers(0, 347), value=st.binary(min_size=1, max_size=6))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_headers_never_end_in_a_traceback(tmp_path_factory, where, value):
