@@ -21,8 +21,10 @@ and its public pipeline (``bb_file_manager``: coil folders and names); Wang et a
 """
 
 import errno
+import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
 import struct
@@ -30,7 +32,7 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
@@ -214,6 +216,11 @@ def convert_visit(visit: Visit, out: Path, work: Path, *, channels: bool = False
 
 def prepare_ukb_dataset(out: Path) -> None:
     """Write the descriptions of the dataset and of its derivatives where there are none; before any session."""
+    with _alone(out):
+        _write_descriptions(out)
+
+
+def _write_descriptions(out: Path) -> None:
     source = [{"Name": "UK Biobank bulk data", "Version": "fields 20251, 26301"}]
     if not (out / "dataset_description.json").is_file():
         write_dataset_description(
@@ -237,13 +244,26 @@ def prepare_ukb_dataset(out: Path) -> None:
 
 def write_ukb_tables(out: Path, rows: Sequence[Conversion]) -> None:
     """Write ``participants.tsv`` and the status of every visit; rows and columns of other runs and programs stay."""
-    if any(row.n_channels for row in rows):
-        _add_lines(out / ".bidsignore", ["*_coil-*_MEGRE.*"])
-    ids = [path.name for path in sorted(out.glob("sub-*")) if path.is_dir()]
-    _merge_table(out / "participants.tsv", ["participant_id"], [[name] for name in ids], keys=1, replace=False)
     columns = ["participant_id", "session_id", "status", "n_echoes", "n_channels", "sources", "message"]
     cells = [[str(getattr(row, name)) for name in columns] for row in rows]
-    _merge_table(out / "derivatives" / "ukb" / "conversion.tsv", columns, cells, keys=2, replace=True)
+    with _alone(out):
+        if any(row.n_channels for row in rows):
+            _add_lines(out / ".bidsignore", ["*_coil-*_MEGRE.*"])
+        ids = [path.name for path in sorted(out.glob("sub-*")) if path.is_dir()]
+        _merge_table(out / "participants.tsv", ["participant_id"], [[name] for name in ids], keys=1, replace=False)
+        _merge_table(out / "derivatives" / "ukb" / "conversion.tsv", columns, cells, keys=2, replace=True)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other runs that add to the same dataset from writing its tables meanwhile, where the disk knows locks."""
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _open(visit: Visit) -> _Session:

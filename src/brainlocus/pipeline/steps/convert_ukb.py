@@ -1,5 +1,6 @@
 """``qsm convert-ukb``: bulk zips of UK Biobank to a BIDS dataset that grows."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +49,8 @@ def convert_ukb(config: QsmConvertUkbConfig, out: Path, context: Context) -> Ste
         done = context.executor.map(_convert, tasks)
         rows = list(context.progress.track(done, "Converting", len(tasks)))
     finally:
-        if not any(work.iterdir()):
+        # Not empty, or gone: another run adds to the same dataset.
+        with suppress(OSError):
             work.rmdir()
     write_ukb_tables(out, rows)
     by_status = {status: [row for row in rows if row.status == status] for status in ("done", "present", "failed")}
