@@ -11,13 +11,22 @@ them holds an image does not matter. Names inside that are used (folders and let
     SWI_to_T1.mat, T1_to_SWI.mat                 FLIRT transforms
     QSM_mask, brain_mask, QSM, QSM_CSFref, T2star
 
+With fields 20252 (T1) and 20253 (T2 FLAIR), on request, also what regional measures need, in T1 space::
+
+    T1, T1_brain_mask, T1_brain_pve_0/1/2        anatomy; CSF, grey and white matter of FAST
+    T1_first_all_fast_firstseg                   subcortical labels of FIRST
+    T1_unbiased_ventmask, final_mask             ventricles, white-matter lesions
+    T1_to_MNI_warp_coef                          FNIRT coefficients
+
 ``SWI_TOTAL_MAG`` without ``_orig`` is corrected for gradient distortion where the correction was applied, the phase is
 not: it is taken only when there is nothing else, and said so.
 
 References
 ----------
 UK Biobank Brain Imaging Documentation 1.8 (2020), section on swMRI; Alfaro-Almagro et al. (2018), NeuroImage 166:400,
-and its public pipeline (``bb_file_manager``: coil folders and names); Wang et al. (2022), Nat Neurosci 25:818.
+and its public pipeline (``bb_file_manager``: coil folders and names; ``bb_QSM_IDPs``: QSM, QSM_CSFref); Wang et al.
+(2022), Nat Neurosci 25:818. Which zip has which name: public code that reads them (broadinstitute/ml4h,
+astewartau/ukb-qsmxt).
 """
 
 import errno
@@ -48,6 +57,7 @@ from brainlocus.io.nifti_header import read_header
 __all__ = ["Conversion", "Visit", "convert_visit", "find_visits", "prepare_ukb_dataset", "write_ukb_tables"]
 
 FIELDS = ("20251", "26301")
+STRUCTURAL_FIELDS = ("20252", "20253")
 ZIP_NAME = re.compile(r"(?P<eid>[0-9]+)_(?P<field>[0-9]+)_(?P<instance>[0-9]+)_(?P<array>[0-9]+)\.zip")
 
 ECHO_TIMES_S = (0.0094, 0.020)
@@ -76,6 +86,35 @@ DERIVED = {
     "QSM_CSFref": "desc-ukbCsf_Chimap",
     "T2star": "desc-ukb_T2starmap",
 }
+STRUCTURAL = {
+    "T1": "desc-ukb_T1w",
+    "T1_brain_mask": "space-T1w_desc-brain_mask",
+    "T1_brain_pve_0": "space-T1w_label-CSF_probseg",
+    "T1_brain_pve_1": "space-T1w_label-GM_probseg",
+    "T1_brain_pve_2": "space-T1w_label-WM_probseg",
+    "T1_first_all_fast_firstseg": "space-T1w_desc-first_dseg",
+    "T1_unbiased_ventmask": "space-T1w_label-ventricle_mask",
+    "final_mask": "label-WMH_mask",
+    "T1_to_MNI_warp_coef": "from-T1w_to-MNI152NLin6Asym_mode-image_desc-coefficients_xfm",
+}
+FIRST_LABELS = {
+    10: "Left-Thalamus",
+    11: "Left-Caudate",
+    12: "Left-Putamen",
+    13: "Left-Pallidum",
+    16: "Brain-Stem",
+    17: "Left-Hippocampus",
+    18: "Left-Amygdala",
+    26: "Left-Accumbens",
+    49: "Right-Thalamus",
+    50: "Right-Caudate",
+    51: "Right-Putamen",
+    52: "Right-Pallidum",
+    53: "Right-Hippocampus",
+    54: "Right-Amygdala",
+    58: "Right-Accumbens",
+}
+"""FSL FIRST, Patenaude et al. (2011), NeuroImage 56:907: the labels of FreeSurfer."""
 COIL = re.compile(r"_COIL_?0*([0-9]+)(?=[_.])|(?<![0-9])0*([0-9]+)\.nii", re.IGNORECASE)
 COIL_FOLDER = re.compile(r"(MAG|PHA)_TE([12])", re.IGNORECASE)
 
@@ -149,8 +188,13 @@ class _Session:
     digests: dict[str, str] = field(default_factory=dict)
 
 
-def find_visits(source: Path) -> tuple[tuple[Visit, ...], int]:
-    """Return the visits of a zip or of all zips below a folder, and how many zips are of other fields.
+def find_visits(source: Path, *, structural: bool = False) -> tuple[tuple[Visit, ...], int]:
+    """Return the visits of a zip or of all zips below a folder, and how many zips are left aside.
+
+    Parameters
+    ----------
+    structural
+        Also take zips of fields 20252 and 20253, of visits that have one of 20251 or 26301.
 
     Raises
     ------
@@ -158,14 +202,14 @@ def find_visits(source: Path) -> tuple[tuple[Visit, ...], int]:
         There is no zip of field 20251 or 26301.
     """
     paths = [source] if source.is_file() else sorted(source.rglob("*.zip"))
-    groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    others = 0
+    fields = (*FIELDS, *(STRUCTURAL_FIELDS if structural else ()))
+    every: dict[tuple[str, str], dict[Path, str]] = defaultdict(dict)
     for path in paths:
         match = ZIP_NAME.fullmatch(path.name)
-        if match is None or match["field"] not in FIELDS or match["array"] != "0":
-            others += 1
-        else:
-            groups[match["eid"], match["instance"]].append(path)
+        if match is not None and match["field"] in fields and match["array"] == "0":
+            every[match["eid"], match["instance"]][path] = match["field"]
+    groups = {key: zips for key, zips in every.items() if not set(zips.values()).isdisjoint(FIELDS)}
+    others = len(paths) - sum(map(len, groups.values()))
     if not groups:
         found = f", found {others} other zips" if source.is_dir() else ""
         raise FormatError(
@@ -179,7 +223,7 @@ def find_visits(source: Path) -> tuple[tuple[Visit, ...], int]:
 def convert_visit(visit: Visit, out: Path, work: Path, *, channels: bool = False) -> Conversion:
     """Write one session of a BIDS dataset, as a whole or not at all; what is wrong with its zips is its status.
 
-    A session that was converted before from the same zips (by their checksums) is left as it is.
+    A session that was converted before from these zips (by their checksums), or from these and more, is left as it is.
 
     Parameters
     ----------
@@ -196,7 +240,7 @@ def convert_visit(visit: Visit, out: Path, work: Path, *, channels: bool = False
         session = _open(visit)
         before = _record(out, visit)
         wanted = {**session.digests, "channels": str(channels)}
-        if before.get("sources") == wanted and (out / visit.participant_id / visit.session_id).is_dir():
+        if _covers(before.get("sources"), wanted) and (out / visit.participant_id / visit.session_id).is_dir():
             counts = (int(before.get("n_echoes", 0)), int(before.get("n_channels", 0)))
             return Conversion(visit.participant_id, visit.session_id, "present", *counts, sources, before["notes"])
         shutil.rmtree(place, ignore_errors=True)
@@ -232,6 +276,9 @@ def _write_descriptions(out: Path) -> None:
     derived = out / "derivatives" / "ukb"
     if not (derived / "dataset_description.json").is_file():
         write_dataset_description(derived, name="Images and transforms that UK Biobank computed", generated_by=source)
+    if not (derived / "desc-first_dseg.tsv").is_file():
+        rows = "".join(f"{label}\t{name}\n" for label, name in FIRST_LABELS.items())
+        _write_text(f"index\tname\n{rows}", derived / "desc-first_dseg.tsv")
     if not (out / "README").is_file():
         text = (
             "Susceptibility-weighted MRI of UK Biobank, converted from its bulk zips by brainlocus qsm convert-ukb.\n"
@@ -464,9 +511,9 @@ def _write_coils(visit: Visit, session: _Session, raw: Path, notes: list[str]) -
 
 
 def _write_derived(visit: Visit, session: _Session, place: Path) -> None:
-    """Copy masks, maps and transforms of UK Biobank."""
+    """Copy masks, maps, segmentations and transforms of UK Biobank."""
     folder = place / "derivatives" / "ukb" / visit.participant_id / visit.session_id / "anat"
-    for name, ending in DERIVED.items():
+    for name, ending in (DERIVED | STRUCTURAL).items():
         if name.lower() in session.transforms:
             _copy(session.transforms[name.lower()], folder / f"{visit.stem}_{ending}")
         elif name.lower() in session.images:
@@ -489,6 +536,13 @@ def _record(out: Path, visit: Visit) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and isinstance(content.get("notes"), str) else {}
+
+
+def _covers(before: object, wanted: Mapping[str, str]) -> bool:
+    """Return whether a session was made from these zips, or from these and more."""
+    if not isinstance(before, dict) or (wanted["channels"] == "True" and before.get("channels") != "True"):
+        return False
+    return all(before.get(name) == digest for name, digest in wanted.items() if name != "channels")
 
 
 def _install(visit: Visit, place: Path, out: Path) -> None:

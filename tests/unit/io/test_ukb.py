@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brainlocus.core import FormatError
+from brainlocus.io import read_label_names, read_parcellation
 from brainlocus.io.bids import find_derivative, find_gradient_echoes, read_sidecar
 from brainlocus.io.gradient_echo import open_channels, read_gradient_echo
 from brainlocus.io.ukb import convert_visit, find_visits
@@ -395,7 +396,41 @@ def test_other_zips(tmp_path, zips):
     with pytest.raises(FormatError, match="expected UK Biobank zips"):
         find_visits(zips / "notes.zip")
     outcome = run(zips, tmp_path / "out")
-    assert outcome.result.counts["zips_of_other_fields"] == 3
+    assert outcome.result.counts["zips_left_aside"] == 3
+
+
+def test_segmentations_of_the_t1_on_request(tmp_path, zips):
+    labels = np.zeros(SHAPE, dtype=np.int16)
+    labels[2:4], labels[4:6] = 11, 50
+    image = gz(image_of(labels, AFFINE), tmp_path)
+    t1 = {f"T1/{name}.nii.gz": image for name in ("T1", "T1_brain_mask", "T1_first/T1_first_all_fast_firstseg")}
+    t1 |= {"T1/T1_fast/T1_brain_pve_0.nii.gz": image, "T1/transforms/T1_to_MNI_warp_coef.nii.gz": image}
+    write_zip(zips / "1000001_20252_2_0.zip", t1)
+    write_zip(zips / "1000001_20253_2_0.zip", {"T2_FLAIR/lesions/final_mask.nii.gz": image})
+    # No swMRI at this visit: nothing to convert.
+    write_zip(zips / "1000009_20252_2_0.zip", t1)
+    out = tmp_path / "bids"
+    assert run(zips, out).result.counts["zips_left_aside"] == 3
+    assert run(zips, out, structural=True).result.counts == {
+        "visits": 2,
+        "participants": 2,
+        "converted": 1,
+        "present": 1,
+        "failed": 0,
+        "zips_left_aside": 1,
+    }
+    # A later run without the flag takes nothing away.
+    assert run(zips, out).result.counts["present"] == 2
+    derived = out / "derivatives/ukb"
+    found = find_derivative(derived, "sub-1000001", "ses-2", suffix="dseg", entities={"desc": "first"})
+    np.testing.assert_array_equal(read_parcellation(found).labels, labels)
+    names = read_label_names(found)
+    assert (names[11], names[50], len(names)) == ("Left-Caudate", "Right-Caudate", 15)
+    assert find_derivative(derived, "sub-1000001", "ses-2", suffix="mask", entities={"label": "WMH"}) is not None
+    assert find_derivative(derived, "sub-1000001", "ses-2", suffix="probseg", entities={"label": "CSF"}) is not None
+    assert find_derivative(derived, "sub-1000001", "ses-2", suffix="xfm") is not None
+    mask = find_derivative(derived, "sub-1000001", "ses-2", suffix="mask", entities={"desc": "brain"})
+    assert mask.name == "sub-1000001_ses-2_space-T1w_desc-brain_mask.nii.gz"
 
 
 def test_the_same_zip_in_two_folders_is_ambiguous(tmp_path, zips):

@@ -23,6 +23,9 @@ class QsmConvertUkbConfig(StepConfig):
     zips: Annotated[InputTree, Positional()] = Field(
         description="A zip <eid>_20251_2_0.zip or <eid>_26301_2_0.zip, or a folder of them (searched below too)"
     )
+    structural: bool = Field(
+        False, description="Also take masks, segmentations and warps of the T1 from zips of fields 20252 and 20253"
+    )
     channels: bool = Field(False, description="Also write single coils where the zips have them")
 
 
@@ -40,7 +43,7 @@ def _convert(task: _Task) -> Conversion:
 
 def convert_ukb(config: QsmConvertUkbConfig, out: Path, context: Context) -> StepResult:
     """Convert every visit, each as a whole; visits converted before from the same zips are left."""
-    visits, others = find_visits(config.zips)
+    visits, others = find_visits(config.zips, structural=config.structural)
     work = context.shards
     prepare_ukb_dataset(out)
     work.mkdir(parents=True, exist_ok=True)
@@ -61,7 +64,7 @@ def convert_ukb(config: QsmConvertUkbConfig, out: Path, context: Context) -> Ste
         "converted": len(by_status["done"]),
         "present": len(by_status["present"]),
         "failed": len(failed),
-        "zips_of_other_fields": others,
+        "zips_left_aside": others,
     }
     summary = [f"{len(by_status['done'])} of {len(rows)} visits converted, {len(by_status['present'])} were there"]
     summary += [f"{row.participant_id} {row.session_id}: {row.message}" for row in failed[:_SHOWN]]
