@@ -15,7 +15,8 @@ from brainlocus.core import FormatError
 from brainlocus.io import read_label_names, read_parcellation
 from brainlocus.io.bids import find_derivative, find_gradient_echoes, read_sidecar
 from brainlocus.io.gradient_echo import open_channels, read_gradient_echo
-from brainlocus.io.ukb import convert_visit, find_visits
+from brainlocus.io.ukb import convert_visit
+from brainlocus.io.ukb_zip import find_visits
 from brainlocus.pipeline.runner import RunOptions, execute
 from brainlocus.pipeline.steps.convert_ukb import QSM_CONVERT_UKB, QsmConvertUkbConfig
 from tests.qsm_dataset import coils, image_of, series, stored_phase
@@ -297,12 +298,12 @@ def test_a_failure_leaves_what_was_converted_before(tmp_path, zips):
 
 def test_bombs_are_refused_unread(tmp_path, members, monkeypatch):
     path = write_zip(tmp_path / "1_20251_2_0.zip", {**members[0], **members[1], "SWI/big.nii": bytes(1 << 20)})
-    monkeypatch.setattr("brainlocus.io.ukb.MAX_MEMBER_BYTES", (1 << 20) - 1)
+    monkeypatch.setattr("brainlocus.io.ukb_zip.MAX_MEMBER_BYTES", (1 << 20) - 1)
     row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
     assert row.status == "failed"
     assert "'SWI/big.nii' has 1048576 bytes, expected at most" in row.message
-    monkeypatch.setattr("brainlocus.io.ukb.MAX_MEMBER_BYTES", 1 << 30)
-    monkeypatch.setattr("brainlocus.io.ukb.MAX_MEMBERS", 3)
+    monkeypatch.setattr("brainlocus.io.ukb_zip.MAX_MEMBER_BYTES", 1 << 30)
+    monkeypatch.setattr("brainlocus.io.ukb_zip.MAX_MEMBERS", 3)
     row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
     assert "members, expected at most 3" in row.message
 
@@ -340,6 +341,25 @@ def test_second_choices(tmp_path, members):
     assert (row.status, row.message) == ("done", "")
     (files,) = find_gradient_echoes(tmp_path / "out", participant_labels=("8",))
     np.testing.assert_array_equal(read_gradient_echo(files).series.magnitude, 5 * magnitude)
+
+
+def test_what_one_sidecar_says_of_the_scan_holds_for_all(tmp_path, members):
+    """Else the protocol's 3 T beside a phase without sidecar would contradict the 2.8936 T of the magnitude."""
+    swi = {**members[0], "SWI/SWI_TOTAL_MAG.json": '{"EchoTime": 0.0094, "MagneticFieldStrength": 2.8936}'}
+    swi["SWI/SWI_TOTAL_MAG_TE2.json"] = '{"EchoTime": 0.02, "MagneticFieldStrength": 2.8936}'
+    path = write_zip(tmp_path / "7_20251_2_0.zip", {**swi, **members[1]})
+    row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
+    assert (row.status, row.message) == ("done", "")
+    (files,) = find_gradient_echoes(tmp_path / "out")
+    assert read_gradient_echo(files).series.acquisition.field_strength_t == 2.8936
+    assert "MagneticFieldStrength" not in read_sidecar(files.echoes[0].phase_sidecars)["ProtocolDefaults"]
+
+
+def test_a_field_strength_that_no_sidecar_has_is_said(tmp_path, members):
+    everything = {k: v for k, v in {**members[0], **members[1]}.items() if not k.endswith(".json")}
+    path = write_zip(tmp_path / "7_20251_2_0.zip", everything)
+    row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
+    assert row.message == "field strength not in the zips: the protocol's nominal 3 T (Skyra systems image at 2.89 T)"
 
 
 def test_echo_times_in_milliseconds_are_converted_and_said(tmp_path, members):

@@ -7,7 +7,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from brainlocus.io.ukb import Conversion, Visit, convert_visit, find_visits, prepare_ukb_dataset, write_ukb_tables
+from brainlocus.io.ukb import convert_visit
+from brainlocus.io.ukb_dataset import Conversion, prepare_ukb_dataset, write_ukb_tables
+from brainlocus.io.ukb_zip import Visit, find_visits
 from brainlocus.pipeline.config import InputTree, Positional, StepConfig
 from brainlocus.pipeline.step import Context, Step, StepResult
 
