@@ -11,6 +11,13 @@ them holds an image does not matter. Names inside that are used (folders and let
     SWI_to_T1.mat, T1_to_SWI.mat                 FLIRT transforms
     QSM_mask, brain_mask, QSM, QSM_CSFref, T2star
 
+With fields 20252 (T1) and 20253 (T2 FLAIR), on request, also what regional measures need, in T1 space::
+
+    T1, T1_brain_mask, T1_brain_pve_0/1/2        anatomy; CSF, grey and white matter of FAST
+    T1_first_all_fast_firstseg                   subcortical labels of FIRST
+    T1_unbiased_ventmask, final_mask             ventricles, white-matter lesions
+    T1_to_MNI_warp_coef                          FNIRT coefficients
+
 ``SWI_TOTAL_MAG`` without ``_orig`` is corrected for gradient distortion where the correction was applied, the phase is
 not: it is taken only when there is nothing else, and said so.
 
@@ -36,6 +43,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
+and its public pipeline (``bb_file_manager``: coil folders and names; ``bb_QSM_IDPs``: QSM, QSM_CSFref); Wang et al.
+(2022), Nat Neurosci 25:818. Which zip has which name: public code that reads them (broadinstitute/ml4h,
+astewartau/ukb-qsmxt).
+"""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from brainlocus._version import __version__
 from brainlocus.core.errors import BrainlocusError, FormatError
@@ -49,6 +67,11 @@ __all__ = ["Conversion", "Visit", "convert_visit", "find_visits", "prepare_ukb_d
 
 FIELDS = ("20251", "26301")
 ZIP_NAME = re.compile(r"(?P<eid>[0-9]+)_(?P<field>[0-9]+)_(?P<instance>[0-9]+)_(?P<array>[0-9]+)\.zip")
+from brainlocus.io.nifti_header import read_header
+from brainlocus.io.ukb_dataset import Conversion
+from brainlocus.io.ukb_zip import FIELDS, Members, Visit, copy_member, open_visit, read_member_json
+
+__all__ = ["convert_visit"]
 
 ECHO_TIMES_S = (0.0094, 0.020)
 PROTOCOL: dict[str, Any] = {
@@ -174,12 +197,24 @@ def find_visits(source: Path) -> tuple[tuple[Visit, ...], int]:
         )
     visits = [Visit(eid, instance, tuple(zips)) for (eid, instance), zips in groups.items()]
     return tuple(sorted(visits, key=lambda v: (int(v.eid), v.instance))), others
+STRUCTURAL = {
+    "T1": "desc-ukb_T1w",
+    "T1_brain_mask": "space-T1w_desc-brain_mask",
+    "T1_brain_pve_0": "space-T1w_label-CSF_probseg",
+    "T1_brain_pve_1": "space-T1w_label-GM_probseg",
+    "T1_brain_pve_2": "space-T1w_label-WM_probseg",
+    "T1_first_all_fast_firstseg": "space-T1w_desc-first_dseg",
+    "T1_unbiased_ventmask": "space-T1w_label-ventricle_mask",
+    "final_mask": "label-WMH_mask",
+    "T1_to_MNI_warp_coef": "from-T1w_to-MNI152NLin6Asym_mode-image_desc-coefficients_xfm",
+}
 
 
 def convert_visit(visit: Visit, out: Path, work: Path, *, channels: bool = False) -> Conversion:
     """Write one session of a BIDS dataset, as a whole or not at all; what is wrong with its zips is its status.
 
     A session that was converted before from the same zips (by their checksums) is left as it is.
+    A session that was converted before from these zips (by their checksums), or from these and more, is left as it is.
 
     Parameters
     ----------
@@ -197,6 +232,10 @@ def convert_visit(visit: Visit, out: Path, work: Path, *, channels: bool = False
         before = _record(out, visit)
         wanted = {**session.digests, "channels": str(channels)}
         if before.get("sources") == wanted and (out / visit.participant_id / visit.session_id).is_dir():
+        session = open_visit(visit)
+        before = _record(out, visit)
+        wanted = {**session.digests, "channels": str(channels)}
+        if _covers(before.get("sources"), wanted) and (out / visit.participant_id / visit.session_id).is_dir():
             counts = (int(before.get("n_echoes", 0)), int(before.get("n_channels", 0)))
             return Conversion(visit.participant_id, visit.session_id, "present", *counts, sources, before["notes"])
         shutil.rmtree(place, ignore_errors=True)
@@ -322,6 +361,7 @@ def _sort_in(session: _Session, path: Path, member: zipfile.ZipInfo) -> None:
 
 
 def _write(visit: Visit, session: _Session, place: Path, *, channels: bool) -> tuple[int, int, list[str]]:
+def _write(visit: Visit, session: Members, place: Path, *, channels: bool) -> tuple[int, int, list[str]]:
     """Write a session below `place` as in the dataset, check it, and return echoes, coils and notes."""
     notes: list[str] = []
     phase, magnitude = _choose(session, PHASES, "phase", visit), _choose(session, MAGNITUDES, "magnitude", visit)
@@ -349,6 +389,7 @@ def _write(visit: Visit, session: _Session, place: Path, *, channels: bool) -> t
 
 
 def _choose(session: _Session, sets: Sequence[tuple[str, str]], what: str, visit: Visit) -> list[str]:
+def _choose(session: Members, sets: Sequence[tuple[str, str]], what: str, visit: Visit) -> list[str]:
     """Return the names of the first set that is there, first echo alone where no set has both."""
     for complete in (True, False):
         for names in sets:
@@ -389,17 +430,27 @@ def _copy(source: tuple[Path, zipfile.ZipInfo], target: Path) -> None:
             file.write(chunk)
         if left:
             raise zipfile.BadZipFile("fewer bytes than the directory of the zip says")
+def _of_scan(session: Members) -> dict[str, Any]:
+    """Return what any sidecar of the scan says of the scan, for images without a sidecar of their own."""
+    names = [name for names in (*MAGNITUDES, *PHASES) for name in names]
+    found: dict[str, Any] = {}
+    for name in names:
+        sidecar = read_member_json(session, name) or read_member_json(session, name.removesuffix("_orig"))
+        found = {key: sidecar[key] for key in (*PROTOCOL, "ImagingFrequency") if key in sidecar} | found
+    return found
 
 
 def _copy_image(source: tuple[Path, zipfile.ZipInfo], target: Path) -> None:
     name = source[1].filename.lower()
     path = target.with_name(target.name + (".nii.gz" if name.endswith(".gz") else ".nii"))
     _copy(source, path)
+    copy_member(source, path)
     read_header(path)
 
 
 def _write_sidecar(
     session: _Session,
+    session: Members,
     source: tuple[Path, zipfile.ZipInfo],
     echo: int,
     part: str,
@@ -410,6 +461,9 @@ def _write_sidecar(
     """Write an image's sidecar: the protocol, overridden by what the zip says of this image."""
     name = PurePosixPath(source[1].filename).name.removesuffix(".gz").removesuffix(".nii")
     found = _read_json(session, name) or _read_json(session, name.removesuffix("_orig"))
+    """Write an image's sidecar: the protocol, overridden by what the zips say of the scan and of this image."""
+    name = PurePosixPath(source[1].filename).name.removesuffix(".gz").removesuffix(".nii")
+    found = read_member_json(session, name) or read_member_json(session, name.removesuffix("_orig"))
     time = found.get("EchoTime")
     nominal = ECHO_TIMES_S[echo - 1]
     if isinstance(time, int | float) and abs(time / (1000 * nominal) - 1) < 0.01:
@@ -421,6 +475,15 @@ def _write_sidecar(
         **protocol,
         **found,
         "Units": "arbitrary",
+    known = {**_of_scan(session), **found}
+    protocol = {"EchoTime": nominal, **PROTOCOL}
+    defaults = [key for key in protocol if key not in known]
+    if "MagneticFieldStrength" in defaults and "ImagingFrequency" not in known:
+        notes.append("field strength not in the zips: the protocol's nominal 3 T (Skyra systems image at 2.89 T)")
+    content = {
+        "Units": "arbitrary",
+        **protocol,
+        **known,
         "EchoNumber": echo,
         **more,
         "ProtocolDefaults": defaults,
@@ -445,6 +508,11 @@ def _read_json(session: _Session, name: str) -> dict[str, Any]:
 
 
 def _write_coils(visit: Visit, session: _Session, raw: Path, notes: list[str]) -> int:
+        content.pop("Units")
+    _write_json(content, target.with_name(target.name + ".json"))
+
+
+def _write_coils(visit: Visit, session: Members, raw: Path, notes: list[str]) -> int:
     """Write single coils where all parts and echoes have the same ones."""
     if not session.coils:
         return 0
@@ -469,6 +537,12 @@ def _write_derived(visit: Visit, session: _Session, place: Path) -> None:
     for name, ending in DERIVED.items():
         if name.lower() in session.transforms:
             _copy(session.transforms[name.lower()], folder / f"{visit.stem}_{ending}")
+def _write_derived(visit: Visit, session: Members, place: Path) -> None:
+    """Copy masks, maps, segmentations and transforms of UK Biobank."""
+    folder = place / "derivatives" / "ukb" / visit.participant_id / visit.session_id / "anat"
+    for name, ending in (DERIVED | STRUCTURAL).items():
+        if name.lower() in session.transforms:
+            copy_member(session.transforms[name.lower()], folder / f"{visit.stem}_{ending}")
         elif name.lower() in session.images:
             target = folder / f"{visit.stem}_{ending}"
             if not any(folder.glob(f"{target.name}.*")):
@@ -489,6 +563,13 @@ def _record(out: Path, visit: Visit) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and isinstance(content.get("notes"), str) else {}
+
+
+def _covers(before: object, wanted: Mapping[str, str]) -> bool:
+    """Return whether a session was made from these zips, or from these and more."""
+    if not isinstance(before, dict) or (wanted["channels"] == "True" and before.get("channels") != "True"):
+        return False
+    return all(before.get(name) == digest for name, digest in wanted.items() if name != "channels")
 
 
 def _install(visit: Visit, place: Path, out: Path) -> None:
@@ -533,3 +614,6 @@ def _merge_table(path: Path, columns: list[str], rows: list[list[str]], *, keys:
 def _read_rows(path: Path) -> Iterator[list[str]]:
     if path.is_file():
         yield from (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+def _write_json(content: Mapping[str, Any], path: Path) -> None:
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

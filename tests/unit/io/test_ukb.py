@@ -15,6 +15,11 @@ from brainlocus.core import FormatError
 from brainlocus.io.bids import find_derivative, find_gradient_echoes, read_sidecar
 from brainlocus.io.gradient_echo import open_channels, read_gradient_echo
 from brainlocus.io.ukb import convert_visit, find_visits
+from brainlocus.io import read_label_names, read_parcellation
+from brainlocus.io.bids import find_derivative, find_gradient_echoes, read_sidecar
+from brainlocus.io.gradient_echo import open_channels, read_gradient_echo
+from brainlocus.io.ukb import convert_visit
+from brainlocus.io.ukb_zip import find_visits
 from brainlocus.pipeline.runner import RunOptions, execute
 from brainlocus.pipeline.steps.convert_ukb import QSM_CONVERT_UKB, QsmConvertUkbConfig
 from tests.qsm_dataset import coils, image_of, series, stored_phase
@@ -302,6 +307,12 @@ def test_bombs_are_refused_unread(tmp_path, members, monkeypatch):
     assert "'SWI/big.nii' has 1048576 bytes, expected at most" in row.message
     monkeypatch.setattr("brainlocus.io.ukb.MAX_MEMBER_BYTES", 1 << 30)
     monkeypatch.setattr("brainlocus.io.ukb.MAX_MEMBERS", 3)
+    monkeypatch.setattr("brainlocus.io.ukb_zip.MAX_MEMBER_BYTES", (1 << 20) - 1)
+    row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
+    assert row.status == "failed"
+    assert "'SWI/big.nii' has 1048576 bytes, expected at most" in row.message
+    monkeypatch.setattr("brainlocus.io.ukb_zip.MAX_MEMBER_BYTES", 1 << 30)
+    monkeypatch.setattr("brainlocus.io.ukb_zip.MAX_MEMBERS", 3)
     row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
     assert "members, expected at most 3" in row.message
 
@@ -339,6 +350,25 @@ def test_second_choices(tmp_path, members):
     assert (row.status, row.message) == ("done", "")
     (files,) = find_gradient_echoes(tmp_path / "out", participant_labels=("8",))
     np.testing.assert_array_equal(read_gradient_echo(files).series.magnitude, 5 * magnitude)
+
+
+def test_what_one_sidecar_says_of_the_scan_holds_for_all(tmp_path, members):
+    """Else the protocol's 3 T beside a phase without sidecar would contradict the 2.8936 T of the magnitude."""
+    swi = {**members[0], "SWI/SWI_TOTAL_MAG.json": '{"EchoTime": 0.0094, "MagneticFieldStrength": 2.8936}'}
+    swi["SWI/SWI_TOTAL_MAG_TE2.json"] = '{"EchoTime": 0.02, "MagneticFieldStrength": 2.8936}'
+    path = write_zip(tmp_path / "7_20251_2_0.zip", {**swi, **members[1]})
+    row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
+    assert (row.status, row.message) == ("done", "")
+    (files,) = find_gradient_echoes(tmp_path / "out")
+    assert read_gradient_echo(files).series.acquisition.field_strength_t == 2.8936
+    assert "MagneticFieldStrength" not in read_sidecar(files.echoes[0].phase_sidecars)["ProtocolDefaults"]
+
+
+def test_a_field_strength_that_no_sidecar_has_is_said(tmp_path, members):
+    everything = {k: v for k, v in {**members[0], **members[1]}.items() if not k.endswith(".json")}
+    path = write_zip(tmp_path / "7_20251_2_0.zip", everything)
+    row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
+    assert row.message == "field strength not in the zips: the protocol's nominal 3 T (Skyra systems image at 2.89 T)"
 
 
 def test_echo_times_in_milliseconds_are_converted_and_said(tmp_path, members):
@@ -396,6 +426,41 @@ def test_other_zips(tmp_path, zips):
         find_visits(zips / "notes.zip")
     outcome = run(zips, tmp_path / "out")
     assert outcome.result.counts["zips_of_other_fields"] == 3
+    assert outcome.result.counts["zips_left_aside"] == 3
+
+
+def test_segmentations_of_the_t1_on_request(tmp_path, zips):
+    labels = np.zeros(SHAPE, dtype=np.int16)
+    labels[2:4], labels[4:6] = 11, 50
+    image = gz(image_of(labels, AFFINE), tmp_path)
+    t1 = {f"T1/{name}.nii.gz": image for name in ("T1", "T1_brain_mask", "T1_first/T1_first_all_fast_firstseg")}
+    t1 |= {"T1/T1_fast/T1_brain_pve_0.nii.gz": image, "T1/transforms/T1_to_MNI_warp_coef.nii.gz": image}
+    write_zip(zips / "1000001_20252_2_0.zip", t1)
+    write_zip(zips / "1000001_20253_2_0.zip", {"T2_FLAIR/lesions/final_mask.nii.gz": image})
+    # No swMRI at this visit: nothing to convert.
+    write_zip(zips / "1000009_20252_2_0.zip", t1)
+    out = tmp_path / "bids"
+    assert run(zips, out).result.counts["zips_left_aside"] == 3
+    assert run(zips, out, structural=True).result.counts == {
+        "visits": 2,
+        "participants": 2,
+        "converted": 1,
+        "present": 1,
+        "failed": 0,
+        "zips_left_aside": 1,
+    }
+    # A later run without the flag takes nothing away.
+    assert run(zips, out).result.counts["present"] == 2
+    derived = out / "derivatives/ukb"
+    found = find_derivative(derived, "sub-1000001", "ses-2", suffix="dseg", entities={"desc": "first"})
+    np.testing.assert_array_equal(read_parcellation(found).labels, labels)
+    names = read_label_names(found)
+    assert (names[11], names[50], len(names)) == ("Left-Caudate", "Right-Caudate", 15)
+    assert find_derivative(derived, "sub-1000001", "ses-2", suffix="mask", entities={"label": "WMH"}) is not None
+    assert find_derivative(derived, "sub-1000001", "ses-2", suffix="probseg", entities={"label": "CSF"}) is not None
+    assert find_derivative(derived, "sub-1000001", "ses-2", suffix="xfm") is not None
+    mask = find_derivative(derived, "sub-1000001", "ses-2", suffix="mask", entities={"desc": "brain"})
+    assert mask.name == "sub-1000001_ses-2_space-T1w_desc-brain_mask.nii.gz"
 
 
 def test_the_same_zip_in_two_folders_is_ambiguous(tmp_path, zips):

@@ -8,6 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 from brainlocus.io.ukb import Conversion, Visit, convert_visit, find_visits, prepare_ukb_dataset, write_ukb_tables
+from brainlocus.io.ukb import convert_visit
+from brainlocus.io.ukb_dataset import Conversion, prepare_ukb_dataset, write_ukb_tables
+from brainlocus.io.ukb_zip import Visit, find_visits
 from brainlocus.pipeline.config import InputTree, Positional, StepConfig
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -22,6 +25,9 @@ class QsmConvertUkbConfig(StepConfig):
 
     zips: Annotated[InputTree, Positional()] = Field(
         description="A zip <eid>_20251_2_0.zip or <eid>_26301_2_0.zip, or a folder of them (searched below too)"
+    )
+    structural: bool = Field(
+        False, description="Also take masks, segmentations and warps of the T1 from zips of fields 20252 and 20253"
     )
     channels: bool = Field(False, description="Also write single coils where the zips have them")
 
@@ -41,6 +47,7 @@ def _convert(task: _Task) -> Conversion:
 def convert_ukb(config: QsmConvertUkbConfig, out: Path, context: Context) -> StepResult:
     """Convert every visit, each as a whole; visits converted before from the same zips are left."""
     visits, others = find_visits(config.zips)
+    visits, others = find_visits(config.zips, structural=config.structural)
     work = context.shards
     prepare_ukb_dataset(out)
     work.mkdir(parents=True, exist_ok=True)
@@ -62,6 +69,7 @@ def convert_ukb(config: QsmConvertUkbConfig, out: Path, context: Context) -> Ste
         "present": len(by_status["present"]),
         "failed": len(failed),
         "zips_of_other_fields": others,
+        "zips_left_aside": others,
     }
     summary = [f"{len(by_status['done'])} of {len(rows)} visits converted, {len(by_status['present'])} were there"]
     summary += [f"{row.participant_id} {row.session_id}: {row.message}" for row in failed[:_SHOWN]]
