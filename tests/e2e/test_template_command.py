@@ -1,6 +1,7 @@
 """``idp template`` through the command line: planted ageing, memory in parts, other sites of the same result."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from brainlocus.cli.main import main
 from brainlocus.core import Column, Mask, PhenotypeTable, SampleIndex, Volume
 from brainlocus.io import read_volume, write_mask, write_table, write_volume
+from tests.e2e.test_memory import MIB, measure
 
 SHAPE, AFFINE = (22, 26, 20), np.array([[-8.0, 0, 0, 88], [0, 8, 0, -120], [0, 0, 8, -70], [0, 0, 0, 1.0]])
 N = 40
@@ -85,7 +87,7 @@ def test_parts_change_nothing(study, tmp_path, monkeypatch):
 
     options = ("--participants", study / "participants.tsv", "--contrast", "age", "--mask", study / "brain.nii.gz")
     assert run(study, tmp_path / "whole", *options) == 0
-    monkeypatch.setattr(template, "_ranges", lambda *a, **k: 500)
+    monkeypatch.setattr(template, "_range_size", lambda *a, **k: 1500)
     assert run(study, tmp_path / "parts", *options, "--executor", "threads") == 0
     for name in ("mean", "sd", "median", "n", "beta", "standard_error", "t"):
         here, there = (read_volume(tmp_path / part / f"{name}.nii.gz").data for part in ("whole", "parts"))
@@ -130,3 +132,26 @@ def test_images_on_another_grid_are_named(study, tmp_path, capsys):
         stream.write(f"\n{odd}\n")
     assert code_of("idp", "template", tmp_path / "list.txt", "--out", tmp_path / "out", "--quiet") == 2
     assert "sub-99_Chimap.nii.gz has shape (3, 3, 3)" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc (Linux)")
+def test_images_stream_within_the_memory_given(study, tmp_path):
+    """Eighty images of 3.6 MB, with the median, in 160 MiB; 48 MiB are refused."""
+    rng = np.random.default_rng(0)
+    shape = (91, 109, 91)
+    for k in range(80):
+        data = rng.normal(0.02, 0.01, shape).astype(np.float32)
+        write_volume(Volume(data, np.diag([2.0, 2, 2, 1]), "chi"), tmp_path / "large" / f"sub-{k:02d}_Chimap.nii")
+    people = SampleIndex.of([f"sub-{k:02d}" for k in range(80)])
+    write_table(PhenotypeTable(people, (Column("age", rng.uniform(45, 80, 80)),)), tmp_path / "large.tsv")
+    options = ("--contrast", "age", "--participants")
+    warm = ("idp", "template", study / "maps", *options, study / "participants.tsv")
+    large = ("idp", "template", tmp_path / "large", "--pattern", "*_Chimap.nii", *options, tmp_path / "large.tsv")
+    code, peak, message, _ = measure(tmp_path / "a", warm, list(map(str, large)), 160)
+    assert code == 0, message
+    assert peak <= 160 * MIB, f"{peak / MIB:.0f} MiB"
+    code, _, message, out = measure(tmp_path / "b", warm, list(map(str, large)), 48)
+    assert code == 2
+    assert "--memory" in message
+    assert not out.exists()

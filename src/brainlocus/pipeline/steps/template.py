@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,8 @@ _BATCH = 8
 _FEWEST_VOXELS = 4096
 _READ_BYTES = 24
 """Bytes a voxel of the grid that reading one image takes: as stored, as numbers, and turned."""
+_WRITE_BYTES = 24
+"""The same of writing and drawing one map."""
 
 
 class IdpTemplateConfig(StepConfig):
@@ -123,22 +126,26 @@ def _spread(values: np.ndarray, at: Int[np.ndarray, " shared"], n: int) -> np.nd
     return whole
 
 
-def _ranges(design: TemplateDesign, n_voxels: int, n_images: int, memory: int, *, median: bool) -> int:
-    """Return how many voxels fit in the memory at once.
+def _range_size(
+    design: TemplateDesign, n_voxels: int, n_images: int, context: Context, *, median: bool, fixed: int
+) -> int:
+    """Return how many voxels fit in the memory at once, beside `fixed` bytes that do not depend on it.
 
     Raises
     ------
     ResourceError
         Not even a few thousand do.
     """
+    waiting = 4 * _BATCH * (2 * context.executor.workers + 1)
 
     def needed(count: int) -> int:
-        return template_bytes(design, count, _BATCH) + (10 * count * n_images if median else 0)
+        held = 9 * n_images if median else 0  # every value, and which are missing
+        return fixed + template_bytes(design, count, _BATCH) + count * (held + waiting)
 
     count = n_voxels
-    while count > _FEWEST_VOXELS and needed(count) > memory:
+    while count > _FEWEST_VOXELS and needed(count) > context.memory_bytes:
         count = -(-count // 2)
-    require_memory(needed(min(count, n_voxels)), memory, f"A template of {n_images} images")
+    require_memory(needed(count), context.memory_bytes, f"A template of {n_images} images")
     return count
 
 
@@ -156,12 +163,12 @@ def idp_template(config: IdpTemplateConfig, out: Path, context: Context) -> Step
     context.shards.mkdir(parents=True, exist_ok=True)
     np.save(context.shards / "voxels.npy", voxels)
     _voxels.cache_clear()
-    spare = context.memory_bytes - _READ_BYTES * inside.size * context.executor.workers - 8 * inside.size
-    size = _ranges(design, voxels.size, len(images), spare, median=config.median)
-    maps: list[TemplateMaps] = []
-    medians: list[np.ndarray] = []
+    names = _names(config, design)
+    fixed = voxels.size * (8 + 4 * len(names)) + inside.size * (_READ_BYTES * context.executor.workers + _WRITE_BYTES)
+    size = _range_size(design, voxels.size, len(images), context, median=config.median, fixed=fixed)
+    maps = {name: np.full(voxels.size, np.nan, dtype=np.float32) for name in names}
     passes = range(0, voxels.size, size)
-    for start in passes:
+    for number, start in enumerate(passes, 1):
         stop = min(start + size, voxels.size)
         tasks = [
             _Task(
@@ -170,18 +177,18 @@ def idp_template(config: IdpTemplateConfig, out: Path, context: Context) -> Step
             )
             for k in range(0, len(images), _BATCH)
         ]  # fmt: skip
-        name = "Reading" if len(passes) == 1 else f"Reading, part {len(maps) + 1} of {len(passes)}"
+        name = "Reading" if len(passes) == 1 else f"Reading, part {number} of {len(passes)}"
         blocks = context.progress.track(context.executor.map(_read, tasks), name, len(tasks))
-        found, middle = _one_range(design, blocks, stop - start, len(images), median=config.median)
-        maps.append(found)
-        medians.append(middle)
-    written = _write(config, out, grid, voxels, maps, medians, design, _unit(images.paths[0]))
+        found = _one_range(design, blocks, stop - start, len(images), median=config.median)
+        for key, values in zip(names, _columns(found, config, design), strict=True):
+            maps[key][start:stop] = values
+    _write(config, out, grid, voxels, maps, _unit(images.paths[0]))
     counts |= {
         "participants": len(images),
         "voxels": int(voxels.size),
         "passes": len(passes),
-        "voxels_without_a_value": int(sum((m.n == 0).sum() for m in maps)),
-        "maps": written,
+        "voxels_without_a_value": int((maps["n"] == 0).sum()),
+        "maps": list(maps),
     }
     text = f"{len(images)} people, {voxels.size} voxels, the images read {_times(len(passes))}"
     if config.contrast is not None:
@@ -211,10 +218,34 @@ def _one_range(
             kept[people] = block
         first += block.shape[0]
     middle = np.full(n_voxels, np.nan, dtype=np.float32)
-    if median:
-        some = sums.n > 0
-        middle[some] = np.nanmedian(kept[:, some], axis=0, overwrite_input=True)
+    for start in range(0, n_voxels if median else 0, _FEWEST_VOXELS):
+        part = slice(start, start + _FEWEST_VOXELS)
+        some = sums.n[part] > 0
+        middle[part][some] = np.nanmedian(kept[:, part][:, some], axis=0)
     return finish_template(sums), middle
+
+
+def _bin_names(config: IdpTemplateConfig) -> list[str]:
+    return [f"bin_{low:g}-{high:g}" for low, high in pairwise(config.bins)]
+
+
+def _names(config: IdpTemplateConfig, design: TemplateDesign) -> list[str]:
+    """Return the maps that are written, in the order of `_columns`."""
+    names = ["mean", "sd", "n", *(["median"] if config.median else [])]
+    if design.regressors is not None:
+        names += ["beta", "standard_error", "t", "neg_log10_p"]
+    return names + _bin_names(config) + (["difference"] if design.n_bins > 1 else [])
+
+
+def _columns(
+    found: tuple[TemplateMaps, Float32[np.ndarray, " voxels"]], config: IdpTemplateConfig, design: TemplateDesign
+) -> list[np.ndarray]:
+    maps, middle = found
+    columns = [maps.mean, maps.standard_deviation, maps.n, *([middle] if config.median else [])]
+    if design.regressors is not None:
+        columns += [maps.beta, maps.standard_error, maps.t, maps.neg_log10_p]
+    columns += list(maps.bin_means)
+    return columns + ([maps.bin_means[-1] - maps.bin_means[0]] if design.n_bins > 1 else [])
 
 
 def _unit(path: Path) -> str:
@@ -233,55 +264,50 @@ def _write(
     out: Path,
     grid: Grid,
     voxels: Int[np.ndarray, " voxels"],
-    maps: list[TemplateMaps],
-    medians: list[np.ndarray],
-    design: TemplateDesign,
+    maps: dict[str, np.ndarray],
     unit: str,
-) -> list[str]:
-    """Write every map and its picture; return the names of the maps."""
-    written: list[str] = []
-
-    def save(
-        name: str, parts: list[np.ndarray], what: str, *, unit: str = "", window: tuple[float, float] | None = None,
-        colours: str = "gray", picture: bool = True,
-    ) -> np.ndarray:  # fmt: skip
-        data = np.full(int(np.prod(grid.shape)), np.nan, dtype=np.float32)
-        data[voxels] = np.concatenate(parts)
-        volume = Volume(data.reshape(grid.shape), grid.affine, what, unit)
+) -> None:
+    """Write every map, and a picture of those that are looked at."""
+    usual = _window(maps["mean"])
+    for name, values in maps.items():
+        data = np.full(int(np.prod(grid.shape)), 0.0 if name == "n" else np.nan, dtype=np.float32)
+        data[voxels] = values
+        look = _look(name, values, usual, config.contrast or "")
+        shown = unit if look.unit == "map" else look.unit
+        if look.unit == "slope":
+            shown = f"{unit or 'unit'} per unit of {config.contrast}"
+        volume = Volume(data.reshape(grid.shape), grid.affine, look.quantity, shown)
         write_volume(volume, out / f"{name}.nii.gz")
-        written.append(name)
-        if picture and np.isfinite(data).any():
-            figure = mosaic(volume, window=window, colours=colours, title=name.replace("_", " "))
+        if look.window is not None and np.isfinite(values).any():
+            figure = mosaic(volume, window=look.window, colours=look.colours, title=name.replace("_", " "))
             save_figure(figure, out / f"{name}.png")
-        return data
 
-    mean = save("mean", [m.mean for m in maps], "mean", unit=unit)
-    window = _window(mean)
-    save("sd", [m.standard_deviation for m in maps], "standard_deviation", unit=unit)
-    count = np.zeros(int(np.prod(grid.shape)), dtype=np.float32)
-    count[voxels] = np.concatenate([m.n for m in maps])
-    write_volume(Volume(count.reshape(grid.shape), grid.affine, "people"), out / "n.nii.gz")
-    if config.median:
-        save("median", medians, "median", unit=unit, window=window)
-    if config.contrast is not None:
-        per = f"{unit or 'unit'} per unit of {config.contrast}"
-        save("beta", [m.beta for m in maps], "beta", unit=per, colours="coolwarm", picture=False)
-        save("standard_error", [m.standard_error for m in maps], "standard_error", unit=per, picture=False)
-        save("t", [m.t for m in maps], f"t_of_{config.contrast}", window=(-8.0, 8.0), colours="coolwarm")
-        save("neg_log10_p", [m.neg_log10_p for m in maps], "neg_log10_p", window=(0.0, 20.0), colours="inferno")
-    bounds = config.bins
-    bins = []
-    for k in range(design.n_bins):
-        name = f"bin_{bounds[k]:g}-{bounds[k + 1]:g}"
-        bins.append(save(name, [m.bin_means[k] for m in maps], "mean", unit=unit, window=window))
-    if len(bins) > 1:
-        difference = bins[-1] - bins[0]
-        limit = max(abs(v) for v in _window(difference))
-        save(
-            "difference", [difference[voxels]], "last_less_first_bin", unit=unit, window=(-limit, limit),
-            colours="coolwarm",
-        )  # fmt: skip
-    return written
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a map is drawn."""
+
+    quantity: str
+    unit: Literal["map", "slope", ""]
+    window: tuple[float, float] | None
+    """None: it is not drawn."""
+    colours: str = "gray"
+
+
+def _look(name: str, values: np.ndarray, usual: tuple[float, float], contrast: str) -> _Look:
+    if name == "difference":
+        limit = max(abs(bound) for bound in _window(values))
+        return _Look("last_less_first_bin", "map", (-limit, limit), "coolwarm")
+    if name == "sd":
+        return _Look("standard_deviation", "map", _window(values))
+    known = {
+        "n": _Look("people", "", None),
+        "beta": _Look("beta", "slope", None),
+        "standard_error": _Look("standard_error", "slope", None),
+        "t": _Look(f"t_of_{contrast}", "", (-8.0, 8.0), "coolwarm"),
+        "neg_log10_p": _Look("neg_log10_p", "", (0.0, 20.0), "inferno"),
+    }
+    return known.get(name, _Look("median" if name == "median" else "mean", "map", usual))
 
 
 def _window(data: Float32[np.ndarray, " voxels"]) -> tuple[float, float]:
