@@ -38,7 +38,6 @@ __all__ = [
     "GradientEchoList",
     "find_derivative",
     "find_gradient_echoes",
-    "participant_of",
     "read_label_names",
     "read_sidecar",
 ]
@@ -356,12 +355,6 @@ def _select(folder: Path, prefix: str, labels: Sequence[str]) -> list[Path]:
 
 def _label(label: str, prefix: str) -> str:
     return label.removeprefix(f"{prefix}-")
-
-
-def participant_of(path: Path) -> str | None:
-    """Return ``sub-01`` from a BIDS file name, or None."""
-    name = _parse(path, (".nii", ".nii.gz", ".json", ".tsv"))
-    return None if name is None else f"sub-{name.entities['sub']}" if "sub" in name.entities else None
 
 
 def _parse(path: Path, extensions: tuple[str, ...]) -> _Name | None:

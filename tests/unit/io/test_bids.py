@@ -10,7 +10,6 @@ from brainlocus.core import FormatError, SchemaError
 from brainlocus.io.bids import (
     find_derivative,
     find_gradient_echoes,
-    participant_of,
     read_label_names,
     read_sidecar,
 )
@@ -204,9 +203,3 @@ def test_bad_label_tables(tmp_path, text, message):
     (tmp_path / "dseg.tsv").write_text(text)
     with pytest.raises(FormatError, match=message):
         read_label_names(tmp_path / "sub-01_dseg.nii.gz")
-
-
-def test_participant_of_a_name(tmp_path):
-    assert participant_of(tmp_path / "sub-01_ses-1_T1w.nii.gz") == "sub-01"
-    assert participant_of(tmp_path / "T1w.json") is None
-    assert participant_of(tmp_path / "readme.md") is None

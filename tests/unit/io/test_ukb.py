@@ -12,9 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brainlocus.core import FormatError
-from brainlocus.io.bids import find_derivative, find_gradient_echoes, read_sidecar
-from brainlocus.io.gradient_echo import open_channels, read_gradient_echo
-from brainlocus.io.ukb import convert_visit, find_visits
 from brainlocus.io import read_label_names, read_parcellation
 from brainlocus.io.bids import find_derivative, find_gradient_echoes, read_sidecar
 from brainlocus.io.gradient_echo import open_channels, read_gradient_echo
@@ -301,12 +298,6 @@ def test_a_failure_leaves_what_was_converted_before(tmp_path, zips):
 
 def test_bombs_are_refused_unread(tmp_path, members, monkeypatch):
     path = write_zip(tmp_path / "1_20251_2_0.zip", {**members[0], **members[1], "SWI/big.nii": bytes(1 << 20)})
-    monkeypatch.setattr("brainlocus.io.ukb.MAX_MEMBER_BYTES", (1 << 20) - 1)
-    row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
-    assert row.status == "failed"
-    assert "'SWI/big.nii' has 1048576 bytes, expected at most" in row.message
-    monkeypatch.setattr("brainlocus.io.ukb.MAX_MEMBER_BYTES", 1 << 30)
-    monkeypatch.setattr("brainlocus.io.ukb.MAX_MEMBERS", 3)
     monkeypatch.setattr("brainlocus.io.ukb_zip.MAX_MEMBER_BYTES", (1 << 20) - 1)
     row = convert_visit(find_visits(path)[0][0], tmp_path / "out", tmp_path / "out/.work")
     assert row.status == "failed"
@@ -425,7 +416,6 @@ def test_other_zips(tmp_path, zips):
     with pytest.raises(FormatError, match="expected UK Biobank zips"):
         find_visits(zips / "notes.zip")
     outcome = run(zips, tmp_path / "out")
-    assert outcome.result.counts["zips_of_other_fields"] == 3
     assert outcome.result.counts["zips_left_aside"] == 3
 
 

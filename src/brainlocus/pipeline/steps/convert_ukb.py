@@ -7,7 +7,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from brainlocus.io.ukb import Conversion, Visit, convert_visit, find_visits, prepare_ukb_dataset, write_ukb_tables
 from brainlocus.io.ukb import convert_visit
 from brainlocus.io.ukb_dataset import Conversion, prepare_ukb_dataset, write_ukb_tables
 from brainlocus.io.ukb_zip import Visit, find_visits
@@ -46,7 +45,6 @@ def _convert(task: _Task) -> Conversion:
 
 def convert_ukb(config: QsmConvertUkbConfig, out: Path, context: Context) -> StepResult:
     """Convert every visit, each as a whole; visits converted before from the same zips are left."""
-    visits, others = find_visits(config.zips)
     visits, others = find_visits(config.zips, structural=config.structural)
     work = context.shards
     prepare_ukb_dataset(out)
@@ -68,7 +66,6 @@ def convert_ukb(config: QsmConvertUkbConfig, out: Path, context: Context) -> Ste
         "converted": len(by_status["done"]),
         "present": len(by_status["present"]),
         "failed": len(failed),
-        "zips_of_other_fields": others,
         "zips_left_aside": others,
     }
     summary = [f"{len(by_status['done'])} of {len(rows)} visits converted, {len(by_status['present'])} were there"]
