@@ -29,8 +29,10 @@ def _is_bool(annotation: Any) -> bool:
 
 def _metavar(field: FieldInfo) -> str:
     annotation = field.annotation
-    if get_origin(annotation) is Literal:
-        return "|".join(map(str, get_args(annotation)))
+    for choice in (annotation, *get_args(annotation)):
+        # Also where the setting may be left to another: Literal[...] | None.
+        if get_origin(choice) is Literal:
+            return "|".join(map(str, get_args(choice)))
     text = str(annotation)
     kinds = (("Path", "PATH"), ("float", "NUMBER"), ("int", "N"))
     name = next((name for token, name in kinds if token in text), "TEXT")
