@@ -37,6 +37,7 @@ from brainlocus.images.qsm.ilsqr import IlsqrSettings
 from brainlocus.images.qsm.inversion import INVERSIONS, InversionSettings, invert_dipole
 from brainlocus.images.qsm.lbv import LbvSettings
 from brainlocus.images.qsm.masks import refine_mask, reliable_voxels
+from brainlocus.images.qsm.parabola import ParabolaSettings
 from brainlocus.images.qsm.pdf import PdfSettings
 from brainlocus.images.qsm.referencing import Reference, clean_csf, find_csf, reference
 from brainlocus.images.qsm.relaxation import RelaxationSettings, fit_relaxation
@@ -337,8 +338,14 @@ def _susceptibility(
     size, direction = acquisition.voxel_size_mm, acquisition.b0_direction
     weight = _weight(total, reliable)
     if isinstance(settings.inversion, SingleStepSettings):
+        field_ppm = total.field_ppm
+        if settings.inversion.remove_parabola:
+            first = ParabolaSettings()
+            field_ppm = remove_background_field(
+                field_ppm, reliable, acquisition, settings=first, workers=workers
+            ).local_field_ppm
         problem = prepare_dipole_problem(
-            total.field_ppm, reliable, size, direction,
+            field_ppm, reliable, size, direction,
             padding_mm=settings.inversion.padding_mm, weight=weight, workers=workers,
         )  # fmt: skip
         one = invert_single_step(problem, settings.inversion)
