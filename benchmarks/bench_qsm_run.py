@@ -1,4 +1,4 @@
-"""Susceptibility mapping from wrapped phase to regions: accuracy, time and memory of the presets, and where errors arise.
+"""Susceptibility from wrapped phase to regions: accuracy, time and memory of the presets, and where errors arise.
 
 Input: `simulate_head` as scanned: two echoes of wrapped, noisy, coil-combined phase with a phase offset, and the true
 brain mask and ventricles. Regions: medians of 20 nuclei against the ventricles' mean, ppb, beside the truth's in the
