@@ -52,6 +52,7 @@ __all__ = [
     "BACKGROUND_SETTINGS",
     "INVERSION_SETTINGS",
     "PRESETS",
+    "REFERENCES",
     "QsmMaps",
     "QsmSettings",
     "Tissue",
@@ -67,6 +68,9 @@ BACKGROUND_SETTINGS: dict[str, type[BackgroundSettings]] = {
     "lbv": LbvSettings,
 }
 """Settings of the background removals by name."""
+
+REFERENCES = ("csf", "whole-brain", "white-matter", "none")
+"""References that are no region of the segmentation."""
 
 INVERSION_SETTINGS: dict[str, type[InversionSettings | SingleStepSettings]] = {
     **INVERSIONS,
@@ -94,7 +98,8 @@ class QsmSettings:
     background: BackgroundSettings | tuple[BackgroundSettings, ...] = field(default_factory=VSharpSettings)
     """Ignored by the one-step inversion, which needs none."""
     inversion: InversionSettings | SingleStepSettings = field(default_factory=IlsqrSettings)
-    reference: Literal["csf", "whole-brain", "white-matter", "none"] = "csf"
+    reference: str = "csf"
+    """``csf``, ``whole-brain``, ``white-matter``, ``none``, or the name of a region of the segmentation."""
     reference_statistic: Literal["mean", "median"] = "mean"
     reference_fallback: Literal["none", "whole-brain"] = "none"
     """What to refer to where the region is too small."""
@@ -128,6 +133,8 @@ class Tissue:
     ventricles: Bool[np.ndarray, "x y z"] | None = None
     choroid_plexus: Bool[np.ndarray, "x y z"] | None = None
     white_matter: Bool[np.ndarray, "x y z"] | None = None
+    region: Bool[np.ndarray, "x y z"] | None = None
+    """The region that `QsmSettings.reference` names, if it names one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -431,6 +438,8 @@ def _reference_region(
         return mask, "whole-brain"
     if settings.reference == "white-matter" and tissue.white_matter is not None:
         return tissue.white_matter, "white-matter"
+    if settings.reference not in REFERENCES and tissue.region is not None:
+        return tissue.region, settings.reference
     return np.zeros(mask.shape, dtype=bool), settings.reference
 
 
