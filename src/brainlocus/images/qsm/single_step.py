@@ -41,8 +41,9 @@ __all__ = ["SingleStep", "SingleStepSettings", "invert_single_step"]
 class SingleStepSettings:
     """Choices of the one-step inversion."""
 
-    radii_mm: tuple[float, ...] = (25.0, 16.0, 9.0, 5.0, 3.0)
-    """Of the spheres, largest first; below the largest voxel edge that edge, and none that fits nowhere."""
+    radii_mm: tuple[float, ...] = (25.0, 12.0, 6.0, 3.0)
+    """Of the spheres, largest first. The largest voxel edge follows as the last, in place of all that are not above it;
+    spheres that fit nowhere are left out."""
     remove_parabola: bool = True
     """Take c |x|^2 out of the total field first (`parabola`): it is not harmonic, and no sphere averages it away."""
     harmonic_degree: int = 2
@@ -138,7 +139,7 @@ def invert_single_step(problem: DipoleProblem, settings: SingleStepSettings) -> 
 def _shells(problem: DipoleProblem, settings: SingleStepSettings) -> list[_Shell]:
     box = problem.box
     thickest = max(box.voxel_size_mm)
-    radii = tuple(dict.fromkeys(max(radius, thickest) for radius in settings.radii_mm))
+    radii = (*(radius for radius in settings.radii_mm if radius > thickest * (1 + 1e-6)), thickest)
     spectrum = box.forward(problem.field_ppm)
     shells = []
     for radius, where in ball_shells(problem.mask, box, radii).items():
