@@ -69,6 +69,9 @@ BACKGROUND_SETTINGS: dict[str, type[BackgroundSettings]] = {
 }
 """Settings of the background removals by name."""
 
+SMALL_SPHERE_MM = 10.0
+"""Below this the one-step inversion loses contrast of whole nuclei; a brain has room for 25 mm."""
+
 REFERENCES = ("csf", "whole-brain", "white-matter", "none")
 """References that are no region of the segmentation."""
 
@@ -344,6 +347,7 @@ def _susceptibility(
 ) -> "_Inverted":
     size, direction = acquisition.voxel_size_mm, acquisition.b0_direction
     weight = _weight(total, reliable)
+    notes: list[str] = []
     if isinstance(settings.inversion, SingleStepSettings):
         field_ppm = total.field_ppm
         if settings.inversion.remove_parabola:
@@ -359,6 +363,11 @@ def _susceptibility(
         chi, mask, residual = one.chi_ppm, one.mask & reliable, one.residual_ppm
         local = dipole_field(chi, size, direction, workers=workers)
         steps = {"inversion": (one.n_iterations, one.converged)}
+        if one.largest_radius_mm < SMALL_SPHERE_MM:
+            notes.append(
+                f"No sphere of more than {one.largest_radius_mm:g} mm fits into the mask: larger structures come out too "
+                "weak. --background pdf --inversion tv needs no spheres."
+            )
     else:
         background = remove_background_field(
             total.field_ppm, reliable, acquisition, settings=settings.background, weight=weight, workers=workers
@@ -373,12 +382,12 @@ def _susceptibility(
             "inversion": (found.n_iterations, found.converged),
         }
     counts: dict[str, float] = {f"{name}_iterations": n for name, (n, _) in steps.items()}
-    flags = [
+    notes += [
         f"The {name} stopped after {n} iterations, before its tolerance."
         for name, (n, converged) in steps.items()
         if not converged
     ]
-    return _Inverted(local, chi, mask, residual, counts, flags)
+    return _Inverted(local, chi, mask, residual, counts, notes)
 
 
 def _weight(total: FieldEstimate, mask: Bool[np.ndarray, "x y z"]) -> Float32[np.ndarray, "x y z"]:

@@ -86,6 +86,8 @@ class SingleStep:
     """Union of M_r: where the map was constrained by a field."""
     residual_ppm: Float32[np.ndarray, "x y z"]
     """H_r (f - D chi), 0 outside `mask`."""
+    largest_radius_mm: float
+    """Of the spheres that fitted: structures much larger than it are hardly constrained by the filtered field."""
     n_iterations: int
     converged: bool
     change: float
@@ -96,6 +98,7 @@ class SingleStep:
 class _Shell:
     """One radius: its operator and what is known there."""
 
+    radius_mm: float
     operator: Float32[np.ndarray, "x y z"]
     """H_r D on the half spectrum."""
     field_ppm: Float32[np.ndarray, "x y z"]
@@ -130,6 +133,7 @@ def invert_single_step(problem: DipoleProblem, settings: SingleStepSettings) -> 
         problem.restore(solution.chi_ppm),
         mask,
         problem.restore(problem.get_image(residual)),
+        max(shell.radius_mm for shell in shells),
         solution.n_iterations,
         solution.converged,
         solution.change,
@@ -146,7 +150,7 @@ def _shells(problem: DipoleProblem, settings: SingleStepSettings) -> list[_Shell
         filtered = np.float32(1) - ball_spectrum(box, radius, settings.harmonic_degree)
         inside = box.pad(where)
         field = np.where(inside, box.backward_padded(spectrum * filtered), np.float32(0))
-        shells.append(_Shell(filtered * problem.kernel, field, np.where(inside, problem.weight, np.float32(0))))
+        shells.append(_Shell(radius, filtered * problem.kernel, field, np.where(inside, problem.weight, np.float32(0))))
     return shells
 
 
