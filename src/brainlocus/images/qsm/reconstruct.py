@@ -365,8 +365,8 @@ def _susceptibility(
         steps = {"inversion": (one.n_iterations, one.converged)}
         if one.largest_radius_mm < SMALL_SPHERE_MM:
             notes.append(
-                f"No sphere of more than {one.largest_radius_mm:g} mm fits into the mask: larger structures come out too "
-                "weak. --background pdf --inversion tv needs no spheres."
+                f"No sphere of more than {one.largest_radius_mm:g} mm fits into the mask: larger structures come out "
+                "too weak. --background pdf --inversion tv needs no spheres."
             )
     else:
         background = remove_background_field(
