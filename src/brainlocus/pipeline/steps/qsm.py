@@ -243,14 +243,15 @@ def qsm_run(config: QsmRunConfig, out: Path, context: Context) -> StepResult:
     _require_memory(found.series, context, at_once)
     tasks = _tasks(config, settings, found.series, out, workers=max(1, context.threads // at_once))
     _refuse_other_settings(tasks, context)
+    with locked_folder(out):
+        write_dataset_description(
+            out, name="Susceptibility maps", more={"SourceDatasets": [{"URL": config.bids.resolve().as_uri()}]}
+        )
     done = {t.record_path: r for t in tasks if context.resume and (r := current_record(t)) is not None}
     todo = [task for task in tasks if task.record_path not in done]
     fresh = list(context.progress.track(context.executor.map(run_scan, todo), "Scans", len(todo)))
     with locked_folder(out):
-        # Read again under the lock: the last of several runs into one dataset sees the scans of all.
-        write_dataset_description(
-            out, name="Susceptibility maps", more={"SourceDatasets": [{"URL": config.bids.resolve().as_uri()}]}
-        )
+        # Read under the lock: the last of several runs into one dataset sees the scans of all.
         records = _all_records(out)
         measured, n_idps = _write_tables(records, out)
     failed = [r for r in fresh if r.status == "failed"]
@@ -366,7 +367,7 @@ def _all_records(out: Path) -> list[ScanRecord]:
 
 
 def _preference(record: ScanRecord) -> tuple[bool, int, int, str]:
-    """Return what the series of a session are ordered by: combined before coils, ``MEGRE`` first, then the first run."""
+    """Return what the series of a session are ordered by: combined before coils, ``MEGRE`` first, then by run."""
     run = dict(part.split("-", 1) for part in record.scan.split("_")).get("run", "0")
     order = SUFFIXES.index(record.suffix) if record.suffix in SUFFIXES else len(SUFFIXES)
     return "channels" in record.counts, order, int(run) if run.isdecimal() else 0, record.scan
