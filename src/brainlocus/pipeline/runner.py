@@ -13,6 +13,7 @@ import platform
 import resource
 import shutil
 import time
+import uuid
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -227,7 +228,7 @@ def _check_replaceable(out: Path, work: Path, kind: str) -> None:
     """Refuse to replace what brainlocus did not write."""
     if not out.exists() or manifest_path(out).exists() or work.exists():
         return
-    if kind == "derivatives" and (out / "dataset_description.json").is_file():
+    if kind == "derivatives" and _is_dataset(out):
         return
     folder = kind in {"folder", "derivatives"}
     if folder and (not out.is_dir() or any(out.iterdir())):
@@ -235,6 +236,13 @@ def _check_replaceable(out: Path, work: Path, kind: str) -> None:
             f"--out {out}: expected a new or empty folder, or one written by brainlocus (with "
             f"{manifest_path(out).name} beside it), found something else. Give another name."
         )
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Return whether a folder is a BIDS dataset, or one that another run is just beginning: hidden files only."""
+    if not folder.is_dir():
+        return False
+    return (folder / "dataset_description.json").is_file() or all(p.name.startswith(".") for p in folder.iterdir())
 
 
 def is_current(step: Step[Any], config: StepConfig, out: Path, options: RunOptions) -> bool:
@@ -270,7 +278,7 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
     record = {"key": key, "step": step.name, "version": __version__, "parameters": parameters, "seed": options.seed}
     grows = step.out == "derivatives"
     # Runs that add to the same output at once, one subject each, must not meet in one work folder.
-    work = out.with_name(f".{out.name}.{os.getpid()}.work") if grows else _work_folder(out)
+    work = out.with_name(f".{out.name}.{uuid.uuid4().hex}.work") if grows else _work_folder(out)
     done = _read_key(manifest_path(out))
     if options.resume and done and _exists(out, step) and not grows:
         if done.get("key") == key:
@@ -335,9 +343,9 @@ def _run_growing(
     try:
         return step.run(config, out, _context(options, out / ".work")), out
     except BaseException as error:
-        if new and not any(out.glob("sub-*")) and is_input_error(error):
-            shutil.rmtree(out, ignore_errors=True)
-            _remove_empty(new_folders)
+        # Only what is empty is removed: another run may have begun to add to it.
+        if new and is_input_error(error):
+            _remove_empty([out, *new_folders])
         _explain_failure(error, out, kept=any(out.glob("sub-*")) if out.exists() else False)
         raise
 
