@@ -20,6 +20,7 @@ from brainlocus.images.idp import (
     region_labels,
     residual_on,
     subject_idps,
+    white_matter,
 )
 
 THICK = np.diag([0.8, 0.8, 3.0, 1.0])
