@@ -1,7 +1,7 @@
 """Readers and writers: bytes to core types and back, one module per format."""
 
 from brainlocus.io.associations import read_associations
-from brainlocus.io.atomic import atomic_path, partial_name, replace_path
+from brainlocus.io.atomic import atomic_path, locked_folder, partial_name, replace_path
 from brainlocus.io.bed import BedSource, BedWriter, open_bed
 from brainlocus.io.bgen import BgenSource, BgenWriter, open_bgen
 from brainlocus.io.bids import (
@@ -90,6 +90,7 @@ __all__ = [
     "flirt_transform",
     "genotype_files",
     "grm_files",
+    "locked_folder",
     "open_bed",
     "open_bgen",
     "open_channels",

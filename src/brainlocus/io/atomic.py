@@ -1,11 +1,17 @@
 """Files that are either whole or absent: written to a temporary name, then renamed."""
 
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_path", "partial_name", "replace_path"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["atomic_path", "locked_folder", "partial_name", "replace_path"]
 
 
 def partial_name(path: Path) -> Path:
@@ -42,3 +48,22 @@ def replace_path(partial: Path, path: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         partial.replace(path)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Let one process at a time into a block of the same folder; others wait.
+
+    The folder itself is locked, so that nothing is left behind, also by a process that is killed. File systems without
+    locks (and Windows) go on without: files are whole then, too, but the last writer may not have seen the others.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

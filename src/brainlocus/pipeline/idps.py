@@ -7,11 +7,12 @@ from brainlocus.core import PhenotypeTable, ResultTable
 from brainlocus.images.idp import CohortIdps, assemble_idps
 from brainlocus.io import atomic_path, write_results, write_table
 
-__all__ = ["IDP_FILES", "write_idps"]
+__all__ = ["IDP_FILES", "remove_idps", "write_idps"]
 
 IDP_FILES = ("idps.tsv", "idps_confounds.tsv", "idps_adjusted.tsv", "idps_regions.tsv")
 """What `write_idps` always writes, each of the first three with a ``.json`` of units and descriptions beside it."""
 
+_SESSIONS = "idps_sessions.tsv"
 _MEANING = {
     "median": "Median over the eroded region",
     "difference": "Mean of white matter hyperintensities less the median of normal-appearing white matter",
@@ -39,12 +40,20 @@ def write_idps(rows: ResultTable, folder: Path) -> CohortIdps:
         What `brainlocus.images.idp.subject_idps` returns, of all scans together.
     """
     cohort = assemble_idps(rows)
+    remove_idps(folder, _SESSIONS)
     for table, name in zip((cohort.phenotypes, cohort.confounds, cohort.adjusted), IDP_FILES, strict=False):
         _write(table, folder / name)
     write_results(rows, folder / IDP_FILES[3])
     if len(cohort.participant_id) > len(cohort.phenotypes.samples):
-        _write(cohort.every_scan, folder / "idps_sessions.tsv", cohort.participant_id)
+        _write(cohort.every_scan, folder / _SESSIONS, cohort.participant_id)
     return cohort
+
+
+def remove_idps(folder: Path, *names: str) -> None:
+    """Remove tables that an earlier run wrote and that this one has no rows for; by default all."""
+    for name in names or (*IDP_FILES, _SESSIONS):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).with_suffix(".json").unlink(missing_ok=True)
 
 
 def _write(table: PhenotypeTable, path: Path, participant_id: tuple[str, ...] | None = None) -> None:

@@ -3,18 +3,23 @@
 A scan is the unit of work: its files are written to a folder of its own, renamed into the dataset one by one, and last
 comes ``*_qsm.json``, which says how they were made. A scan without that file, or whose file was made from other inputs
 or settings, is done again.
+
+A session may hold several series: runs, acquisitions, coils beside their combination. Each has maps of its own, under
+a name of its own (`name_scans`); the steps above choose the one that is measured.
 """
 
+import errno
 import hashlib
 import json
+import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32
 
 from brainlocus._version import __version__
 from brainlocus.core import (
@@ -54,6 +59,7 @@ from brainlocus.io import (
     find_derivative,
     read_gradient_echo,
     read_grid,
+    read_label_names,
     read_parcellation,
     read_volume,
     write_derivative,
@@ -61,6 +67,7 @@ from brainlocus.io import (
 )
 from brainlocus.io.echo_plan import ReadSettings
 from brainlocus.io.gradient_echo import LoadedSeries, count_channels, open_channels, read_brain_mask
+from brainlocus.io.nifti import sidecar_path
 from brainlocus.io.nifti_header import NiftiHeader
 from brainlocus.numerics.resample import resample_labels, resample_mask
 from brainlocus.pipeline.figures.qsm import draw_scan_page
@@ -68,7 +75,7 @@ from brainlocus.pipeline.qsm_spaces import StandardSpace, read_leg
 from brainlocus.pipeline.qsm_standard import StandardChains, StandardPlan, plan_standard, with_atlas, write_standard
 from brainlocus.pipeline.registration import register
 
-__all__ = ["ScanRecord", "ScanTask", "current_record", "plan_scan", "read_record", "run_scan"]
+__all__ = ["ScanRecord", "ScanTask", "current_record", "name_scans", "plan_scan", "read_record", "run_scan"]
 
 PPM_TO_PPB = 1e3
 _SCAN_NAMES = ("MEGRE", "swi", "SWI")
@@ -81,6 +88,8 @@ class ScanTask:
     """One scan and how to treat it: small and picklable."""
 
     files: GradientEchoFiles
+    stem: str
+    """Beginning of the names of its outputs."""
     out: Path
     """The derivatives dataset."""
     settings: QsmSettings
@@ -101,6 +110,8 @@ class ScanTask:
     workers: int
     standard: StandardPlan | None = None
     """Standard space that maps are brought to, or labels from; None: neither."""
+    problem: str = ""
+    """Why mask, segmentation or transform could not be looked up; the scan fails with it."""
 
     @property
     def folder(self) -> Path:
@@ -111,7 +122,7 @@ class ScanTask:
     @property
     def record_path(self) -> Path:
         """The file that says that the scan is done."""
-        return self.folder / f"{self.files.stem}_qsm.json"
+        return self.folder / f"{self.stem}_qsm.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +133,8 @@ class ScanRecord:
     session_id: str
     scan: str
     """Beginning of the names of its files."""
+    suffix: str
+    """Of its images: ``MEGRE`` ..."""
     status: str
     """``ok``, ``check`` (with flags that make the map unfit without a look) or ``failed``."""
     reason: str
@@ -145,6 +158,30 @@ def read_record(path: Path) -> ScanRecord | None:
         return None
 
 
+def name_scans(series: Sequence[GradientEchoFiles]) -> list[str]:
+    """Return the beginning of the names of every series' outputs, each once.
+
+    That of its files. Where two series of a session differ in nothing but their suffix (``MEGRE`` and ``swi``), the
+    first keeps it and the other has its suffix in the entity ``acq``.
+
+    Examples
+    --------
+    >>> megre = GradientEchoFiles("sub-01", None, (), "MEGRE", ())
+    >>> name_scans([megre, GradientEchoFiles("sub-01", None, (), "swi", ())])
+    ['sub-01', 'sub-01_acq-swi']
+    """
+    names: list[str] = []
+    taken: set[str] = set()
+    for files in series:
+        name = files.stem
+        if name in taken:
+            others = tuple((key, value) for key, value in files.entities if key != "acq")
+            name = replace(files, entities=(("acq", f"{files.acquisition or ''}{files.suffix}"), *others)).stem
+        taken.add(name)
+        names.append(name)
+    return names
+
+
 def plan_scan(
     files: GradientEchoFiles,
     folders: Mapping[str, Path],
@@ -154,6 +191,8 @@ def plan_scan(
     **given: Any,
 ) -> ScanTask:
     """Return the task of a scan, with its mask, segmentation and transforms looked up.
+
+    An image with the scan's own ``acq`` and ``run`` is preferred; one of another run is not taken for a mask.
 
     Parameters
     ----------
@@ -166,24 +205,35 @@ def plan_scan(
     given
         The other fields of the task.
     """
+    found: dict[str, Any] = dict.fromkeys(("mask", "segmentation", "lesions", "transform", "anatomical"))
+    problem = ""
+    try:
+        found["mask"] = _find(folders["masks"], files, "mask", {"desc": "brain"})
+        found["segmentation"] = _find(folders["segmentations"], files, "dseg", {})
+        found["lesions"] = _find(folders["segmentations"], files, "mask", {"label": "lesion"})
+        found["transform"] = _find_transform(folders["transforms"], files)
+        found["anatomical"] = _find(folders["segmentations"], files, "T1w", {}) if register else None
+        if space is not None:
+            can_register = found["anatomical"] is not None
+            found["standard"] = plan_standard(space, folders, files, _SCAN_NAMES, can_register=can_register)
+    except BrainlocusError as error:
+        problem = str(error)
+    return ScanTask(files, problem=problem, **found, **given)
 
-    def find(kind: str, suffix: str, **entities: str) -> Path | None:
-        return find_derivative(folders[kind], files.participant_id, files.session_id, suffix=suffix, entities=entities)
 
-    anatomical = find("segmentations", "T1w") if register else None
-    standard = None
-    if space is not None:
-        standard = plan_standard(space, folders, files, _SCAN_NAMES, can_register=anatomical is not None)
-    return ScanTask(
-        files,
-        mask=find("masks", "mask", desc="brain"),
-        segmentation=find("segmentations", "dseg"),
-        lesions=find("segmentations", "mask", label="lesion"),
-        transform=_find_transform(folders["transforms"], files),
-        anatomical=anatomical,
-        standard=standard,
-        **given,
-    )
+def _find(folder: Path, files: GradientEchoFiles, suffix: str, entities: Mapping[str, str]) -> Path | None:
+    """Return a derivative of the scan itself, else one of its session or participant that is of no other run."""
+    own = {key: value for key, value in files.entities if key in ("acq", "run")}
+    if own:
+        wanted = {**entities, **own}
+        path = find_derivative(folder, files.participant_id, files.session_id, suffix=suffix, entities=wanted)
+        if path is not None:
+            return path
+    path = find_derivative(folder, files.participant_id, files.session_id, suffix=suffix, entities=entities)
+    run = None if path is None else re.search(r"_run-(\d+)_", path.name)
+    # A mask lies on the scan's own grid; a segmentation's run is that of its T1-weighted image.
+    other = run is not None and files.run is not None and int(run[1]) != int(files.run)
+    return None if other and suffix == "mask" else path
 
 
 def _find_transform(folder: Path, files: GradientEchoFiles) -> Path | None:
@@ -192,32 +242,68 @@ def _find_transform(folder: Path, files: GradientEchoFiles) -> Path | None:
     for place in places:
         for target in (files.suffix, *_SCAN_NAMES):
             found = sorted(place.glob(f"*_from-T1w_to-{target}_mode-image_xfm.*"))
+            found = [path for path in found if not path.name.endswith(".json")]
+            if len(found) > 1 and files.run is not None:
+                found = [path for path in found if f"_run-{files.run}_" in path.name] or found
             if found:
                 return found[0]
     return None
 
 
 def run_scan(task: ScanTask) -> ScanRecord:
-    """Reconstruct one scan, write its files and return its record, which says what is wrong with its input, if any."""
-    inputs = _digests(task)
-    key = scan_key(task.parameters, inputs)
-    common = (task.files.participant_id, task.files.session_id or "", task.files.stem)
-    work = task.out / f".{task.files.stem}.work"
+    """Reconstruct one scan, write its files and return its record, which says what is wrong with its input, if any.
+
+    Whatever goes wrong with a scan is a status of it, also an error of ours, so that a cohort goes on; only what would
+    stop all others too, such as a full disk or an interruption, is raised.
+    """
+    work = task.out / f".{task.stem}.work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
+    inputs: dict[str, str] = {}
+    counts: dict[str, float] = {}
+    flags: tuple[str, ...] = ()
+    page = ""
     try:
         try:
+            inputs = _digests(task)
             status, counts, flags, n_failures = _process(task, work)
-            failure = "; ".join(flags[:n_failures])
-            page = str((task.folder / f"{task.files.stem}_qc.html").relative_to(task.out))
-        except (BrainlocusError, ValueError, MemoryError) as error:
-            status, counts, flags, page = "failed", {}, (), ""
-            failure = str(error) or type(error).__name__
-        record = ScanRecord(*common, status, failure, key, __version__, task.parameters, inputs, counts, flags, page)
+            reason = "; ".join(flags[:n_failures])
+            page = (task.folder / f"{task.stem}_qc.html").relative_to(task.out).as_posix()
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            status, reason = "failed", _explained(error)
+            for path in work.iterdir():  # what was written before the failure
+                path.unlink()
+        record = ScanRecord(
+            participant_id=task.files.participant_id,
+            session_id=task.files.session_id or "",
+            scan=task.stem,
+            suffix=task.files.suffix,
+            status=status,
+            reason=reason,
+            key=scan_key(task.parameters, inputs),
+            version=__version__,
+            parameters=task.parameters,
+            inputs=inputs,
+            counts=counts,
+            flags=flags,
+            page=page,
+        )
         _publish(task, work, record)
         return record
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _explained(error: Exception) -> str:
+    """Return what a failed scan's reason says; an error that is not about input or memory is called a bug."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError):
+        return f"Out of memory ({text}). Give fewer --threads, so that fewer scans are done at once."
+    if isinstance(error, (BrainlocusError, ValueError, OSError)):
+        return text
+    return f"A bug, please report it: {type(error).__name__}: {text}"
 
 
 def scan_key(parameters: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -235,18 +321,44 @@ def current_record(task: ScanTask) -> ScanRecord | None:
 
 
 def _digests(task: ScanTask) -> dict[str, str]:
-    others = [task.mask, task.segmentation, task.lesions, task.transform, task.anatomical]
-    standard = task.standard.files if task.standard is not None else ()
-    files = [*task.files.paths, *(path for path in others if path is not None), *standard]
-    return {path.name: digest_files(path, [path]).sha256 for path in files if path.is_file()}
+    """Return the SHA-256 of every file the outputs depend on, by the shortest end of its path that is its own."""
+    others = (task.mask, task.segmentation, task.lesions, task.transform, task.anatomical)
+    files = [*task.files.paths, *(path for path in others if path is not None)]
+    if task.standard is not None:
+        files += task.standard.files
+    if task.segmentation is not None:
+        files.append(sidecar_path(task.segmentation))
+    found: dict[str, str] = {}
+    for path in files:
+        if path.is_file():
+            depth = next(d for d in range(1, len(path.parts) + 1) if "/".join(path.parts[-d:]) not in found)
+            found["/".join(path.parts[-depth:])] = digest_files(path, [path]).sha256
+    names = {} if task.segmentation is None else read_label_names(task.segmentation)
+    if names:
+        found["names of labels"] = hashlib.sha256(json.dumps(sorted(names.items())).encode()).hexdigest()
+    return found
+
+
+def _is_of_scan(name: str, stem: str) -> bool:
+    """Return whether a file is an output of this scan, rather than of one with further entities.
+
+    Examples
+    --------
+    >>> names = ("sub-01_mask.json", "sub-01_desc-mask1_mask.json", "sub-01_run-2_mask.json")
+    >>> [_is_of_scan(name, "sub-01") for name in names]
+    [True, True, False]
+    """
+    entities = name.removeprefix(f"{stem}_").split("_")[:-1]
+    return name.startswith(f"{stem}_") and all(entity.startswith(("desc-", "space-")) for entity in entities)
 
 
 def _publish(task: ScanTask, work: Path, record: ScanRecord) -> None:
     """Move the files of a scan into place, in place of those of an earlier run; the record comes last."""
     task.folder.mkdir(parents=True, exist_ok=True)
     task.record_path.unlink(missing_ok=True)
-    for old in task.folder.glob(f"{task.files.stem}_*"):
-        old.unlink()
+    for old in sorted(task.folder.iterdir()):
+        if _is_of_scan(old.name, task.stem):
+            old.unlink()
     for path in sorted(work.iterdir()):
         path.replace(task.folder / path.name)
     with atomic_path(task.record_path) as partial:
@@ -256,13 +368,20 @@ def _publish(task: ScanTask, work: Path, record: ScanRecord) -> None:
 
 def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[str, ...], int]:
     """Write everything but the record; return status, numbers, flags, and how many of the flags are failures."""
+    if task.problem:
+        raise FormatError(task.problem)
     loaded, quality, offset_removed = _load(task)
     series = loaded.series
     grid = series.acquisition.grid
     flags = [note.text for note in loaded.notes if note.is_warning]
     brain, approximate = _brain(task, series, flags)
     flags += _assumptions(task, loaded.metadata)
-    labels = _labels(task, series)
+    labels, lesions = _labels(task, series), _lesions(task, series)
+    failures: list[str] = []
+    chains = None
+    if task.standard is not None:
+        chains = StandardChains(task.standard, grid, _t1w_grid(task), lambda: _register(task, series))
+        labels, failures = with_atlas(chains, labels)
     maps = reconstruct(
         series,
         brain,
@@ -279,13 +398,10 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
     if approximate:
         flags.append("No brain mask was given: it was made from the magnitude, which is approximate.")
     counts |= _figures_of_merit(maps)
-    stem = task.files.stem
+    stem = task.stem
     sidecar = _sidecar(task, maps, loaded.metadata, approximate)
     _write_maps(task, work, maps, sidecar, loaded.header)
-    failures: list[str] = []
-    if task.standard is not None:
-        chains = StandardChains(task.standard, grid, _t1w_grid(task), lambda: _register(task, series))
-        labels, failures = with_atlas(chains, labels)
+    if chains is not None:
         failures += write_standard(chains, maps, work / stem, sidecar)
     failures = [*maps.failures, *failures]
     flags = [*failures, *maps.flags, *flags]
@@ -295,7 +411,7 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
         )
         swi = Volume(weighted.weighted, grid.affine, "susceptibility_weighted")
         write_derivative(swi, work / f"{stem}_swi.nii.gz", sidecar, like=loaded.header)
-    rows = _measure(task, maps, labels, _lesions(task, series))
+    rows = _measure(task, maps, labels, lesions)
     if rows is not None:
         write_results(rows, work / f"{stem}_regions.tsv")
         flags += _sign_check(rows)
@@ -391,6 +507,9 @@ def _labels(task: ScanTask, series: GradientEcho) -> Parcellation | None:
     if task.segmentation is None:
         return None
     found = read_parcellation(task.segmentation)
+    if not found.names:
+        # The table of a whole dataset, by the inheritance principle.
+        found = replace(found, names=read_label_names(task.segmentation))
     chain = _chain(task, found.grid, series, task.segmentation)
     return resample_labels(found, series.acquisition.grid, chain) if chain else found
 
@@ -450,10 +569,16 @@ def _figures_of_merit(maps: QsmMaps) -> dict[str, float]:
             "reference_voxels": float(maps.reference.n_voxels),
         }
     if maps.t2star_s is not None:
-        found["t2star_median_ms"] = 1e3 * float(np.nanmedian(maps.t2star_s[maps.brain]))
+        found["t2star_median_ms"] = 1e3 * _median(maps.t2star_s[maps.brain])
     if maps.gradient_hz is not None:
-        found["gradient_median_hz"] = float(np.nanmedian(np.abs(maps.gradient_hz[maps.brain])))
+        found["gradient_median_hz"] = _median(np.abs(maps.gradient_hz[maps.brain]))
     return found
+
+
+def _median(values: Float[np.ndarray, " n"]) -> float:
+    """Return the median of the finite values; NaN where there are none."""
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else float("nan")
 
 
 def _phase_at_last_echo(maps: QsmMaps) -> Float32[np.ndarray, "x y z"]:
@@ -511,11 +636,11 @@ def _write_maps(task: ScanTask, work: Path, maps: QsmMaps, sidecar: Mapping[str,
     affine = maps.acquisition.grid.affine
 
     def write(name: str, data: Float32[np.ndarray, "x y z"], quantity: str, unit: str, **more: object) -> None:
-        path = work / f"{task.files.stem}_{name}.nii.gz"
+        path = work / f"{task.stem}_{name}.nii.gz"
         write_derivative(Volume(data, affine, quantity, unit), path, {**sidecar, **more}, like=header)
 
     def write_mask(name: str, data: Bool[np.ndarray, "x y z"], meaning: str) -> None:
-        path = work / f"{task.files.stem}_{name}.nii.gz"
+        path = work / f"{task.stem}_{name}.nii.gz"
         write_derivative(Mask(data, affine), path, {**sidecar, "Description": meaning}, like=header)
 
     if maps.reference is not None and maps.reference.status == "ok":
@@ -536,7 +661,8 @@ def _write_maps(task: ScanTask, work: Path, maps: QsmMaps, sidecar: Mapping[str,
     hz = np.float32(per_ppm)
     write("desc-total_fieldmap", maps.total_field.field_ppm * hz, "total_field", "Hz", HzPerPpm=per_ppm)
     write("desc-local_fieldmap", maps.local_field_ppm * hz, "local_field", "Hz", HzPerPpm=per_ppm)
-    noise = maps.total_field.standard_deviation_ppm * hz
+    deviation = maps.total_field.standard_deviation_ppm
+    noise = np.where(np.isfinite(deviation), deviation * hz, np.float32(np.nan))
     write("desc-fieldnoise_fieldmap", noise, "standard_deviation_of_field", "Hz", HzPerPpm=per_ppm)
     for echo, image in enumerate(maps.reliability):
         write(f"desc-reliabilityE{echo + 1}_probseg", image, "phase_reliability", "")
@@ -569,8 +695,7 @@ def _measure(task: ScanTask, maps: QsmMaps, labels: Parcellation | None, lesions
 def _sign_check(rows: ResultTable) -> list[str]:
     """Return a flag where the globus pallidus comes out below the fluid: the phase has probably the other sign."""
     pallidum = (rows["measure"] == "QSM") & np.char.endswith(rows["region"], "pallidum")
-    medians = rows["median"][pallidum]
-    if medians.size and np.nanmedian(medians) < 0:
+    if _median(rows["median"][pallidum]) < 0:
         return ["The pallidum is diamagnetic against the reference: is the phase's sign inverted (--invert-phase)?"]
     return []
 

@@ -13,6 +13,7 @@ import platform
 import resource
 import shutil
 import time
+import uuid
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -270,7 +271,7 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
     record = {"key": key, "step": step.name, "version": __version__, "parameters": parameters, "seed": options.seed}
     grows = step.out == "derivatives"
     # Runs that add to the same output at once, one subject each, must not meet in one work folder.
-    work = out.with_name(f".{out.name}.{os.getpid()}.work") if grows else _work_folder(out)
+    work = out.with_name(f".{out.name}.{uuid.uuid4().hex}.work") if grows else _work_folder(out)
     done = _read_key(manifest_path(out))
     if options.resume and done and _exists(out, step) and not grows:
         if done.get("key") == key:
@@ -335,9 +336,9 @@ def _run_growing(
     try:
         return step.run(config, out, _context(options, out / ".work")), out
     except BaseException as error:
-        if new and not any(out.glob("sub-*")) and is_input_error(error):
-            shutil.rmtree(out, ignore_errors=True)
-            _remove_empty(new_folders)
+        # Only what is empty is removed: another run may have begun to add to it.
+        if new and is_input_error(error):
+            _remove_empty([out, *new_folders])
         _explain_failure(error, out, kept=any(out.glob("sub-*")) if out.exists() else False)
         raise
 

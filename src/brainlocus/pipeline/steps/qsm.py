@@ -16,34 +16,52 @@ OUT grows: every run adds its subjects, and tables and cohort page are made from
 parallel by the executor; one that cannot be done has a row in ``qc.tsv`` and does not stop the others.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import numpy as np
 from pydantic import Field
 
 from brainlocus.core import FormatError, ResultTable, SchemaError, concat_results
 from brainlocus.core.errors import nearest
-from brainlocus.images.qsm import BACKGROUND_SETTINGS, INVERSION_SETTINGS, PRESETS, QsmSettings, reconstruct_peak_bytes
+from brainlocus.images.qsm import (
+    BACKGROUND_SETTINGS,
+    INVERSION_SETTINGS,
+    PRESETS,
+    QsmSettings,
+    SingleStepSettings,
+    reconstruct_peak_bytes,
+)
 from brainlocus.io import (
     GradientEchoFiles,
     atomic_path,
     find_gradient_echoes,
+    locked_folder,
     read_gradient_echo_peak_bytes,
     read_grid,
     read_results,
     write_dataset_description,
 )
+from brainlocus.io.bids import SUFFIXES
 from brainlocus.io.echo_plan import ReadSettings
 from brainlocus.pipeline.config import CommaFloats, CommaList, InputPath, InputTree, Labels, Positional, StepConfig
 from brainlocus.pipeline.figures.qsm import draw_cohort_page
 from brainlocus.pipeline.genomes import require_memory
-from brainlocus.pipeline.idps import write_idps
+from brainlocus.pipeline.idps import remove_idps, write_idps
 from brainlocus.pipeline.qsm_spaces import StandardSpace, read_atlas
 from brainlocus.pipeline.qsm_standard import standard_peak_bytes
-from brainlocus.pipeline.qsm_subject import ScanRecord, ScanTask, current_record, plan_scan, read_record, run_scan
+from brainlocus.pipeline.qsm_subject import (
+    ScanRecord,
+    ScanTask,
+    current_record,
+    name_scans,
+    plan_scan,
+    read_record,
+    run_scan,
+)
 from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["QSM_RUN", "QsmRunConfig", "settings_of"]
@@ -151,6 +169,19 @@ def settings_of(config: QsmRunConfig) -> QsmSettings:
             settings = _assign(settings, assignment)
     except ValueError as error:
         raise SchemaError(f"--set or an option: {error}") from None
+    if isinstance(settings.inversion, SingleStepSettings):
+        unused = [f"--background {config.background}"] if config.background is not None else []
+        unused += [f"--set {text}" for text in config.set if text.strip().startswith("background.")]
+        if unused:
+            raise SchemaError(
+                f"{unused[0]}: the one-step inversion removes the background itself and would leave this out. Give "
+                "another --inversion too, or take it away."
+            )
+    if settings.unwrapping == "romeo" and not settings.remove_offset:
+        raise SchemaError(
+            "--no-offset: exact unwrapping needs the phase in proportion to the echo time. Leave --no-offset out, or "
+            "give --unwrapping laplacian. (Of a single echo no offset is removed in any case.)"
+        )
     return settings
 
 
@@ -167,13 +198,21 @@ def _replaced(settings: Any, path: Sequence[str], text: str, assignment: str) ->
     if path[0] not in known:
         raise SchemaError(f"--set {assignment}: there is no setting {path[0]!r}.{nearest(path[0], known)}")
     found = getattr(settings, path[0])
+    choices = get_args(get_type_hints(type(settings))[path[0]])
     if len(path) > 1:
         if not is_dataclass(found):
             raise SchemaError(f"--set {assignment}: {path[0]!r} has no settings of its own.")
         return replace(settings, **{path[0]: _replaced(found, path[1:], text, assignment)})
     if is_dataclass(found):
         inner = ", ".join(field.name for field in fields(found))
-        raise SchemaError(f"--set {assignment}: {path[0]!r} has settings of its own; expected one of {inner}.")
+        raise SchemaError(
+            f"--set {assignment}: {path[0]!r} has settings of its own ({inner}); expected {path[0]}.name=value, or the "
+            f"option --{path[0]} to choose another method."
+        )
+    if isinstance(found, str) and text not in choices:
+        raise SchemaError(
+            f"--set {assignment}: expected one of {', '.join(choices)}, found {text!r}.{nearest(text, choices)}"
+        )
     return replace(settings, **{path[0]: _parsed(text, found, assignment)})
 
 
@@ -182,16 +221,23 @@ def _parsed(text: str, like: object, assignment: str) -> object:
         if isinstance(like, bool):
             return {"true": True, "on": True, "false": False, "off": False}[text.lower()]
         if isinstance(like, tuple):
-            return tuple(float(part) for part in text.split(":"))
+            return tuple(_number(part) for part in text.split(":"))
         if isinstance(like, int):
             return int(text)
         if isinstance(like, float) or like is None:
-            return float(text)
+            return _number(text)
     except (KeyError, ValueError):
         raise SchemaError(
             f"--set {assignment}: expected a value like {like!r}, found {text!r} (lists: numbers with colons)."
         ) from None
     return text
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def qsm_run(config: QsmRunConfig, out: Path, context: Context) -> StepResult:
@@ -211,20 +257,33 @@ def qsm_run(config: QsmRunConfig, out: Path, context: Context) -> StepResult:
     _require_memory(config, found.series, context, at_once)
     tasks = _tasks(config, settings, found.series, out, workers=max(1, context.threads // at_once))
     _refuse_other_settings(tasks, context)
-    write_dataset_description(
-        out, name="Susceptibility maps", more={"SourceDatasets": [{"URL": config.bids.resolve().as_uri()}]}
-    )
     done = {t.record_path: r for t in tasks if context.resume and (r := current_record(t)) is not None}
     todo = [task for task in tasks if task.record_path not in done]
     fresh = list(context.progress.track(context.executor.map(run_scan, todo), "Scans", len(todo)))
-    records = _all_records(out)
-    n_idps = _write_tables(records, out)
+    with locked_folder(out):
+        # Read again under the lock: the last of several runs into one dataset sees the scans of all.
+        write_dataset_description(
+            out, name="Susceptibility maps", more={"SourceDatasets": [{"URL": config.bids.resolve().as_uri()}]}
+        )
+        records = _all_records(out)
+        measured, n_idps = _write_tables(records, out)
     failed = [r for r in fresh if r.status == "failed"]
     check = [r for r in (*fresh, *done.values()) if r.status == "check"]
     summary = [f"{len(fresh) - len(failed)} scans done, {len(done)} were there, {len(failed)} failed"]
     summary += [f"{record.scan}: {record.reason}" for record in (*failed, *check)[:10]]
     if found.without:
         summary.append(f"{len(found.without)} participants without a series: {', '.join(found.without[:5])} ...")
+    further = _further_series(records, measured)
+    if further:
+        summary.append(
+            f"{len(further)} further series of a session have maps, but no row in idps.tsv: {further[0]} ..."
+        )
+    others = _other_settings(records, tasks[0].parameters)
+    if others:
+        summary.append(
+            f"{len(others)} scans in {out} were made with other settings, the first is {others[0]}; their values may "
+            "not be comparable."
+        )
     summary.append(f"Quality: {out / 'qc.html'}" + (f"; {n_idps} phenotypes: {out / 'idps.tsv'}" if n_idps else ""))
     counts = {
         "scans": len(tasks),
@@ -232,6 +291,8 @@ def qsm_run(config: QsmRunConfig, out: Path, context: Context) -> StepResult:
         "failed": {record.scan: record.reason for record in failed},
         "to_check": {record.scan: record.reason for record in check},
         "participants_without_series": list(found.without),
+        "further_series": further,
+        "other_settings": others,
         "phenotypes": n_idps,
     }
     return StepResult(counts, n_failed=len(failed) + len(check), summary=tuple(summary))
@@ -256,6 +317,7 @@ def _tasks(
         plan_scan(
             files,
             {"scans": config.bids, **{kind: folder or config.bids for kind, folder in folders.items()}},
+            stem=stem,
             out=out,
             settings=settings,
             reading=reading,
@@ -266,7 +328,7 @@ def _tasks(
             weighted_image=config.swi,
             workers=workers,
         )
-        for files in series
+        for files, stem in zip(series, name_scans(series), strict=True)
     ]
 
 
@@ -324,34 +386,63 @@ def _all_records(out: Path) -> list[ScanRecord]:
     return [record for path in paths if (record := read_record(path)) is not None]
 
 
-def _write_tables(records: Sequence[ScanRecord], out: Path) -> int:
-    """Write the cohort's tables and page; return how many phenotypes there are."""
-    tables = []
-    for record in records:
-        folder = out / record.participant_id / record.session_id / "anat"
-        path = folder / f"{record.scan}_regions.tsv"
-        if record.status != "failed" and path.is_file():
-            tables.append(_text_ids(read_results(path)))
+def _preference(record: ScanRecord) -> tuple[bool, int, int, str]:
+    """Return what the series of a session are ordered by: combined before coils, ``MEGRE`` first, then the first run."""
+    run = dict(part.split("-", 1) for part in record.scan.split("_")).get("run", "0")
+    order = SUFFIXES.index(record.suffix) if record.suffix in SUFFIXES else len(SUFFIXES)
+    return "channels" in record.counts, order, int(run) if run.isdecimal() else 0, record.scan
+
+
+def _further_series(records: Sequence[ScanRecord], measured: Sequence[str]) -> list[str]:
+    """Return the scans with maps whose session is represented in ``idps.tsv`` by another scan."""
+    sessions = {(r.participant_id, r.session_id) for r in records if r.scan in measured}
+    done = [r for r in records if r.status != "failed" and r.scan not in measured]
+    return [r.scan for r in done if (r.participant_id, r.session_id) in sessions]
+
+
+def _other_settings(records: Sequence[ScanRecord], parameters: Mapping[str, Any]) -> list[str]:
+    """Return the scans in the dataset that were made with other settings than this run's."""
+    free = {"keep", "swi"}
+    wanted = {name: value for name, value in parameters.items() if name not in free}
+    found = [r for r in records if r.status != "failed"]
+    return [r.scan for r in found if {k: v for k, v in r.parameters.items() if k not in free} != wanted]
+
+
+def _write_tables(records: Sequence[ScanRecord], out: Path) -> tuple[list[str], int]:
+    """Write the cohort's tables and page; return the scans in ``idps.tsv``, and how many phenotypes there are."""
+    tables: dict[str, ResultTable] = {}
+    sessions: set[tuple[str, str]] = set()
+    for record in sorted(records, key=_preference):
+        path = out / record.participant_id / record.session_id / "anat" / f"{record.scan}_regions.tsv"
+        session = (record.participant_id, record.session_id)
+        if record.status != "failed" and path.is_file() and session not in sessions:
+            tables[record.scan] = _text_ids(read_results(path))
+            sessions.add(session)
+    rows = [tables[record.scan] for record in records if record.scan in tables]
+    n_idps = 0
+    if rows:
+        n_idps = len([c for c in write_idps(concat_results(rows), out).phenotypes.names if c != "session_id"])
+    else:
+        remove_idps(out)
     scans = [
         {**record.counts, "scan": record.scan, "status": record.status, "reason": record.reason, "page": record.page}
         for record in records
     ]
     outliers = find_outliers(scans, tuple(COHORT_COLUMNS))
     columns = sorted({name for record in records for name in record.counts})
-    head = ["participant_id", "session_id", "scan", "status", "reason", "outlier_in", *columns]
+    head = ["participant_id", "session_id", "scan", "status", "reason", "in_idps", "outlier_in", *columns]
     lines = ["\t".join(head)]
     for record in records:
         values = [record.participant_id, record.session_id or "n/a", record.scan, record.status]
-        values += [" ".join(record.reason.split()) or "n/a", ",".join(outliers.get(record.scan, ())) or "n/a"]
+        values += [" ".join(record.reason.split()) or "n/a", "yes" if record.scan in tables else "no"]
+        values += [",".join(outliers.get(record.scan, ())) or "n/a"]
         values += [f"{record.counts[c]:.6g}" if c in record.counts else "n/a" for c in columns]
         lines.append("\t".join(values))
     with atomic_path(out / "qc.tsv") as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with atomic_path(out / "qc.html") as partial:
         partial.write_text(draw_cohort_page(scans, COHORT_COLUMNS, outliers), encoding="utf-8")
-    if not tables:
-        return 0
-    return len([c for c in write_idps(concat_results(tables), out).phenotypes.names if c != "session_id"])
+    return list(tables), n_idps
 
 
 def _text_ids(rows: ResultTable) -> ResultTable:
