@@ -112,6 +112,9 @@ class QsmSettings:
             raise ValueError(
                 f"reliability_thresholds: expected numbers from 0 to 1, found {list(self.reliability_thresholds)}."
             )
+        for name in ("reliability_radius_mm", "t2star_s"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name}: expected a number above 0, found {getattr(self, name)}.")
 
     def thresholds(self, n_echoes: int) -> tuple[float, ...]:
         """Return one threshold an echo."""
@@ -235,7 +238,8 @@ def reconstruct(
     Raises
     ------
     ValueError
-        A mask is empty, or gets empty at a stage, which is named.
+        A mask is empty, or gets empty at a stage, which is named; or several echoes are to be unwrapped exactly with
+        their phase offset in place.
     """
     acquisition = series.acquisition
     n_echoes = len(acquisition.echo_time_s)
@@ -249,6 +253,11 @@ def reconstruct(
         offset_removed = True
         if removal.status == "bipolar not corrected":
             flags.append("Two echoes of alternating readouts: their phase difference cannot be corrected.")
+    if settings.unwrapping == "romeo" and n_echoes > 1 and not offset_removed:
+        raise ValueError(
+            "remove_offset: exact unwrapping of several echoes needs the phase in proportion to the echo time. Remove "
+            "the offset, or unwrap by the Laplacian."
+        )
     if n_echoes == 1:
         flags.append("A single echo: no offset removal, no T2*.")
     reliability = phase_reliability(
@@ -269,7 +278,8 @@ def reconstruct(
         relaxation = fit_relaxation(
             series.magnitude, acquisition.echo_time_s, brain, sigma=noise, settings=settings.relaxation
         )
-        counts |= {"voxels_not_decaying": relaxation.n_not_falling, "voxels_below_noise": relaxation.n_too_few}
+        counts["voxels_not_decaying"] = float(relaxation.n_not_falling)
+        counts["voxels_below_noise"] = float(relaxation.n_too_few)
         gradient, rate = _dephasing(series, brain, total, settings, offset_removed, workers)
     if not mask.any():
         raise ValueError("Mask 3: no voxel is left after background removal and phase reliability.")
@@ -283,9 +293,9 @@ def reconstruct(
     elif referenced is not None and referenced[1] != name:
         flags.append(f"Reference {name} was too small; {referenced[1]} was taken instead.")
     counts |= {
-        "brain_voxels": int(brain.sum()),
-        "reliable_voxels": int(refined.mask.sum()),
-        "mask_voxels": int(mask.sum()),
+        "brain_voxels": float(brain.sum()),
+        "reliable_voxels": float(refined.mask.sum()),
+        "mask_voxels": float(mask.sum()),
         "share_reliable": refined.share_kept,
         "largest_hole_mm3": max(refined.large_holes_mm3, default=0.0),
         "noise": total.noise_sd,
@@ -372,7 +382,7 @@ def _susceptibility(
             "background": (background.n_iterations, background.converged),
             "inversion": (found.n_iterations, found.converged),
         }
-    counts: dict[str, float] = {f"{name}_iterations": n for name, (n, _) in steps.items()}
+    counts: dict[str, float] = {f"{name}_iterations": float(n) for name, (n, _) in steps.items()}
     flags = [
         f"The {name} stopped after {n} iterations, before its tolerance."
         for name, (n, converged) in steps.items()

@@ -36,6 +36,9 @@ from brainlocus.images.qsm.vsharp import ball_shells
 
 __all__ = ["SingleStep", "SingleStepSettings", "invert_single_step"]
 
+RELAXATION_END = 2.0
+"""Over-relaxation converges below it (Eckstein & Bertsekas 1992)."""
+
 
 @dataclass(frozen=True, slots=True)
 class SingleStepSettings:
@@ -70,9 +73,16 @@ class SingleStepSettings:
             or sorted(self.radii_mm, reverse=True) != list(self.radii_mm)
         ):
             raise ValueError(f"radii_mm: expected radii above 0, largest first, found {list(self.radii_mm)}.")
-        for name in ("regularisation", "rho_factor", "mu", "tolerance"):
+        for name in ("regularisation", "rho_factor", "mu", "support_factor", "tolerance", "max_iterations"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a number above 0, found {getattr(self, name)}.")
+        if not 1 <= self.relaxation < RELAXATION_END:
+            raise ValueError(f"relaxation: expected a number from 1 to below 2, found {self.relaxation}.")
+        if not self.padding_mm >= 0 or self.harmonic_degree < 0:
+            raise ValueError(
+                "padding_mm and harmonic_degree: expected numbers from 0 up, found "
+                f"{self.padding_mm} and {self.harmonic_degree}."
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +105,7 @@ class SingleStep:
 class _Shell:
     """One radius: its operator and what is known there."""
 
-    operator: Float32[np.ndarray, "x y z"]
+    operator: Float32[np.ndarray, "x y k"]
     """H_r D on the half spectrum."""
     field_ppm: Float32[np.ndarray, "x y z"]
     """H_r f, 0 outside M_r."""
@@ -194,8 +204,8 @@ def _iterate(
 
 def _inverse_denominator(
     problem: DipoleProblem, shells: list[_Shell], rho: float, sigma: float, mu: float
-) -> Float32[np.ndarray, "x y z"]:
-    """Return 1 / (mu sum_r (H_r D)^2 + rho E^2 + sigma)."""
+) -> Float32[np.ndarray, "x y k"]:
+    """Return 1 / (mu sum_r (H_r D)^2 + rho E^2 + sigma) on the half spectrum."""
     total = rho * problem.box.gradient_energy() + sigma
     for shell in shells:
         total += mu * shell.operator.astype(np.float64) ** 2

@@ -387,7 +387,7 @@ def _all_records(out: Path) -> list[ScanRecord]:
 
 
 def _preference(record: ScanRecord) -> tuple[bool, int, int, str]:
-    """Return what the series of a session are ordered by: combined before coils, ``MEGRE`` first, then the first run."""
+    """Return what the series of a session are ordered by: combined before coils, ``MEGRE`` first, then by run."""
     run = dict(part.split("-", 1) for part in record.scan.split("_")).get("run", "0")
     order = SUFFIXES.index(record.suffix) if record.suffix in SUFFIXES else len(SUFFIXES)
     return "channels" in record.counts, order, int(run) if run.isdecimal() else 0, record.scan
