@@ -1,18 +1,18 @@
 """A study that starts from gradient-echo scans: phase to traits, beside other traits, resumed."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from brainlocus.cli.main import cli
+from brainlocus.io import read_results
 from brainlocus.pipeline.people import read_people
 from brainlocus.pipeline.run_study import plan_study
 from brainlocus.pipeline.study import load_study
 
-PEOPLE = 6
+PEOPLE = 5
 STUDY = """
 [inputs]
 scans = "bids"
@@ -22,9 +22,11 @@ participants = "participants.tsv"
 phenotypes = "phenotypes.tsv"
 [qsm]
 inversion = "tkd"
+reference = "white-matter"
 [prepare]
 min_people = 3
 [phenome]
+min_people = 3
 covariates = "age"
 """
 
@@ -46,48 +48,47 @@ def folder(tmp_path_factory):
     (root / "participants.tsv").write_text("participant_id\tage\n" + "\n".join(rows) + "\n")
     rows = [f"{name}\t{score:.3f}" for name, score in zip(names, rng.normal(size=PEOPLE), strict=True)]
     (root / "phenotypes.tsv").write_text("participant_id\tscore\n" + "\n".join(rows) + "\n")
-    (root / "study.toml").write_text(STUDY)
-    done = brainlocus("run", root / "study.toml", "--out", root / "out", "--quiet", "--threads", 2)
-    assert done.exit_code == 0, done.output
-    return root
-
-
-def test_scans_become_traits_and_associations(folder):
-    out = folder / "out"
-    assert sorted(p.stem for p in out.glob("*.json")) == ["input_traits", "phenome", "susceptibility", "traits"]
-    scans = read_people(out / "susceptibility" / "idps.tsv")
-    joined = read_people(out / "input_traits.parquet")
-    assert joined.names == scans.names
-    np.testing.assert_array_equal(
-        joined.column("QSM_left_putamen_median").values, scans.column("QSM_left_putamen_median").values
-    )
-    assert np.ptp(scans.column("QSM_left_putamen_median").values) > 1.0
-    assert "QSM_left_putamen_median" in read_people(out / "traits.parquet").names
-
-
-def test_a_resumed_study_does_nothing_again(folder):
-    out = folder / "out"
-    scans = {p: p.stat().st_mtime_ns for p in out.glob("susceptibility/sub-*/**/*") if p.is_file()}
-    done = brainlocus("run", folder / "study.toml", "--out", out, "--quiet", "--resume")
-    assert done.exit_code == 0, done.output
-    assert f"0 scans done, {PEOPLE} were there" in done.output
-    assert done.output.count("unchanged") == 3
-    assert scans == {p: p.stat().st_mtime_ns for p in scans}
-
-
-def test_a_scan_that_fails_stops_only_itself(folder, tmp_path):
-    for name in ("bids", "participants.tsv", "phenotypes.tsv"):
-        source = folder / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    for sidecar in (tmp_path / "bids" / "sub-02").rglob("*MEGRE.json"):
+    for sidecar in (root / "bids" / f"sub-{PEOPLE:02d}").rglob("*MEGRE.json"):
         content = json.loads(sidecar.read_text())
         del content["MagneticFieldStrength"]
         sidecar.write_text(json.dumps(content))
-    (tmp_path / "study.toml").write_text(STUDY)
-    done = brainlocus("run", tmp_path / "study.toml", "--out", tmp_path / "out", "--quiet", "--threads", 2)
+    (root / "study.toml").write_text(STUDY)
+    return root
+
+
+@pytest.fixture(scope="module")
+def first(folder):
+    return brainlocus("run", folder / "study.toml", "--out", folder / "out", "--quiet", "--threads", 2)
+
+
+def test_scans_become_traits_and_one_that_fails_stops_only_itself(folder, first):
+    assert first.exit_code == 3
+    assert f"{PEOPLE - 1} scans done, 0 were there, 1 failed" in first.output
+    assert "MagneticFieldStrength" in first.output
+    out = folder / "out"
+    written = ["input_traits.parquet", "phenome.parquet", "susceptibility", "traits.parquet"]
+    assert sorted(p.stem for p in out.glob("*.json")) == written
+    scans = read_people(out / "susceptibility" / "idps.tsv")
+    joined = read_people(out / "input_traits.parquet")
+    assert joined.names == scans.names
+    assert len(joined.samples) == PEOPLE - 1
+    np.testing.assert_array_equal(
+        joined.column("QSM_left_thalamus_median").values, scans.column("QSM_left_thalamus_median").values
+    )
+    assert np.ptp(scans.column("QSM_left_thalamus_median").values) > 1.0
+    assert "QSM_left_thalamus_median" in read_people(out / "traits.parquet").names
+    tests = read_results(out / "phenome.parquet")
+    assert np.isfinite(tests["neg_log10_p"][tests["trait"] == "QSM_left_thalamus_median"]).all()
+
+
+def test_a_resumed_study_does_only_what_failed_again(folder, first):
+    out = folder / "out"
+    scans = {p: p.stat().st_mtime_ns for p in out.glob("susceptibility/sub-*/**/*.nii.gz")}
+    done = brainlocus("run", folder / "study.toml", "--out", out, "--quiet", "--resume")
     assert done.exit_code == 3
-    assert "MagneticFieldStrength" in done.output
-    assert len(read_people(tmp_path / "out" / "traits.parquet").samples) == PEOPLE - 1
+    assert f"0 scans done, {PEOPLE - 1} were there, 1 failed" in done.output
+    assert done.output.count("unchanged") == 3
+    assert scans == {p: p.stat().st_mtime_ns for p in scans}
 
 
 class TestPlan:

@@ -161,7 +161,12 @@ def test_a_missing_way_says_what_was_expected_and_what_is_there(place):
     (place / "sub-01_ses-1_from-MEGRE_to-MNI152_mode-image_xfm.json").write_text("{}")
     found = route(place)
     assert found.legs == ()
-    for words in ("from-MEGRE_to-MNI152_", "from-T1w_to-MNI152,", "found transforms of MNI152NLin6Asym", "sub-01 ses-1"):
+    for words in (
+        "from-MEGRE_to-MNI152_",
+        "from-T1w_to-MNI152,",
+        "found transforms of MNI152NLin6Asym",
+        "sub-01 ses-1",
+    ):
         assert words in found.missing
     with pytest.raises(FormatError, match="No transform from MEGRE to MNI152"):
         read_route(found, {})

@@ -325,7 +325,7 @@ def histogram(
         axis.axvline(at, color=PALETTE[(k + 1) % len(PALETTE)], lw=1.2, ls="--", label=f"{name}: {at:g}")
     if lines:
         axis.legend(frameon=False, fontsize=8)
-    if logarithmic:
+    if logarithmic and outside < finite.size:
         axis.set_yscale("log")
     axis.set_xlabel(label)
     axis.set_ylabel("voxels")
