@@ -10,7 +10,14 @@ def naive_kernel(shape, voxel_size_mm, b0_direction):
     for index in np.ndindex(*shape):
         k = np.array([frequencies[a][i] for a, i in enumerate(index)])
         if k.any():
-            kernel[index] = 1 / 3 - (k @ np.asarray(b0_direction)) ** 2 / (k @ k)
+            along = 0.0
+            for a in range(3):
+                for b in range(3):
+                    ends = (
+                        np.sinc(2 * voxel_size_mm[a] * k[a]) * np.sinc(2 * voxel_size_mm[b] * k[b]) if a != b else 1.0
+                    )
+                    along += b0_direction[a] * b0_direction[b] * k[a] * k[b] * ends
+            kernel[index] = 1 / 3 - along / (k @ k)
     return kernel
 
 

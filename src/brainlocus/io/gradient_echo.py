@@ -12,7 +12,7 @@ Volumes are read one at a time into float32, so that memory holds the result and
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -292,9 +292,23 @@ def _phase_scale(
         all(r.integer for r in ranges),
         ranges[0].unit,
     )
-    header = plan.phase[0].headers[0]
+    headers = [volumes.headers[0] for volumes in plan.phase]
+    changes = [h.has_scaling and (h.slope, h.intercept) != (1.0, 0.0) for h in headers]
+    mixed = any(changes) and not all(header.has_scaling for header in headers)
+    if mixed:
+        # The slope of one echo is damaged, so that only stored values can be compared between echoes.
+        series = PhaseRange(series.stored, series.stored, series.integer, series.unit)
+    header = headers[0]
     what = str(header.path)
     scale = decide_phase_scale(series, what=what, assume_unwrapped=settings.assume_unwrapped)
+    if mixed and scale.rule == "stretched":
+        damaged = next(h.path for h in headers if not h.has_scaling)
+        raise FormatError(
+            f"{damaged}: scl_slope is not a number, but that of other echoes is, and the stored values from "
+            f"{series.stored[0]:g} to {series.stored[1]:g} have no known span of phase. Correct the header."
+        )
+    if mixed:
+        scale = replace(scale, of_stored=True)
     return scale, tuple(_scale_notes(series, scale, plan))
 
 

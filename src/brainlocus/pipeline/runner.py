@@ -228,7 +228,7 @@ def _check_replaceable(out: Path, work: Path, kind: str) -> None:
     """Refuse to replace what brainlocus did not write."""
     if not out.exists() or manifest_path(out).exists() or work.exists():
         return
-    if kind == "derivatives" and (out / "dataset_description.json").is_file():
+    if kind == "derivatives" and _is_dataset(out):
         return
     folder = kind in {"folder", "derivatives"}
     if folder and (not out.is_dir() or any(out.iterdir())):
@@ -236,6 +236,13 @@ def _check_replaceable(out: Path, work: Path, kind: str) -> None:
             f"--out {out}: expected a new or empty folder, or one written by brainlocus (with "
             f"{manifest_path(out).name} beside it), found something else. Give another name."
         )
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Return whether a folder is a BIDS dataset, or one that another run is just beginning: hidden files only."""
+    if not folder.is_dir():
+        return False
+    return (folder / "dataset_description.json").is_file() or all(p.name.startswith(".") for p in folder.iterdir())
 
 
 def is_current(step: Step[Any], config: StepConfig, out: Path, options: RunOptions) -> bool:

@@ -97,6 +97,8 @@ def _pictures(maps: QsmMaps, series: GradientEcho) -> list[Picture]:
     masks = {"brain mask": brain, "reliable phase": Mask(maps.reliable, affine), "susceptibility": mask}
     region = Mask(maps.reference_region, affine)
     outlines = {"": mask, f"reference: {maps.reference_name}": region} if region.data.any() else mask
+    referenced = maps.reference is not None and maps.reference.status == "ok"
+    chi, which = (maps.referenced_ppm, "") if referenced else (maps.chi_ppm, ", not referenced")
     pictures = [
         Picture(
             "Magnitude and masks",
@@ -119,8 +121,8 @@ def _pictures(maps: QsmMaps, series: GradientEcho) -> list[Picture]:
             "No broad shades near the edge: those are background that was left.",
         ),
         Picture(
-            "Susceptibility",
-            shown(maps.referenced_ppm, "susceptibility", "ppm", window=CHI_WINDOW_PPM, mask=outlines),
+            f"Susceptibility{which}",
+            shown(chi, "susceptibility", "ppm", window=CHI_WINDOW_PPM, mask=outlines),
             "Deep grey matter and veins bright, white matter dark, no streaks.",
         ),
         Picture(
@@ -141,9 +143,7 @@ def _pictures(maps: QsmMaps, series: GradientEcho) -> list[Picture]:
                 "Through-slice field gradient", picture, "Hz from slice to slice; T2* is too short where it is large."
             )
         )
-    figure = histogram(
-        maps.referenced_ppm[maps.mask], label="susceptibility (ppm)", window=(-0.3, 0.3), logarithmic=True
-    )
+    figure = histogram(chi[maps.mask], label="susceptibility (ppm)", window=(-0.3, 0.3), logarithmic=True)
     pictures.append(Picture("Distribution of susceptibility", png_bytes(figure), "Voxels of mask 3."))
     figure = histogram(maps.reliability[:, maps.brain], label="phase reliability", window=(0.0, 1.0), logarithmic=True)
     pictures.append(Picture("Distribution of reliability", png_bytes(figure), "All echoes, voxels of the brain mask."))

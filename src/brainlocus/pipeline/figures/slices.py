@@ -163,6 +163,8 @@ def _draw(
     axis.set_aspect("equal")
     axis.set_xticks([])
     axis.set_yticks([])
+    for artist in (*axis.images, *axis.collections, *axis.texts):
+        artist.set_in_layout(False)  # all inside the axes: the layout need not measure them
     figure.colorbar(shown, ax=axis, shrink=0.6, pad=0.01, label=_quantity(volume))
     axis.set_title(_heading(title, volume), fontsize=11, loc="left")
     _write_legend(figure, picture, named)
@@ -319,13 +321,13 @@ def histogram(
     axis = axes[0, 0]
     if window is None:
         window = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    axis.hist(finite, bins=bins, range=window if window[0] < window[1] else None, color=BLUE)
+    heights, _, _ = axis.hist(finite, bins=bins, range=window if window[0] < window[1] else None, color=BLUE)
     outside = int(((finite < window[0]) | (finite > window[1])).sum())
     for k, (name, at) in enumerate((lines or {}).items()):
         axis.axvline(at, color=PALETTE[(k + 1) % len(PALETTE)], lw=1.2, ls="--", label=f"{name}: {at:g}")
     if lines:
         axis.legend(frameon=False, fontsize=8)
-    if logarithmic and outside < finite.size:
+    if logarithmic and heights.any():
         axis.set_yscale("log")
     axis.set_xlabel(label)
     axis.set_ylabel("voxels")

@@ -257,14 +257,15 @@ def qsm_run(config: QsmRunConfig, out: Path, context: Context) -> StepResult:
     _require_memory(config, found.series, context, at_once)
     tasks = _tasks(config, settings, found.series, out, workers=max(1, context.threads // at_once))
     _refuse_other_settings(tasks, context)
+    with locked_folder(out):
+        write_dataset_description(
+            out, name="Susceptibility maps", more={"SourceDatasets": [{"URL": config.bids.resolve().as_uri()}]}
+        )
     done = {t.record_path: r for t in tasks if context.resume and (r := current_record(t)) is not None}
     todo = [task for task in tasks if task.record_path not in done]
     fresh = list(context.progress.track(context.executor.map(run_scan, todo), "Scans", len(todo)))
     with locked_folder(out):
-        # Read again under the lock: the last of several runs into one dataset sees the scans of all.
-        write_dataset_description(
-            out, name="Susceptibility maps", more={"SourceDatasets": [{"URL": config.bids.resolve().as_uri()}]}
-        )
+        # Read under the lock: the last of several runs into one dataset sees the scans of all.
         records = _all_records(out)
         measured, n_idps = _write_tables(records, out)
     failed = [r for r in fresh if r.status == "failed"]
