@@ -12,7 +12,7 @@ from brainlocus.pipeline.people import read_people
 from brainlocus.pipeline.run_study import plan_study
 from brainlocus.pipeline.study import load_study
 
-PEOPLE = 5
+PEOPLE = 6
 STUDY = """
 [inputs]
 scans = "bids"
@@ -24,6 +24,7 @@ phenotypes = "phenotypes.tsv"
 inversion = "tkd"
 reference = "white-matter"
 [prepare]
+confounds = "age"
 min_people = 3
 [phenome]
 min_people = 3
