@@ -58,9 +58,9 @@ from brainlocus.io import (
     digest_files,
     find_derivative,
     read_gradient_echo,
+    read_grid,
     read_label_names,
     read_parcellation,
-    read_transform,
     read_volume,
     write_derivative,
     write_results,
@@ -71,11 +71,16 @@ from brainlocus.io.nifti import sidecar_path
 from brainlocus.io.nifti_header import NiftiHeader
 from brainlocus.numerics.resample import resample_labels, resample_mask
 from brainlocus.pipeline.figures.qsm import draw_scan_page
+from brainlocus.pipeline.qsm_spaces import StandardSpace, read_leg
+from brainlocus.pipeline.qsm_standard import StandardChains, StandardPlan, plan_standard, with_atlas, write_standard
 from brainlocus.pipeline.registration import register
 
 __all__ = ["ScanRecord", "ScanTask", "current_record", "name_scans", "plan_scan", "read_record", "run_scan"]
 
 PPM_TO_PPB = 1e3
+_SCAN_NAMES = ("MEGRE", "swi", "SWI")
+"""What a gradient-echo scan is called in names of transforms, besides its own suffix."""
+_TELLING_DEFAULTS = {"EchoTime": "echo times", "MagneticFieldStrength": "field strength"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,8 @@ class ScanTask:
     weighted_image: bool
     """Write the susceptibility-weighted image."""
     workers: int
+    standard: StandardPlan | None = None
+    """Standard space that maps are brought to, or labels from; None: neither."""
     problem: str = ""
     """Why mask, segmentation or transform could not be looked up; the scan fails with it."""
 
@@ -175,8 +182,15 @@ def name_scans(series: Sequence[GradientEchoFiles]) -> list[str]:
     return names
 
 
-def plan_scan(files: GradientEchoFiles, folders: Mapping[str, Path], *, register: bool, **given: Any) -> ScanTask:
-    """Return the task of a scan, with its mask, segmentation and transform looked up.
+def plan_scan(
+    files: GradientEchoFiles,
+    folders: Mapping[str, Path],
+    *,
+    register: bool,
+    space: StandardSpace | None = None,
+    **given: Any,
+) -> ScanTask:
+    """Return the task of a scan, with its mask, segmentation and transforms looked up.
 
     An image with the scan's own ``acq`` and ``run`` is preferred; one of another run is not taken for a mask.
 
@@ -186,6 +200,8 @@ def plan_scan(files: GradientEchoFiles, folders: Mapping[str, Path], *, register
         Derivatives (or raw) datasets with ``masks``, ``segmentations`` and ``transforms``.
     register
         Look for a T1-weighted image beside the segmentations.
+    space
+        Standard space to find the ways to and from.
     given
         The other fields of the task.
     """
@@ -197,6 +213,9 @@ def plan_scan(files: GradientEchoFiles, folders: Mapping[str, Path], *, register
         found["lesions"] = _find(folders["segmentations"], files, "mask", {"label": "lesion"})
         found["transform"] = _find_transform(folders["transforms"], files)
         found["anatomical"] = _find(folders["segmentations"], files, "T1w", {}) if register else None
+        if space is not None:
+            can_register = found["anatomical"] is not None
+            found["standard"] = plan_standard(space, folders, files, _SCAN_NAMES, can_register=can_register)
     except BrainlocusError as error:
         problem = str(error)
     return ScanTask(files, problem=problem, **found, **given)
@@ -221,7 +240,7 @@ def _find_transform(folder: Path, files: GradientEchoFiles) -> Path | None:
     """Return the transform of a scan's T1-weighted image to the scan: ``*_from-T1w_to-<suffix>_mode-image_xfm.*``."""
     places = [folder / files.participant_id / part / "anat" for part in (files.session_id or "", "")]
     for place in places:
-        for target in (files.suffix, "MEGRE", "swi", "SWI"):
+        for target in (files.suffix, *_SCAN_NAMES):
             found = sorted(place.glob(f"*_from-T1w_to-{target}_mode-image_xfm.*"))
             found = [path for path in found if not path.name.endswith(".json")]
             if len(found) > 1 and files.run is not None:
@@ -305,6 +324,8 @@ def _digests(task: ScanTask) -> dict[str, str]:
     """Return the SHA-256 of every file the outputs depend on, by the shortest end of its path that is its own."""
     others = (task.mask, task.segmentation, task.lesions, task.transform, task.anatomical)
     files = [*task.files.paths, *(path for path in others if path is not None)]
+    if task.standard is not None:
+        files += task.standard.files
     if task.segmentation is not None:
         files.append(sidecar_path(task.segmentation))
     found: dict[str, str] = {}
@@ -328,7 +349,7 @@ def _is_of_scan(name: str, stem: str) -> bool:
     [True, True, False]
     """
     entities = name.removeprefix(f"{stem}_").split("_")[:-1]
-    return name.startswith(f"{stem}_") and all(entity.startswith("desc-") for entity in entities)
+    return name.startswith(f"{stem}_") and all(entity.startswith(("desc-", "space-")) for entity in entities)
 
 
 def _publish(task: ScanTask, work: Path, record: ScanRecord) -> None:
@@ -354,7 +375,13 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
     grid = series.acquisition.grid
     flags = [note.text for note in loaded.notes if note.is_warning]
     brain, approximate = _brain(task, series, flags)
+    flags += _assumptions(task, loaded.metadata)
     labels, lesions = _labels(task, series), _lesions(task, series)
+    failures: list[str] = []
+    chains = None
+    if task.standard is not None:
+        chains = StandardChains(task.standard, grid, _t1w_grid(task), lambda: _register(task, series))
+        labels, failures = with_atlas(chains, labels)
     maps = reconstruct(
         series,
         brain,
@@ -371,10 +398,13 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
     if approximate:
         flags.append("No brain mask was given: it was made from the magnitude, which is approximate.")
     counts |= _figures_of_merit(maps)
-    flags = [*maps.failures, *maps.flags, *flags]
     stem = task.stem
     sidecar = _sidecar(task, maps, loaded.metadata, approximate)
     _write_maps(task, work, maps, sidecar, loaded.header)
+    if chains is not None:
+        failures += write_standard(chains, maps, work / stem, sidecar)
+    failures = [*maps.failures, *failures]
+    flags = [*failures, *maps.flags, *flags]
     if task.weighted_image:
         weighted = susceptibility_weighting(
             series.phase_rad[-1], series.magnitude[-1], maps.brain, series.acquisition.voxel_size_mm
@@ -385,7 +415,7 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
     if rows is not None:
         write_results(rows, work / f"{stem}_regions.tsv")
         flags += _sign_check(rows)
-    n_failures = len(maps.failures)
+    n_failures = len(failures)
     page = draw_scan_page(
         stem,
         maps,
@@ -398,7 +428,7 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
     )
     (work / f"{stem}_qc.html").write_text(page, encoding="utf-8")
     counts = {name: value for name, value in counts.items() if np.isfinite(value)}
-    return ("check" if maps.failures else "ok"), counts, tuple(flags), n_failures
+    return ("check" if failures else "ok"), counts, tuple(flags), n_failures
 
 
 def _load(task: ScanTask) -> tuple[LoadedSeries, float | None, bool]:
@@ -448,16 +478,28 @@ def _chain(task: ScanTask, found: Grid, series: GradientEcho, what: Path) -> tup
     except AlignmentError as error:
         if task.transform is not None:
             # A transform of images from A to B says where points of B lie in A: what resampling onto B needs.
-            return read_transform(task.transform, source=found, reference=grid)
+            return read_leg(task.transform, source=found, reference=grid)
         if task.anatomical is not None:
-            magnitude = Volume(series.magnitude[0], grid.affine, "magnitude")
-            return register(magnitude, read_volume(task.anatomical, quantity="T1w"))
+            return _register(task, series)
         raise AlignmentError(
             f"{what} has another grid than the scan, and there is no transform. Expected "
             f"*_from-T1w_to-{task.files.suffix}_mode-image_xfm.(mat|txt|h5|nii.gz) of {task.files.participant_id} in "
             "--transforms, labels on the scan's grid, or --registration ants."
         ) from error
     return ()
+
+
+def _t1w_grid(task: ScanTask) -> Grid | None:
+    """Return the grid of a segmentation that is not on the scan's, which is then the T1-weighted image's."""
+    return None if task.segmentation is None or task.transform is None else read_grid(task.segmentation)
+
+
+def _register(task: ScanTask, series: GradientEcho) -> tuple[Transform, ...]:
+    """Return the chain from the scan's points to those of its T1-weighted image, as ANTs finds it."""
+    if task.anatomical is None:
+        raise FormatError("There is no T1-weighted image beside the segmentations to register.")
+    magnitude = Volume(series.magnitude[0], series.acquisition.grid.affine, "magnitude")
+    return register(magnitude, read_volume(task.anatomical, quantity="T1w"))
 
 
 def _labels(task: ScanTask, series: GradientEcho) -> Parcellation | None:
@@ -545,6 +587,21 @@ def _phase_at_last_echo(maps: QsmMaps) -> Float32[np.ndarray, "x y z"]:
     return maps.total_field.field_ppm * np.float32(scale)
 
 
+def _assumptions(task: ScanTask, metadata: Mapping[str, Any]) -> list[str]:
+    """Return a flag where what the maps depend on was taken from a protocol instead of the scan."""
+    given = {
+        "EchoTime": task.reading.echo_time_s is not None,
+        "MagneticFieldStrength": task.reading.field_strength_t is not None or "ImagingFrequency" in metadata,
+    }
+    listed = metadata.get("ProtocolDefaults")
+    names = [
+        f"{words} ({metadata.get(key)!r})"
+        for key, words in _TELLING_DEFAULTS.items()
+        if isinstance(listed, list) and key in listed and not given[key]
+    ]
+    return [f"Not in the scan's files, and taken from the protocol: {', '.join(names)}."] if names else []
+
+
 def _sidecar(task: ScanTask, maps: QsmMaps, metadata: Mapping[str, Any], approximate: bool) -> dict[str, Any]:
     acquisition = maps.acquisition
     kept = {k: metadata[k] for k in ("Manufacturer", "ManufacturersModelName", "SequenceName") if k in metadata}
@@ -558,9 +615,21 @@ def _sidecar(task: ScanTask, maps: QsmMaps, metadata: Mapping[str, Any], approxi
         "Reference": maps.reference_name,
         "ReferenceValuePpm": None if maps.reference is None else maps.reference.value_ppm,
         "BrainMask": "approximate, from the magnitude" if approximate else str(task.mask and task.mask.name),
+        **({"LabelTransforms": _label_transforms(task)} if _label_transforms(task) else {}),
+        **({"ProtocolDefaults": metadata["ProtocolDefaults"]} if "ProtocolDefaults" in metadata else {}),
         "Parameters": dict(task.parameters),
         "GeneratedBy": {"Name": "brainlocus qsm run", "Version": __version__},
     }
+
+
+def _label_transforms(task: ScanTask) -> dict[str, list[str]]:
+    """Return the transforms of the labels in the order of their use on points of the scan."""
+    found = {}
+    if task.segmentation is not None and task.transform is not None:
+        found["segmentation"] = [task.transform.name]
+    if task.standard is not None and task.standard.from_standard is not None:
+        found["atlas"] = task.standard.from_standard.described
+    return found
 
 
 def _write_maps(task: ScanTask, work: Path, maps: QsmMaps, sidecar: Mapping[str, Any], header: NiftiHeader) -> None:
@@ -637,4 +706,5 @@ def _made_with(task: ScanTask) -> dict[str, object]:
     files = (task.mask, task.segmentation, task.lesions, task.transform, task.anatomical)
     named = ("brain mask", "segmentation", "lesions", "transform", "registered image")
     shown |= {name: path.name for name, path in zip(named, files, strict=True) if path is not None}
+    shown |= task.standard.described if task.standard is not None else {}
     return {"brainlocus": __version__, **shown, "images": [path.name for path in task.files.paths]}

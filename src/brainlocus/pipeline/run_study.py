@@ -70,7 +70,7 @@ def plan_study(study: Study, out: Path) -> list[PlannedStep]:
         planned.append(_planned(entry, wired, study.settings[entry.key], out))
         wiring.active.add(entry.key)
     if not planned:
-        raise SchemaError("The study has nothing to do: give [inputs] images, traits or genotypes.")
+        raise SchemaError("The study has nothing to do: give [inputs] images, scans, traits or genotypes.")
     return planned
 
 

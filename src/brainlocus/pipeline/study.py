@@ -23,12 +23,18 @@ __all__ = ["Study", "StudyInputs", "load_study", "study_model", "study_schema"]
 
 
 class StudyInputs(BaseModel):
-    """What a study starts from. Give images or traits; everything else is optional and adds steps."""
+    """What a study starts from. Give images, scans or traits; everything else is optional and adds steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: str | None = Field(None, description="Maps: a BIDS folder, or a table with participant_id and path")
     mask: str | None = Field(None, description="Mask of the voxels to use")
+    scans: str | None = Field(None, description="BIDS dataset of gradient-echo scans, for susceptibility and T2*")
+    scan_masks: str | None = Field(None, description="Derivatives with the scans' brain masks")
+    scan_segmentations: str | None = Field(None, description="Derivatives with the scans' segmentations")
+    scan_transforms: str | None = Field(None, description="Derivatives with the scans' transforms")
+    standard: str | None = Field(None, description="Image of the standard space for the scans' maps")
+    scan_atlas: str | None = Field(None, description="Labels in the standard space to measure in the scans too")
     traits: str | None = Field(None, description="Table of traits, instead of images (.tsv, .csv, .parquet, .fam)")
     participants: str | None = Field(None, description="Table with age, sex, site, diagnosis, split ...")
     phenotypes: str | None = Field(None, description="Table of phenotypes to relate to the traits")

@@ -86,16 +86,34 @@ def _idp(w: Wiring) -> Wired | None:
     return _given(images=w.inputs.get("images"), atlas=w.output("atlas"))
 
 
+def _qsm(w: Wiring) -> Wired | None:
+    wired = _given(bids=w.inputs.get("scans"))
+    if wired is None:
+        return None
+    names = {"masks": "scan_masks", "segmentations": "scan_segmentations", "transforms": "scan_transforms"}
+    names |= {"standard": "standard", "atlas": "scan_atlas"}
+    return {**wired, **{option: w.inputs.get(name) for option, name in names.items()}}
+
+
 def _traits(w: Wiring) -> Wired | None:
-    given = w.inputs.get("traits")
-    return None if given is None else {"tables": (given,)}
+    """Join what was given with the scans' phenotypes, and with those of other images where there are both."""
+    of_scans = w.output("qsm", "idps.tsv")
+    of_images = w.output("idp") if of_scans is not None else None
+    tables = _some(of_images, w.inputs.get("traits"), of_scans)
+    return {"tables": tables} if tables else None
+
+
+def _phenotypes(w: Wiring) -> Path | None:
+    """Return the study's traits before harmonising: of scans (joined with all others), else of images, else given."""
+    joined = w.output("traits") if w.output("qsm") is not None else None
+    return w.first(joined, w.output("idp"), w.output("traits"))
 
 
 def _harmonise(w: Wiring) -> Wired | None:
     settings = w.settings["harmonise"]
     if settings["batch"] not in w.people:
         return None
-    wired = _given(table=w.first(w.output("idp"), w.output("traits")), participants=w.inputs.get("participants"))
+    wired = _given(table=_phenotypes(w), participants=w.inputs.get("participants"))
     if wired is None:
         return None
     preserve = settings["preserve"] or _adjustment(w)
@@ -103,7 +121,7 @@ def _harmonise(w: Wiring) -> Wired | None:
 
 
 def _prepare(w: Wiring) -> Wired | None:
-    table = w.first(w.output("harmonise"), w.output("idp"), w.output("traits"))
+    table = w.first(w.output("harmonise"), _phenotypes(w))
     if table is None:
         return None
     formula = w.settings["prepare"]["confounds"]
@@ -115,7 +133,7 @@ def _prepare(w: Wiring) -> Wired | None:
 
 def _measures(w: Wiring) -> Path | None:
     """Return the traits that association uses."""
-    return w.first(w.output("prepare"), w.output("harmonise"), w.output("idp"), w.output("traits"))
+    return w.first(w.output("prepare"), w.output("harmonise"), _phenotypes(w))
 
 
 def _phenome(w: Wiring) -> Wired | None:
@@ -132,7 +150,7 @@ def _signature(w: Wiring) -> Wired | None:
     settings = w.settings["signature"]
     if settings["diagnosis"] not in w.people:
         return None
-    wired = _given(features=w.first(w.output("idp"), w.output("traits")), participants=w.inputs.get("participants"))
+    wired = _given(features=_phenotypes(w), participants=w.inputs.get("participants"))
     if wired is None:
         return None
     batch = settings["batch"] or (w.settings["harmonise"]["batch"] if w.output("harmonise") else None)
@@ -285,15 +303,16 @@ _SCAN = frozenset({"keep", "variants", "full", "covariates", "formula", "genome_
 STUDY_STEPS: tuple[StudyStep, ...] = (
     StudyStep("atlas", "atlas fit", "atlas", "[inputs] images", _atlas),
     StudyStep("idp", "idp extract", "idps.parquet", "the atlas step", _idp),
-    StudyStep("traits", "cohort join", "input_traits.parquet", "[inputs] traits", _traits),
+    StudyStep("qsm", "qsm run", "susceptibility", "[inputs] scans", _qsm),
+    StudyStep("traits", "cohort join", "input_traits.parquet", "[inputs] traits or scans", _traits),
     StudyStep(
         "harmonise",
         "cohort harmonise",
         "harmonised.parquet",
-        "images or traits, and participants with the batch column",
+        "images, scans or traits, and participants with the batch column",
         _harmonise,
     ),
-    StudyStep("prepare", "cohort prepare", "traits.parquet", "images or traits", _prepare),
+    StudyStep("prepare", "cohort prepare", "traits.parquet", "images, scans or traits", _prepare),
     StudyStep("phenome", "associate phenome", "phenome.parquet", "traits and [inputs] phenotypes", _phenome),
     StudyStep("qc", "genotypes qc", "qc", _GENOTYPES, _with_build, wired=frozenset({"keep", "genome_build"})),
     StudyStep("prune", "genotypes prune", "pruned.txt", _GENOTYPES, _cohort_genotypes, wired=_FROM_QC),
@@ -319,7 +338,7 @@ STUDY_STEPS: tuple[StudyStep, ...] = (
         "signature",
         "signature train",
         "signature",
-        "images or traits, and participants with the diagnosis column",
+        "images, scans or traits, and participants with the diagnosis column",
         _signature,
         defaults={"diagnosis": "diagnosis"},
     ),

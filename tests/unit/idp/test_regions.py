@@ -20,6 +20,7 @@ from brainlocus.images.idp import (
     region_labels,
     residual_on,
     subject_idps,
+    white_matter,
 )
 
 THICK = np.diag([0.8, 0.8, 3.0, 1.0])
@@ -211,6 +212,21 @@ def test_substantia_nigra_of_an_atlas_is_added():
         add_regions(both, extra)
     with pytest.raises(AlignmentError, match="added label image"):
         add_regions(base, Parcellation(extra.labels[:5], THICK, extra.names))
+
+
+def test_tissues_known_by_number_stay_known_when_regions_are_added():
+    labels = np.zeros(SHAPE, dtype=np.int16)
+    for k, label in enumerate((2, 4, 12, 31, 41, 43, 51, 63)):
+        labels[k] = label
+    base = Parcellation(labels, THICK)
+    both = add_regions(base, nigra())
+    for tissue in (lateral_ventricles, choroid_plexus, white_matter):
+        expected = tissue(base).data & (nigra().labels == 0)
+        assert expected.any()
+        np.testing.assert_array_equal(tissue(both).data, expected)
+    # Other numberings have no tissue to keep.
+    counted = Parcellation(np.where(labels == 2, 2, 1).astype(np.int16), THICK, {})
+    assert not white_matter(add_regions(counted, nigra())).data.any()
 
 
 def test_grids_and_units_are_checked():

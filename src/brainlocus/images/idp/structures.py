@@ -71,6 +71,14 @@ _FREESURFER = {
 }
 _VENTRICLES, _CHOROID = (4, 43), (31, 63)
 _WHITE_MATTER = (2, 41)
+_TISSUE_NAMES = {
+    2: "left_cerebral_white_matter",
+    4: "left_lateral_ventricle",
+    31: "left_choroid_plexus",
+    41: "right_cerebral_white_matter",
+    43: "right_lateral_ventricle",
+    63: "right_choroid_plexus",
+}
 _UNNAMED_OTHERS = frozenset(
     (2, 3, 4, 5, 7, 8, 14, 15, 16, 24, 28, 30, 31, 41, 42, 43, 44, 46, 47, 60, 62, 63, 72, 77, 80, 85)
 )
@@ -133,7 +141,10 @@ def add_regions(parcellation: Parcellation, others: Parcellation) -> Parcellatio
         A region is in both.
     """
     check_same_grid(others.grid, parcellation.grid, what="The added label image")
-    names = {label: name or parcellation.names.get(label, "") for label, name in _names(parcellation).items()}
+    # The result has names, so that what was known by its number alone needs one now.
+    known = _names(parcellation)
+    usual = parcellation.names or (_TISSUE_NAMES if any(known.values()) else {})
+    names = {label: name or usual.get(label, "") for label, name in known.items()}
     first = 1 + max(int(parcellation.labels.max(initial=0)), max(parcellation.names, default=0))
     labels: Int[np.ndarray, "x y z"] = parcellation.labels.astype(np.int32)
     for number, (label, name) in enumerate(sorted(_names(others).items())):

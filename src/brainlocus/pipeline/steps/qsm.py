@@ -7,6 +7,7 @@ Written to OUT, a BIDS derivatives dataset::
                        *_T2starmap.nii.gz, *_R2starmap.nii.gz
                        *_mask.nii.gz, *_desc-reference_mask.nii.gz
                        *_desc-fieldgradient_fieldmap.nii.gz, *_desc-gradientcorrected_R2starmap.nii.gz
+                       *_space-*_Chimap.nii.gz, *_space-*_T2starmap.nii.gz    with --standard
                        *_regions.tsv, *_qc.html, *_qsm.json
     idps.tsv, idps_confounds.tsv, idps_adjusted.tsv, idps_regions.tsv
     qc.tsv, qc.html
@@ -46,10 +47,12 @@ from brainlocus.io import (
 )
 from brainlocus.io.bids import SUFFIXES
 from brainlocus.io.echo_plan import ReadSettings
-from brainlocus.pipeline.config import CommaFloats, CommaList, InputTree, Labels, Positional, StepConfig
+from brainlocus.pipeline.config import CommaFloats, CommaList, InputPath, InputTree, Labels, Positional, StepConfig
 from brainlocus.pipeline.figures.qsm import draw_cohort_page
 from brainlocus.pipeline.genomes import require_memory
 from brainlocus.pipeline.idps import remove_idps, write_idps
+from brainlocus.pipeline.qsm_spaces import StandardSpace, read_atlas
+from brainlocus.pipeline.qsm_standard import standard_peak_bytes
 from brainlocus.pipeline.qsm_subject import (
     ScanRecord,
     ScanTask,
@@ -93,6 +96,15 @@ class QsmRunConfig(StepConfig):
     )
     registration: Literal["none", "ants"] = Field(
         "none", description="Register the T1w image beside the segmentations where a transform is missing"
+    )
+    standard: InputPath | None = Field(
+        None, description="Image of a standard space; maps are written on its grid where transforms lead there"
+    )
+    standard_name: str = Field(
+        "MNI152", pattern="^[A-Za-z0-9]+$", description="Name of the standard space in names of files"
+    )
+    atlas: InputPath | None = Field(
+        None, description="Labels in the standard space to measure too, such as the substantia nigra"
     )
     unwrapping: Literal["laplacian", "romeo"] | None = Field(None, description="Unwrapping; default: the preset's")
     offset: bool = Field(True, description="Remove the phase at echo time 0")
@@ -239,8 +251,10 @@ def qsm_run(config: QsmRunConfig, out: Path, context: Context) -> StepResult:
             f"{config.bids}: no gradient-echo series found. Expected "
             "sub-*/[ses-*/]anat/*_echo-1_part-mag_MEGRE.nii.gz and *_part-phase_*."
         )
+    if config.atlas is not None:
+        read_atlas(config.atlas)
     at_once = max(1, min(context.executor.workers, len(found)))
-    _require_memory(found.series, context, at_once)
+    _require_memory(config, found.series, context, at_once)
     tasks = _tasks(config, settings, found.series, out, workers=max(1, context.threads // at_once))
     _refuse_other_settings(tasks, context)
     with locked_folder(out):
@@ -289,7 +303,7 @@ def _tasks(
     config: QsmRunConfig, settings: QsmSettings, series: Sequence[GradientEchoFiles], out: Path, workers: int
 ) -> list[ScanTask]:
     # Where inputs lie and which subjects are done changes nothing in a map.
-    free = {"bids", "masks", "segmentations", "transforms", "participant_label", "session_label"}
+    free = {"bids", "masks", "segmentations", "transforms", "standard", "atlas", "participant_label", "session_label"}
     parameters = config.model_dump(mode="json", exclude=free)
     reading = ReadSettings(
         invert_phase=config.invert_phase,
@@ -303,13 +317,14 @@ def _tasks(
     return [
         plan_scan(
             files,
-            {kind: folder or config.bids for kind, folder in folders.items()},
+            {"scans": config.bids, **{kind: folder or config.bids for kind, folder in folders.items()}},
             stem=stem,
             out=out,
             settings=settings,
             reading=reading,
             parameters=parameters,
             register=config.registration == "ants",
+            space=_space(config),
             keep=config.keep,
             weighted_image=config.swi,
             workers=workers,
@@ -318,7 +333,13 @@ def _tasks(
     ]
 
 
-def _require_memory(series: Sequence[GradientEchoFiles], context: Context, at_once: int) -> None:
+def _space(config: QsmRunConfig) -> StandardSpace | None:
+    if config.standard is None and config.atlas is None:
+        return None
+    return StandardSpace(config.standard_name, config.standard, config.atlas)
+
+
+def _require_memory(config: QsmRunConfig, series: Sequence[GradientEchoFiles], context: Context, at_once: int) -> None:
     """Refuse scans that do not fit, as many at once as there are workers; unreadable ones are told of later."""
     largest = 0
     for files in series:
@@ -330,7 +351,7 @@ def _require_memory(series: Sequence[GradientEchoFiles], context: Context, at_on
         n_echoes = len({echo.echo for echo in files.echoes}) if len(files.echoes) > 1 else 3
         needed = read_gradient_echo_peak_bytes(shape, n_echoes) + reconstruct_peak_bytes(shape, n_echoes)
         largest = max(largest, needed)
-    needed = at_once * largest + _FIXED_BYTES
+    needed = at_once * (largest + standard_peak_bytes(_space(config))) + _FIXED_BYTES
     require_memory(needed, context.memory_bytes, f"Reconstructing {at_once} scans at once (fewer with --threads 1)")
 
 
