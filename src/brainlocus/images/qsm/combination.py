@@ -39,6 +39,7 @@ from brainlocus.images.qsm.bipolar import correct_bipolar
 from brainlocus.images.qsm.region_growing import unwrap_region_growing
 from brainlocus.images.qsm.romeo_weights import romeo_weights
 from brainlocus.images.qsm.smoothing import smooth_phase
+from brainlocus.images.qsm.wrapping import wrap_angle
 
 __all__ = ["Combination", "OffsetRemoval", "OffsetStatus", "combine_channels", "remove_phase_offset"]
 
@@ -249,14 +250,12 @@ def _offset_vector(phase: np.ndarray, scaled: np.ndarray, weight: np.ndarray, ve
 @njit(cache=True, nogil=True)
 @no_type_check
 def _subtract(phase: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
-    two_pi = np.float32(2 * np.pi)
     for x in range(offset.shape[0]):
         for y in range(offset.shape[1]):
             for z in range(offset.shape[2]):
                 angle = np.float32(np.arctan2(offset[x, y, z].imag, offset[x, y, z].real))
                 for echo in range(phase.shape[0]):
-                    value = phase[echo, x, y, z] - angle
-                    out[echo, x, y, z] = value - two_pi * np.rint(value / two_pi)
+                    out[echo, x, y, z] = wrap_angle(phase[echo, x, y, z] - angle)
 
 
 @njit(cache=True, nogil=True)

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from brainlocus.core import Parcellation
+from brainlocus.numerics.orientation import slice_axis
 
 __all__ = [
     "DephasingSettings",
@@ -65,17 +66,6 @@ class GradientConfound:
     """Voxels of the region with a gradient."""
     n_lost: Int[np.ndarray, " regions"]
     """Of these, voxels without a dR: their signal is (nearly) gone."""
-
-
-def slice_axis(voxel_size_mm: tuple[float, float, float]) -> int:
-    """Return the axis of the longest voxel edge, the last one among equals.
-
-    Examples
-    --------
-    >>> slice_axis((0.8, 0.8, 3.0)), slice_axis((3.0, 0.8, 0.8)), slice_axis((1.0, 1.0, 1.0))
-    (2, 0, 2)
-    """
-    return max(range(3), key=lambda axis: (round(voxel_size_mm[axis], 6), axis))
 
 
 def through_slice_gradient(
