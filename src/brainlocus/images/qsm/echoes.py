@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from brainlocus.core.gradient_echo import GradientEcho
 from brainlocus.images.qsm.wrapping import TWO_PI
+from brainlocus.numerics.orientation import slice_axis
 
 __all__ = ["EchoWeighting", "FieldEstimate", "combine_echoes", "echo_weights", "magnitude_noise"]
 
@@ -127,7 +128,7 @@ def magnitude_noise(
     the median size of the differences d = (a - b - c + d) / 2 of squares of in-plane neighbours, over 0.6745; anatomy
     adds to it a little. NaN where neither can be had.
     """
-    return float(np.fmin(_air_noise(magnitude, mask, voxel_size_mm), _tissue_noise(magnitude, mask)))
+    return float(np.fmin(_air_noise(magnitude, mask, voxel_size_mm), _tissue_noise(magnitude, mask, voxel_size_mm)))
 
 
 def _air_noise(magnitude: np.ndarray, mask: np.ndarray, voxel_size_mm: tuple[float, float, float]) -> float:
@@ -146,7 +147,9 @@ def _air_noise(magnitude: np.ndarray, mask: np.ndarray, voxel_size_mm: tuple[flo
         n = fewer
 
 
-def _tissue_noise(magnitude: np.ndarray, mask: np.ndarray) -> float:
+def _tissue_noise(magnitude: np.ndarray, mask: np.ndarray, voxel_size_mm: tuple[float, float, float]) -> float:
+    across = slice_axis(voxel_size_mm)
+    magnitude, mask = np.moveaxis(magnitude, across, 2), np.moveaxis(mask, across, 2)
     both = mask[:-1, :-1] & mask[1:, :-1] & mask[:-1, 1:] & mask[1:, 1:]
     if not both.any():
         return float("nan")

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float32
 from scipy import ndimage
 
 from brainlocus.images.qsm.dipole_problem import DipoleProblem, Solution
-from brainlocus.numerics.conjugate_gradient import LinearSolution, conjugate_gradient
+from brainlocus.numerics.conjugate_gradient import LinearSolution, conjugate_gradient, inner
 
 __all__ = [
     "HalfSpectrumProduct",
@@ -65,21 +65,16 @@ class HalfSpectrumProduct:
         """Return Re sum conj(left) right over the whole spectrum: inner planes of the half count twice."""
         xp = self.problem.namespace or np
         if self.problem.namespace is None:
-            whole = _dot(left, right)
-            edges = _dot(left[:, :, 0], right[:, :, 0])
+            whole = inner(left, right)
+            edges = inner(left[:, :, 0], right[:, :, 0])
             if self.problem.box.padded[2] % 2 == 0:
-                edges += _dot(left[:, :, -1], right[:, :, -1])
+                edges += inner(left[:, :, -1], right[:, :, -1])
             return 2 * whole - edges
         planes = xp.sum(xp.real(xp.conj(left) * right), axis=(0, 1))
         total = 2 * xp.sum(planes) - planes[0]
         if self.problem.box.padded[2] % 2 == 0:
             total = total - planes[-1]
         return float(total)
-
-
-def _dot(left: np.ndarray, right: np.ndarray) -> float:
-    """Return Re sum conj(left) right; each x-plane in single precision (BLAS), their sum in double."""
-    return float(sum(float(np.vdot(a, b).real) for a, b in zip(left, right, strict=True)))
 
 
 def invert_lsqr(problem: DipoleProblem, settings: LsqrSettings) -> Solution:
