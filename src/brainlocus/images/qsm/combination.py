@@ -100,6 +100,18 @@ def remove_phase_offset(
     ------
     ValueError
         No voxel of the mask has a valid phase.
+
+    Examples
+    --------
+    A phase of 1 rad at echo time 0 and of 50 rad/s.
+
+    >>> from brainlocus.core import Grid
+    >>> acquisition = Acquisition.of(Grid((8, 8, 8), np.eye(4)), (0.01, 0.02), 3.0)
+    >>> phase = np.ones((2, 8, 8, 8), dtype=np.float32) * np.array([1.5, 2.0], dtype=np.float32).reshape(2, 1, 1, 1)
+    >>> mask = np.ones((8, 8, 8), dtype=bool)
+    >>> removed = remove_phase_offset(GradientEcho(phase, np.ones_like(phase), mask, acquisition), mask)
+    >>> removed.series.phase_rad[:, 4, 4, 4].round(4).tolist(), round(float(removed.offset_rad[4, 4, 4]), 4)
+    ([0.5, 1.0], 1.0)
     """
     acquisition = series.acquisition
     if len(acquisition.echo_time_s) < 2:

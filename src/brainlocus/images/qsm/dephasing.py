@@ -86,6 +86,12 @@ def through_slice_gradient(
     ------
     ValueError
         The axis is not 0, 1 or 2.
+
+    Examples
+    --------
+    >>> field = np.array([0.0, 1.0, 4.0, 9.0]).reshape(1, 1, 4)
+    >>> through_slice_gradient(field, field >= 0, axis=2).ravel().tolist()
+    [1.0, 2.0, 4.0, 5.0]
     """
     if axis not in (0, 1, 2):
         raise ValueError(f"Expected a slice axis of 0, 1 or 2, found {axis}.")
@@ -152,6 +158,12 @@ def dephasing_rate(
     ------
     ValueError
         Fewer than two echo times, or not increasing.
+
+    Examples
+    --------
+    >>> gradient = np.array([10.0, 50.0]).reshape(1, 1, 2)
+    >>> [round(float(rate), 2) for rate in dephasing_rate(gradient, (0.0094, 0.020)).ravel()]
+    [4.92, nan]
     """
     settings = settings or DephasingSettings()
     _check_times(echo_time_s)
@@ -188,7 +200,14 @@ def correct_r2star(
     *,
     settings: DephasingSettings | None = None,
 ) -> Float32[np.ndarray, "x y z"]:
-    """Return R2* - dR where the model holds; NaN where it does not, or where nothing above 0 is left."""
+    """Return R2* - dR where the model holds; NaN where it does not, or where nothing above 0 is left.
+
+    Examples
+    --------
+    >>> r2star, rate, gradient = (np.full((1, 1, 1), v, dtype=np.float32) for v in (25.0, 5.0, 10.0))
+    >>> correct_r2star(r2star, rate, gradient).item()
+    20.0
+    """
     settings = settings or DephasingSettings()
     corrected = r2star - rate
     with np.errstate(invalid="ignore"):

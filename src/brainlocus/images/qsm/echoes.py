@@ -90,6 +90,21 @@ def combine_echoes(
     ------
     ValueError
         The numbers of echoes differ.
+
+    Examples
+    --------
+    A field of 0.1 ppm at 3 T, 12.77 Hz.
+
+    >>> from brainlocus.core import Grid
+    >>> from brainlocus.core.gradient_echo import Acquisition
+    >>> acquisition = Acquisition.of(Grid((2, 2, 2), np.eye(4)), (0.01, 0.02), 3.0)
+    >>> phase = np.ones((2, 2, 2, 2), dtype=np.float32)
+    >>> phase *= np.array([0.01, 0.02], dtype=np.float32).reshape(2, 1, 1, 1) * np.float32(2 * np.pi * 12.7732)
+    >>> mask = np.ones((2, 2, 2), dtype=bool)
+    >>> series = GradientEcho(phase, np.ones_like(phase), mask, acquisition)
+    >>> found = combine_echoes(phase, series, mask, noise_sd=0.01)
+    >>> round(float(found.field_ppm[0, 0, 0]), 5)
+    0.1
     """
     acquisition = series.acquisition
     times = acquisition.echo_time_s

@@ -94,6 +94,17 @@ def refine_mask(
     ------
     ValueError
         The numbers of echoes and thresholds differ; the mask is empty before or after.
+
+    Examples
+    --------
+    A slab of noise leaves a mask.
+
+    >>> mask = np.ones((8, 8, 8), dtype=bool)
+    >>> reliability = np.ones((1, 8, 8, 8), dtype=np.float32)
+    >>> reliability[:, :2] = 0.1
+    >>> refined = refine_mask(mask, reliability, (0.7,), (1.0, 1.0, 1.0))
+    >>> refined.n_removed, refined.status
+    (128, 'kept')
     """
     n_before = int(mask.sum())
     if n_before == 0:
@@ -129,6 +140,14 @@ def magnitude_mask(
     ------
     ValueError
         The magnitude is constant or not finite throughout, or no part survives.
+
+    Examples
+    --------
+    >>> x, y, z = np.ogrid[-20:20, -20:20, -20:20]
+    >>> ball = (x**2 + y**2 + z**2 < 15**2).astype(np.float32)
+    >>> mask = magnitude_mask(ball, (2.0, 2.0, 2.0))
+    >>> bool((mask == (ball > 0)).mean() > 0.99)
+    True
     """
     finite = np.where(np.isfinite(magnitude), magnitude, np.float32(0))
     factors = [max(1, round(WORKING_EDGE_MM / h)) for h in voxel_size_mm]

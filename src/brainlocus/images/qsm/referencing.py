@@ -140,6 +140,15 @@ def find_csf(
     -------
     array
         All False where nothing qualifies.
+
+    Examples
+    --------
+    >>> x, y, z = np.ogrid[-12:13, -12:13, -12:13]
+    >>> brain = x**2 + y**2 + z**2 <= 12**2
+    >>> r2star = np.where(x**2 + y**2 + z**2 <= 4**2, 3.0, 18.0)
+    >>> fluid = find_csf(r2star, brain, (3.0, 3.0, 3.0))
+    >>> bool(fluid.any()), float(r2star[fluid].max())
+    (True, 3.0)
     """
     smooth = median_filter(np.where(np.isfinite(r2star_per_s), r2star_per_s, np.inf), footprint=in_plane(voxel_size_mm))
     if not mask.any():
