@@ -40,7 +40,7 @@ METHODS: dict[str, list[BackgroundSettings]] = {
     "parabola, RESHARP 6 mm, weighted balls": [ParabolaSettings(), ResharpSettings(harmonic_degree=4)],
     "PDF": [PdfSettings()],
     "parabola, PDF, tolerance 0.1": [ParabolaSettings(), PdfSettings(tolerance=0.1)],
-    "parabola, PDF (consensus)": [ParabolaSettings(), PdfSettings()],
+    "parabola, PDF (recommended)": [ParabolaSettings(), PdfSettings()],
     "parabola, LBV": [ParabolaSettings(), LbvSettings()],
 }
 

@@ -8,12 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from brainlocus.numerics.cropping import bounding_box
     from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
     from brainlocus.numerics.dipole import dipole_field, dipole_kernel
     from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
     from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
-    from brainlocus.numerics.orientation import ras_axes, to_ras
+    from brainlocus.numerics.orientation import ras_axes, slice_axis, to_ras
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
     from brainlocus.numerics.projection import Basis, covariate_basis, project_out
     from brainlocus.numerics.resample import map_points, resample_labels, resample_map, resample_mask
@@ -30,6 +31,7 @@ __all__ = [
     "FourierBox",
     "benjamini_hochberg_q",
     "bonferroni_p",
+    "bounding_box",
     "count_packed",
     "covariate_basis",
     "covariate_design",
@@ -53,16 +55,18 @@ __all__ = [
     "resample_mask",
     "same_people",
     "select_people",
+    "slice_axis",
     "to_ras",
 ]
 
 _MODULES = {
+    "cropping": ("bounding_box",),
     "design": ("Design", "covariate_design", "design_from_formula", "formula_variables"),
     "dipole": ("dipole_field", "dipole_kernel"),
     "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
     "multiplicity": ("benjamini_hochberg_q", "bonferroni_p"),
-    "orientation": ("ras_axes", "to_ras"),
+    "orientation": ("ras_axes", "slice_axis", "to_ras"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),

@@ -1,11 +1,14 @@
-"""Which voxel axis runs along which axis of the world, and images turned so that both agree."""
+"""Which voxel axis runs along which axis of the world or across the slices, and images turned to the world's axes."""
 
 from itertools import permutations
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-__all__ = ["ras_axes", "to_ras"]
+__all__ = ["ras_axes", "slice_axis", "to_ras"]
+
+EQUAL_EDGES = 1e-3
+"""Voxel edges that differ by less, relative to the longest, count as equal: headers hold them in single precision."""
 
 
 def ras_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
@@ -23,6 +26,18 @@ def ras_axes(affine: Float[np.ndarray, "4 4"]) -> tuple[tuple[int, int, int], tu
     order = (first, second, third)
     right, anterior, superior = (bool(cosines[world, axis] < 0) for world, axis in enumerate(order))
     return order, (right, anterior, superior)
+
+
+def slice_axis(voxel_size_mm: tuple[float, float, float]) -> int:
+    """Return the axis across the slices: that of the longest voxel edge, the last one among equals.
+
+    Examples
+    --------
+    >>> slice_axis((0.8, 0.8, 3.0)), slice_axis((3.0, 0.8, 0.8)), slice_axis((1.0, 1.0, 1.0))
+    (2, 0, 2)
+    """
+    longest = max(voxel_size_mm)
+    return max(axis for axis, edge in enumerate(voxel_size_mm) if edge >= longest * (1 - EQUAL_EDGES))
 
 
 def to_ras(

@@ -91,6 +91,13 @@ def test_noise_is_found_in_air_and_in_tissue(head):
     assert np.isnan(magnitude_noise(np.ones((3, 1, 2), dtype=np.float32), np.ones((3, 1, 2), dtype=bool), voxel))
 
 
+def test_noise_does_not_depend_on_the_order_of_the_axes(head):
+    magnitude, voxel = head.series.magnitude[1] * head.brain, (2.5, 2.5, 2.75)
+    expected = magnitude_noise(magnitude, head.brain, voxel)
+    turned = [np.ascontiguousarray(np.transpose(image, (2, 0, 1))) for image in (magnitude, head.brain)]
+    assert magnitude_noise(turned[0], turned[1], (2.75, 2.5, 2.5)) == expected
+
+
 def test_invalid_voxels_have_no_field(head):
     valid = head.series.valid.copy()
     valid[25, 30, 22] = False

@@ -23,6 +23,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from brainlocus.core import Mask, Parcellation, ResultTable, Volume, check_same_grid, concat_results
 from brainlocus.images.idp.structures import REGIONS, region_labels
+from brainlocus.numerics import slice_axis
 
 __all__ = [
     "LESIONS",
@@ -112,9 +113,10 @@ def erode_labels(parcellation: Parcellation, *, keep: Sequence[int] = ()) -> Par
 
 
 def _slice_axis(affine: Float64[np.ndarray, "4 4"]) -> int:
+    """Return the axis across the slices; that nearest to the body's where no edge is the longest."""
     size = np.linalg.norm(affine[:3, :3], axis=0)
     if size.max() / size.min() > _ISOTROPIC:
-        return int(size.argmax())
+        return slice_axis((float(size[0]), float(size[1]), float(size[2])))
     return int(np.abs(affine[2, :3] / size).argmax())
 
 

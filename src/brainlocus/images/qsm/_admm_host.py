@@ -121,7 +121,7 @@ def shrink_gradient(
 def gather(
     chi: np.ndarray,
     w: np.ndarray,
-    inside: np.ndarray,
+    keep: np.ndarray,
     held: np.ndarray,
     out: np.ndarray,
     rho: float,
@@ -129,7 +129,7 @@ def gather(
     per_mm: tuple[float, float, float],
     relaxation: float,
 ) -> None:
-    """Write rho grad^T w + sigma (p - q), after the step of the support's split (held = p + q)."""
+    """Write rho grad^T w + sigma (p - q), after the step of the support's split: held = p + q, p = keep held."""
     nx, ny, nz = chi.shape
     hx, hy, hz = rho * per_mm[0], rho * per_mm[1], rho * per_mm[2]
     two, one = np.float32(2), np.float32(1)
@@ -141,7 +141,7 @@ def gather(
             for k in range(1, nz):
                 out[i, j, k] = (w[2, i, j, k - 1] - w[2, i, j, k]) * hz
             for k in range(nz):
-                m = inside[i, j, k]
+                m = keep[i, j, k]
                 h = held[i, j, k] + relaxation * (chi[i, j, k] - m * held[i, j, k])
                 held[i, j, k] = h
                 out[i, j, k] += (

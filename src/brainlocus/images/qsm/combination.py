@@ -39,6 +39,7 @@ from brainlocus.images.qsm.bipolar import correct_bipolar
 from brainlocus.images.qsm.region_growing import unwrap_region_growing
 from brainlocus.images.qsm.romeo_weights import romeo_weights
 from brainlocus.images.qsm.smoothing import smooth_phase
+from brainlocus.images.qsm.wrapping import wrap_angle
 
 __all__ = ["Combination", "OffsetRemoval", "OffsetStatus", "combine_channels", "remove_phase_offset"]
 
@@ -99,6 +100,18 @@ def remove_phase_offset(
     ------
     ValueError
         No voxel of the mask has a valid phase.
+
+    Examples
+    --------
+    A phase of 1 rad at echo time 0 and of 50 rad/s.
+
+    >>> from brainlocus.core import Grid
+    >>> acquisition = Acquisition.of(Grid((8, 8, 8), np.eye(4)), (0.01, 0.02), 3.0)
+    >>> phase = np.ones((2, 8, 8, 8), dtype=np.float32) * np.array([1.5, 2.0], dtype=np.float32).reshape(2, 1, 1, 1)
+    >>> mask = np.ones((8, 8, 8), dtype=bool)
+    >>> removed = remove_phase_offset(GradientEcho(phase, np.ones_like(phase), mask, acquisition), mask)
+    >>> removed.series.phase_rad[:, 4, 4, 4].round(4).tolist(), round(float(removed.offset_rad[4, 4, 4]), 4)
+    ([0.5, 1.0], 1.0)
     """
     acquisition = series.acquisition
     if len(acquisition.echo_time_s) < 2:
@@ -249,14 +262,12 @@ def _offset_vector(phase: np.ndarray, scaled: np.ndarray, weight: np.ndarray, ve
 @njit(cache=True, nogil=True)
 @no_type_check
 def _subtract(phase: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
-    two_pi = np.float32(2 * np.pi)
     for x in range(offset.shape[0]):
         for y in range(offset.shape[1]):
             for z in range(offset.shape[2]):
                 angle = np.float32(np.arctan2(offset[x, y, z].imag, offset[x, y, z].real))
                 for echo in range(phase.shape[0]):
-                    value = phase[echo, x, y, z] - angle
-                    out[echo, x, y, z] = value - two_pi * np.rint(value / two_pi)
+                    out[echo, x, y, z] = wrap_angle(phase[echo, x, y, z] - angle)
 
 
 @njit(cache=True, nogil=True)

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from brainlocus.core import Parcellation
+from brainlocus.numerics.orientation import slice_axis
 
 __all__ = [
     "DephasingSettings",
@@ -67,17 +68,6 @@ class GradientConfound:
     """Of these, voxels without a dR: their signal is (nearly) gone."""
 
 
-def slice_axis(voxel_size_mm: tuple[float, float, float]) -> int:
-    """Return the axis of the longest voxel edge, the last one among equals.
-
-    Examples
-    --------
-    >>> slice_axis((0.8, 0.8, 3.0)), slice_axis((3.0, 0.8, 0.8)), slice_axis((1.0, 1.0, 1.0))
-    (2, 0, 2)
-    """
-    return max(range(3), key=lambda axis: (round(voxel_size_mm[axis], 6), axis))
-
-
 def through_slice_gradient(
     field_hz: Float[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"], *, axis: int
 ) -> Float32[np.ndarray, "x y z"]:
@@ -96,6 +86,12 @@ def through_slice_gradient(
     ------
     ValueError
         The axis is not 0, 1 or 2.
+
+    Examples
+    --------
+    >>> field = np.array([0.0, 1.0, 4.0, 9.0]).reshape(1, 1, 4)
+    >>> through_slice_gradient(field, field >= 0, axis=2).ravel().tolist()
+    [1.0, 2.0, 4.0, 5.0]
     """
     if axis not in (0, 1, 2):
         raise ValueError(f"Expected a slice axis of 0, 1 or 2, found {axis}.")
@@ -162,6 +158,12 @@ def dephasing_rate(
     ------
     ValueError
         Fewer than two echo times, or not increasing.
+
+    Examples
+    --------
+    >>> gradient = np.array([10.0, 50.0]).reshape(1, 1, 2)
+    >>> [round(float(rate), 2) for rate in dephasing_rate(gradient, (0.0094, 0.020)).ravel()]
+    [4.92, nan]
     """
     settings = settings or DephasingSettings()
     _check_times(echo_time_s)
@@ -198,7 +200,14 @@ def correct_r2star(
     *,
     settings: DephasingSettings | None = None,
 ) -> Float32[np.ndarray, "x y z"]:
-    """Return R2* - dR where the model holds; NaN where it does not, or where nothing above 0 is left."""
+    """Return R2* - dR where the model holds; NaN where it does not, or where nothing above 0 is left.
+
+    Examples
+    --------
+    >>> r2star, rate, gradient = (np.full((1, 1, 1), v, dtype=np.float32) for v in (25.0, 5.0, 10.0))
+    >>> correct_r2star(r2star, rate, gradient).item()
+    20.0
+    """
     settings = settings or DephasingSettings()
     corrected = r2star - rate
     with np.errstate(invalid="ignore"):

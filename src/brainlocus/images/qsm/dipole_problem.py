@@ -8,17 +8,19 @@ Data flow::
 The field is only known inside the mask, so the box is the mask's bounding box and a margin (`padding_mm`) that parts
 the head from its periodic copies; a UK Biobank head then takes half of the voxels of its matrix.
 
-Arrays live where `Arrays` says: NumPy arrays with transforms by `scipy.fft`, or an array-API namespace and device.
+Arrays live where `namespace` and `device` say: NumPy arrays with transforms by `scipy.fft`, or those of an array-API
+namespace.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
 from brainlocus.core.errors import AlignmentError
+from brainlocus.numerics.cropping import bounding_box
 from brainlocus.numerics.dipole import dipole_kernel
 from brainlocus.numerics.fourier import FourierBox
 
@@ -152,7 +154,7 @@ def prepare_dipole_problem(
     direction = _checked_direction(b0_direction)
     if not mask.any():
         raise ValueError("The mask of the dipole inversion is empty: there is no field to invert. Look at the masks.")
-    region = _bounding_box(mask)
+    region = bounding_box(mask)
     cropped = np.ascontiguousarray(mask[region])
     field = _masked(local_field_ppm[region], cropped, "local field")
     box = FourierBox.around(cropped.shape, sizes, padding_mm, workers=workers, namespace=namespace)
@@ -162,19 +164,12 @@ def prepare_dipole_problem(
         box, region, (shape[0], shape[1], shape[2]), None, cropped, None, None, weight is not None, edges, None,
         namespace, device,
     )  # fmt: skip
-    return DipoleProblem(
-        box=box,
-        region=region,
-        grid_shape=(shape[0], shape[1], shape[2]),
+    return replace(
+        bare,
         field_ppm=bare.put_image(field),
-        mask=cropped,
         inside=bare.put_image(cropped),
         weight=bare.put_image(squared),
-        weighted=weight is not None,
-        magnitude=edges,
         kernel=bare.put(dipole_kernel(box, direction)),
-        namespace=namespace,
-        device=device,
     )
 
 
@@ -191,15 +186,6 @@ def _checked_direction(b0_direction: Sequence[float]) -> tuple[float, float, flo
         raise ValueError(f"Expected the main field's unit vector along the voxel axes, found {list(b0_direction)}.")
     direction = direction / np.linalg.norm(direction)
     return float(direction[0]), float(direction[1]), float(direction[2])
-
-
-def _bounding_box(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
-    ends = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        inside = np.flatnonzero(mask.any(axis=others))
-        ends.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return ends[0], ends[1], ends[2]
 
 
 def _masked(

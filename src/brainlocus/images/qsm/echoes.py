@@ -24,6 +24,7 @@ from scipy import ndimage
 
 from brainlocus.core.gradient_echo import GradientEcho
 from brainlocus.images.qsm.wrapping import TWO_PI
+from brainlocus.numerics.orientation import slice_axis
 
 __all__ = ["EchoWeighting", "FieldEstimate", "combine_echoes", "echo_weights", "magnitude_noise"]
 
@@ -89,6 +90,21 @@ def combine_echoes(
     ------
     ValueError
         The numbers of echoes differ.
+
+    Examples
+    --------
+    A field of 0.1 ppm at 3 T, 12.77 Hz.
+
+    >>> from brainlocus.core import Grid
+    >>> from brainlocus.core.gradient_echo import Acquisition
+    >>> acquisition = Acquisition.of(Grid((2, 2, 2), np.eye(4)), (0.01, 0.02), 3.0)
+    >>> phase = np.ones((2, 2, 2, 2), dtype=np.float32)
+    >>> phase *= np.array([0.01, 0.02], dtype=np.float32).reshape(2, 1, 1, 1) * np.float32(2 * np.pi * 12.7732)
+    >>> mask = np.ones((2, 2, 2), dtype=bool)
+    >>> series = GradientEcho(phase, np.ones_like(phase), mask, acquisition)
+    >>> found = combine_echoes(phase, series, mask, noise_sd=0.01)
+    >>> round(float(found.field_ppm[0, 0, 0]), 5)
+    0.1
     """
     acquisition = series.acquisition
     times = acquisition.echo_time_s
@@ -127,7 +143,7 @@ def magnitude_noise(
     the median size of the differences d = (a - b - c + d) / 2 of squares of in-plane neighbours, over 0.6745; anatomy
     adds to it a little. NaN where neither can be had.
     """
-    return float(np.fmin(_air_noise(magnitude, mask, voxel_size_mm), _tissue_noise(magnitude, mask)))
+    return float(np.fmin(_air_noise(magnitude, mask, voxel_size_mm), _tissue_noise(magnitude, mask, voxel_size_mm)))
 
 
 def _air_noise(magnitude: np.ndarray, mask: np.ndarray, voxel_size_mm: tuple[float, float, float]) -> float:
@@ -146,7 +162,9 @@ def _air_noise(magnitude: np.ndarray, mask: np.ndarray, voxel_size_mm: tuple[flo
         n = fewer
 
 
-def _tissue_noise(magnitude: np.ndarray, mask: np.ndarray) -> float:
+def _tissue_noise(magnitude: np.ndarray, mask: np.ndarray, voxel_size_mm: tuple[float, float, float]) -> float:
+    across = slice_axis(voxel_size_mm)
+    magnitude, mask = np.moveaxis(magnitude, across, 2), np.moveaxis(mask, across, 2)
     both = mask[:-1, :-1] & mask[1:, :-1] & mask[:-1, 1:] & mask[1:, 1:]
     if not both.any():
         return float("nan")

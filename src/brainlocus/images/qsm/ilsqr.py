@@ -29,13 +29,12 @@ from brainlocus.images.qsm import _ilsqr_host as host
 from brainlocus.images.qsm.dipole_problem import DipoleProblem, Solution
 from brainlocus.images.qsm.lsqr import (
     HalfSpectrumProduct,
-    LeastSquares,
     LsqrSettings,
-    conjugate_gradients,
     falling_weight,
     weighted_least_squares,
 )
 from brainlocus.images.qsm.tkd import divide_truncated
+from brainlocus.numerics.conjugate_gradient import LinearSolution, conjugate_gradient
 
 __all__ = ["IlsqrSettings", "IlsqrSteps", "estimate_streaks", "fast_estimate", "ilsqr_steps", "invert_ilsqr"]
 
@@ -86,28 +85,28 @@ class IlsqrSettings:
 class IlsqrSteps:
     """Every step's map, padded, where the problem's arrays live."""
 
-    start: LeastSquares
-    """Step 1; `value` is a half spectrum."""
+    start: LinearSolution
+    """Step 1; `x` is a half spectrum."""
     start_map: Any
     """chi1, 0 outside the mask."""
     fast_map: Any
     """chi2."""
-    streaks: LeastSquares
-    """Step 3; `value` is a half spectrum, 0 off the cone."""
+    streaks: LinearSolution
+    """Step 3; `x` is a half spectrum, 0 off the cone."""
 
 
 def invert_ilsqr(problem: DipoleProblem, settings: IlsqrSettings) -> Solution:
     """Return the map of the four steps."""
     steps = ilsqr_steps(problem, settings)
-    streaks = problem.box.backward_padded(steps.streaks.value)
+    streaks = problem.box.backward_padded(steps.streaks.x)
     chi = problem.get((steps.start_map - streaks) * problem.inside)
-    return Solution(chi, steps.streaks.n_iterations, steps.streaks.converged, steps.streaks.residual)
+    return Solution(chi, steps.streaks.n_iterations, steps.streaks.converged, steps.streaks.relative_residual)
 
 
 def ilsqr_steps(problem: DipoleProblem, settings: IlsqrSettings) -> IlsqrSteps:
     """Return what the steps find, for looking at one by one."""
     start = weighted_least_squares(problem, settings.start)
-    start_map = problem.box.backward_padded(start.value) * problem.inside
+    start_map = problem.box.backward_padded(start.x) * problem.inside
     fast = fast_estimate(problem)
     weights = smoothness_weights(problem, fast, settings)
     return IlsqrSteps(start, start_map, fast, estimate_streaks(problem, start_map, weights, settings))
@@ -145,7 +144,7 @@ def smoothness_weights(problem: DipoleProblem, chi: Any, settings: IlsqrSettings
 
 def estimate_streaks(
     problem: DipoleProblem, chi: Any, squared_weights: list[Any], settings: IlsqrSettings
-) -> LeastSquares:
+) -> LinearSolution:
     """Return the half spectrum of the streaks s on the cone that minimise sum_a |W_a d_a (chi - s)|^2."""
     xp, box = problem.namespace or np, problem.box
     cone = xp.where(xp.abs(problem.kernel) < settings.cone, xp.ones_like(problem.kernel), 0 * problem.kernel)
@@ -154,12 +153,12 @@ def estimate_streaks(
     def normal(spectrum: Any) -> Any:
         return cone * box.forward(smoothness(box.backward_padded(cone * spectrum)))
 
-    return conjugate_gradients(
+    return conjugate_gradient(
         normal,
         cone * box.forward(smoothness(chi)),
-        HalfSpectrumProduct(problem),
         tolerance=settings.tolerance,
         max_iterations=settings.max_iterations,
+        product=HalfSpectrumProduct(problem),
     )
 
 

@@ -96,9 +96,13 @@ def invert_dipole(
         Chooses the method, and how.
     weight
         Reliability of the field, proportional to 1 / sd of its noise; only its ratios matter. Used by all methods
-        with a fidelity in the image: lsqr, ilsqr, rts (first step), tv, nltv. magnitude For the methods with
-        `edge_share` above 0. workers Threads of the Fourier transforms. Results do not depend on it. namespace,
-        device Array-API namespace (CuPy, PyTorch through array-api-compat) and its device; None: NumPy, scipy.fft and
+        with a fidelity in the image: lsqr, ilsqr, rts (first step), tv, nltv.
+    magnitude
+        For the methods with `edge_share` above 0: tv, nltv, and rts in its second step.
+    workers
+        Threads of the Fourier transforms. Results do not depend on it.
+    namespace, device
+        Array-API namespace (CuPy, PyTorch through array-api-compat) and its device; None: NumPy, scipy.fft and
         compiled passes. Both agree to rounding.
 
     Raises

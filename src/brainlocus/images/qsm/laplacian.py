@@ -36,6 +36,7 @@ from jaxtyping import Bool, Float32
 from numba import njit
 
 from brainlocus.images.qsm.wrapping import wrap_angle
+from brainlocus.numerics.cropping import bounding_box
 
 __all__ = ["unwrap_laplacian"]
 
@@ -84,7 +85,10 @@ def unwrap_laplacian(
     True
     """
     if mask is not None:
-        box = _box_around(mask, voxel_size_mm)
+        if not mask.any():
+            raise ValueError("Laplacian unwrapping: the mask is empty. Expected at least one voxel; check the mask.")
+        x, y, z = (int(np.ceil(CROP_MARGIN_MM / h)) for h in voxel_size_mm)
+        box = bounding_box(mask, (x, y, z))
         result = np.zeros(phase_rad.shape, dtype=np.float32)
         result[box] = unwrap_laplacian(np.ascontiguousarray(phase_rad[box]), voxel_size_mm, flux=flux, workers=workers)
         return result
@@ -104,17 +108,6 @@ def unwrap_laplacian(
     if not everywhere:
         unwrapped[~finite] = np.nan
     return unwrapped
-
-
-def _box_around(mask: np.ndarray, voxel_size_mm: tuple[float, float, float]) -> tuple[slice, slice, slice]:
-    if not mask.any():
-        raise ValueError("Laplacian unwrapping: the mask is empty. Expected at least one voxel; check the mask.")
-    box = []
-    for axis, (n, h) in enumerate(zip(mask.shape, voxel_size_mm, strict=True)):
-        inside = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        margin = int(np.ceil(CROP_MARGIN_MM / h))
-        box.append(slice(max(0, int(inside[0]) - margin), min(n, int(inside[-1]) + 1 + margin)))
-    return box[0], box[1], box[2]
 
 
 def _symbol(n: int, edge_mm: float) -> np.ndarray:

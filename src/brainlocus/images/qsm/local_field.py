@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
+from brainlocus.numerics.cropping import bounding_box
+
 __all__ = ["Cropped", "LocalField", "check_field", "crop_to_mask", "interior", "peel"]
 
 STAGE = "Background-field removal"
@@ -81,11 +83,7 @@ def check_field(field_ppm: Float32[np.ndarray, "x y z"], mask: Bool[np.ndarray, 
 
 def crop_to_mask(field_ppm: Float32[np.ndarray, "x y z"], mask: Bool[np.ndarray, "x y z"]) -> Cropped:
     """Return a field and its mask in the mask's bounding box."""
-    spans = []
-    for axis in range(3):
-        used = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        spans.append(slice(int(used[0]), int(used[-1]) + 1))
-    box = (spans[0], spans[1], spans[2])
+    box = bounding_box(mask)
     inside = np.ascontiguousarray(mask[box])
     x, y, z = mask.shape
     return Cropped(np.where(inside, field_ppm[box], np.float32(0)), inside, box, (x, y, z))

@@ -10,10 +10,9 @@ is the regularisation.
 
 References
 ----------
-Li et al. (2015), NeuroImage 108:111. Paige & Saunders (1982), ACM Trans Math Softw 8:43.
+Li et al. (2015), NeuroImage 108:111; Paige & Saunders (1982), ACM Trans Math Softw 8:43.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +21,16 @@ from jaxtyping import Bool, Float32
 from scipy import ndimage
 
 from brainlocus.images.qsm.dipole_problem import DipoleProblem, Solution
+from brainlocus.numerics.conjugate_gradient import LinearSolution, conjugate_gradient, inner
 
 __all__ = [
-    "HalfSpectrumProduct", "LeastSquares", "LsqrSettings", "conjugate_gradients", "falling_weight", "invert_lsqr",
-    "laplacian_weight", "weighted_least_squares",
-]  # fmt: skip
+    "HalfSpectrumProduct",
+    "LsqrSettings",
+    "falling_weight",
+    "invert_lsqr",
+    "laplacian_weight",
+    "weighted_least_squares",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +56,6 @@ class LsqrSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LeastSquares:
-    """What conjugate gradients return."""
-
-    value: Any
-    n_iterations: int
-    converged: bool
-    residual: float
-    """Relative residual of the normal equations."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class HalfSpectrumProduct:
     """The inner product of two real images from their half spectra, times the number of voxels (Parseval)."""
 
@@ -72,10 +65,10 @@ class HalfSpectrumProduct:
         """Return Re sum conj(left) right over the whole spectrum: inner planes of the half count twice."""
         xp = self.problem.namespace or np
         if self.problem.namespace is None:
-            whole = _dot(left, right)
-            edges = _dot(left[:, :, 0], right[:, :, 0])
+            whole = inner(left, right)
+            edges = inner(left[:, :, 0], right[:, :, 0])
             if self.problem.box.padded[2] % 2 == 0:
-                edges += _dot(left[:, :, -1], right[:, :, -1])
+                edges += inner(left[:, :, -1], right[:, :, -1])
             return 2 * whole - edges
         planes = xp.sum(xp.real(xp.conj(left) * right), axis=(0, 1))
         total = 2 * xp.sum(planes) - planes[0]
@@ -84,19 +77,14 @@ class HalfSpectrumProduct:
         return float(total)
 
 
-def _dot(left: np.ndarray, right: np.ndarray) -> float:
-    """Return Re sum conj(left) right; each x-plane in single precision (BLAS), their sum in double."""
-    return float(sum(float(np.vdot(a, b).real) for a, b in zip(left, right, strict=True)))
-
-
 def invert_lsqr(problem: DipoleProblem, settings: LsqrSettings) -> Solution:
     """Return the weighted least-squares map of a limited number of iterations."""
     found = weighted_least_squares(problem, settings)
-    chi = problem.get(problem.box.backward_padded(found.value))
-    return Solution(chi, found.n_iterations, found.converged, found.residual)
+    chi = problem.get(problem.box.backward_padded(found.x))
+    return Solution(chi, found.n_iterations, found.converged, found.relative_residual)
 
 
-def weighted_least_squares(problem: DipoleProblem, settings: LsqrSettings) -> LeastSquares:
+def weighted_least_squares(problem: DipoleProblem, settings: LsqrSettings) -> LinearSolution:
     """Return the half spectrum X of the weighted least-squares map."""
     box, kernel = problem.box, problem.kernel
     weight = problem.put_image(laplacian_weight(problem, settings)) * problem.weight
@@ -105,9 +93,12 @@ def weighted_least_squares(problem: DipoleProblem, settings: LsqrSettings) -> Le
         return kernel * box.forward(weight * box.backward_padded(kernel * spectrum))
 
     right = kernel * box.forward(weight * problem.field_ppm)
-    product = HalfSpectrumProduct(problem)
-    return conjugate_gradients(
-        normal, right, product, tolerance=settings.tolerance, max_iterations=settings.max_iterations
+    return conjugate_gradient(
+        normal,
+        right,
+        tolerance=settings.tolerance,
+        max_iterations=settings.max_iterations,
+        product=HalfSpectrumProduct(problem),
     )
 
 
@@ -134,34 +125,3 @@ def falling_weight(
         return np.asarray(mask, dtype=np.float32)
     weight = np.clip((np.float32(high) - size) / np.float32(high - low), 0, 1)
     return np.asarray(np.where(mask, weight, 0), dtype=np.float32)
-
-
-def conjugate_gradients(
-    operator: Callable[[Any], Any],
-    right: Any,
-    product: Callable[[Any, Any], float],
-    *,
-    tolerance: float,
-    max_iterations: int,
-) -> LeastSquares:
-    """Solve a symmetric, semi-definite system from zero.
-
-    References
-    ----------
-    Hestenes & Stiefel (1952), J Res Natl Bur Stand 49:409.
-    """
-    residual = right
-    direction = right
-    value = right * 0.0
-    energy = first = product(right, right)
-    iteration = 0
-    while iteration < max_iterations and energy > tolerance**2 * first:
-        image = operator(direction)
-        step = energy / product(direction, image)
-        value = value + step * direction
-        residual = residual - step * image
-        energy, last = product(residual, residual), energy
-        direction = residual + (energy / last) * direction
-        iteration += 1
-    relative = float(np.sqrt(energy / first)) if first > 0 else 0.0
-    return LeastSquares(value, iteration, relative <= tolerance, relative)

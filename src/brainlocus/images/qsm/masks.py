@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy import ndimage
 
+from brainlocus.numerics.cropping import bounding_box
+
 __all__ = ["RefinedMask", "magnitude_mask", "refine_mask", "reliable_voxels"]
 
 LARGE_HOLE_MM3 = 50.0
@@ -92,11 +94,22 @@ def refine_mask(
     ------
     ValueError
         The numbers of echoes and thresholds differ; the mask is empty before or after.
+
+    Examples
+    --------
+    A slab of noise leaves a mask.
+
+    >>> mask = np.ones((8, 8, 8), dtype=bool)
+    >>> reliability = np.ones((1, 8, 8, 8), dtype=np.float32)
+    >>> reliability[:, :2] = 0.1
+    >>> refined = refine_mask(mask, reliability, (0.7,), (1.0, 1.0, 1.0))
+    >>> refined.n_removed, refined.status
+    (128, 'kept')
     """
     n_before = int(mask.sum())
     if n_before == 0:
         raise ValueError("Mask refinement: the mask is empty. Expected at least one voxel; check the brain mask.")
-    box = _bounding_box(mask)
+    box = bounding_box(mask, (1, 1, 1))
     before = mask[box]
     kept = before & reliable_voxels(reliability[(slice(None), *box)], thresholds)
     kept = _largest_part(_open(kept, voxel_size_mm))
@@ -127,6 +140,14 @@ def magnitude_mask(
     ------
     ValueError
         The magnitude is constant or not finite throughout, or no part survives.
+
+    Examples
+    --------
+    >>> x, y, z = np.ogrid[-20:20, -20:20, -20:20]
+    >>> ball = (x**2 + y**2 + z**2 < 15**2).astype(np.float32)
+    >>> mask = magnitude_mask(ball, (2.0, 2.0, 2.0))
+    >>> bool((mask == (ball > 0)).mean() > 0.99)
+    True
     """
     finite = np.where(np.isfinite(magnitude), magnitude, np.float32(0))
     factors = [max(1, round(WORKING_EDGE_MM / h)) for h in voxel_size_mm]
@@ -148,12 +169,6 @@ def magnitude_mask(
     fine = np.ascontiguousarray(fine[:nx, :ny, :nz])
     kept = _largest_part(_open(fine & (finite > threshold), voxel_size_mm))
     return _fill_holes(kept, fine, float(np.prod(voxel_size_mm)), largest_mm3=np.inf)[0]
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Return the mask's box and one voxel around it, as far as the volume goes."""
-    inside = ndimage.find_objects(mask.view(np.uint8))[0]
-    return tuple(slice(max(0, s.start - 1), s.stop + 1) for s in inside)
 
 
 def _open(mask: np.ndarray, voxel_size_mm: tuple[float, float, float]) -> np.ndarray:

@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy.ndimage import binary_erosion, distance_transform_edt, label, median_filter
 
+from brainlocus.numerics.orientation import slice_axis
+
 __all__ = ["Reference", "clean_csf", "find_csf", "in_plane", "reference"]
 
 MIN_VOXELS = 50
@@ -86,7 +88,7 @@ def reference(
 
 
 def in_plane(voxel_size_mm: tuple[float, float, float]) -> Bool[np.ndarray, "3 3 3"]:
-    """Return the 3 x 3 square across the thickest axis, with which regions are eroded.
+    """Return the 3 x 3 square in the plane of the slices (`slice_axis`), with which regions are eroded.
 
     Examples
     --------
@@ -95,9 +97,7 @@ def in_plane(voxel_size_mm: tuple[float, float, float]) -> Bool[np.ndarray, "3 3
     """
     square = np.zeros((3, 3, 3), dtype=bool)
     middle = [slice(None)] * 3
-    # The last axis where several are equally thick: slices of an axial series.
-    thickest = max(range(3), key=lambda axis: (round(voxel_size_mm[axis], 3), axis))
-    middle[thickest] = slice(1, 2)
+    middle[slice_axis(voxel_size_mm)] = slice(1, 2)
     square[tuple(middle)] = True
     return square
 
@@ -140,6 +140,15 @@ def find_csf(
     -------
     array
         All False where nothing qualifies.
+
+    Examples
+    --------
+    >>> x, y, z = np.ogrid[-12:13, -12:13, -12:13]
+    >>> brain = x**2 + y**2 + z**2 <= 12**2
+    >>> r2star = np.where(x**2 + y**2 + z**2 <= 4**2, 3.0, 18.0)
+    >>> fluid = find_csf(r2star, brain, (3.0, 3.0, 3.0))
+    >>> bool(fluid.any()), float(r2star[fluid].max())
+    (True, 3.0)
     """
     smooth = median_filter(np.where(np.isfinite(r2star_per_s), r2star_per_s, np.inf), footprint=in_plane(voxel_size_mm))
     if not mask.any():

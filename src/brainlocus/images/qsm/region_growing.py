@@ -27,6 +27,7 @@ from scipy import ndimage
 
 from brainlocus.images.qsm.romeo_weights import romeo_voxel_quality, romeo_weights
 from brainlocus.images.qsm.wrapping import TWO_PI
+from brainlocus.numerics.cropping import bounding_box
 
 __all__ = ["unwrap_region_growing"]
 
@@ -71,7 +72,7 @@ def unwrap_region_growing(
     grown = mask & finite
     if not grown.any():
         raise ValueError("Unwrapping: the mask has no voxel with a finite phase. Check the mask and the phase image.")
-    box = ndimage.find_objects(grown.view(np.uint8))[0]
+    box = bounding_box(grown)
     # A rim of voxels outside the mask spares the loops every check of bounds.
     inside = np.pad(grown[box], 1)
     phase = np.pad(np.where(grown[box], phase_rad[box], np.float32(0)), 1)

@@ -49,6 +49,18 @@ def phase_reliability(
         See the module's text.
     radius_mm
         Of the coherence's ball.
+
+    Examples
+    --------
+    >>> from brainlocus.core import Grid
+    >>> from brainlocus.core.gradient_echo import Acquisition
+    >>> acquisition = Acquisition.of(Grid((6, 6, 6), np.eye(4)), (0.01,), 3.0)
+    >>> phase = np.zeros((1, 6, 6, 6), dtype=np.float32)
+    >>> phase[0, 3, 3, 3] = np.pi
+    >>> mask = np.ones((6, 6, 6), dtype=bool)
+    >>> reliability = phase_reliability(GradientEcho(phase, np.ones_like(phase), mask, acquisition), mask)
+    >>> bool(reliability[0, 3, 3, 3] < reliability[0, 0, 0, 0])
+    True
     """
     inside = mask & series.valid
     if method == "romeo":

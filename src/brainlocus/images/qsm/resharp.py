@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from brainlocus.images.qsm.local_field import LocalField, check_field, crop_to_mask
+from brainlocus.images.qsm.local_field import STAGE, LocalField, check_field, crop_to_mask
 from brainlocus.images.qsm.spheres import ball_spectrum
 from brainlocus.images.qsm.vsharp import ball_shells, radii_mm
 from brainlocus.numerics import FourierBox
@@ -85,7 +85,9 @@ def remove_resharp(
     """
     check_field(field_ppm, mask)
     if not settings.regularisation >= 0:
-        raise ValueError(f"Expected a RESHARP regularisation of at least 0, found {settings.regularisation:g}.")
+        raise ValueError(
+            f"{STAGE}: expected a RESHARP regularisation of at least 0, found {settings.regularisation:g}."
+        )
     radii = radii_mm(settings.max_radius_mm, settings.min_radius_mm, settings.step_mm, voxel_size_mm)
     cropped = crop_to_mask(field_ppm, mask)
     box = FourierBox.around(cropped.mask.shape, voxel_size_mm, radii[0] + max(voxel_size_mm), workers=workers)

@@ -57,6 +57,6 @@ def invert_rts(problem: DipoleProblem, settings: RtsSettings) -> Solution:
     kernel = problem.kernel
     one = xp.ones_like(kernel)
     density = xp.where(xp.abs(kernel) > settings.threshold, one, 0 * one) * settings.fidelity
-    fidelity = KnownSpectrum(density, start.value * density)
+    fidelity = KnownSpectrum(density, start.x * density)
     edges = edge_weights(problem, settings.variation.edge_share, settings.variation.free_boundary)
     return minimise_total_variation(problem, plan_of(settings.variation), fidelity, edges)

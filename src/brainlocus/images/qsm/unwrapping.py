@@ -60,6 +60,19 @@ def unwrap_series(
     ------
     ValueError
         No voxel of the mask is valid.
+
+    Examples
+    --------
+    >>> from brainlocus.core import Grid
+    >>> from brainlocus.core.gradient_echo import Acquisition
+    >>> acquisition = Acquisition.of(Grid((24, 4, 4), np.eye(4)), (0.01, 0.02), 3.0)
+    >>> ramp = np.arange(24, dtype=np.float32).reshape(-1, 1, 1) * np.ones((1, 4, 4), dtype=np.float32) - 11.5
+    >>> true = np.stack([ramp, 2 * ramp]) * np.float32(0.7)
+    >>> mask = np.ones(ramp.shape, dtype=bool)
+    >>> wrapped = np.angle(np.exp(1j * true)).astype(np.float32)
+    >>> found = unwrap_series(GradientEcho(wrapped, np.ones_like(true), mask, acquisition), mask, method="romeo")
+    >>> bool(np.abs(found - true).max() < 1e-4)
+    True
     """
     inside = mask & series.valid
     unwrapped = np.zeros(series.phase_rad.shape, dtype=np.float32)
@@ -93,6 +106,12 @@ def residual_wraps(
 
     Exact unwrapping leaves them only around noise and where phase truly changes by more than pi between voxels; many of
     them mark a mask that reaches into air.
+
+    Examples
+    --------
+    >>> phase = np.array([0.0, 1.0, 7.3, 7.4], dtype=np.float32).reshape(1, 1, 1, 4)
+    >>> residual_wraps(phase, np.ones((1, 1, 4), dtype=bool))
+    (1,)
     """
     counts = []
     for echo in unwrapped_rad:

@@ -19,6 +19,8 @@ import numpy as np
 from jaxtyping import Bool, Float32
 from scipy import ndimage
 
+from brainlocus.numerics.orientation import slice_axis
+
 __all__ = ["WeightedImage", "WeightingSettings", "minimum_projection", "susceptibility_weighting"]
 
 
@@ -85,7 +87,7 @@ def susceptibility_weighting(
     settings = settings or WeightingSettings()
     axis = settings.slice_axis
     if axis is None:
-        axis = max(range(3), key=lambda a: (round(voxel_size_mm[a], 6), a))
+        axis = slice_axis(voxel_size_mm)
     signal = np.where(mask, magnitude * np.exp(1j * phase_rad), 0).astype(np.complex64)
     sigmas = [0.0 if a == axis else settings.sigma_mm / size for a, size in enumerate(voxel_size_mm)]
     smooth = np.empty_like(signal)

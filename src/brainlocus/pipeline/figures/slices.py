@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from brainlocus.core import Mask, Parcellation, Volume, check_same_grid
 from brainlocus.core.errors import import_extra
+from brainlocus.numerics.cropping import bounding_box
 from brainlocus.numerics.orientation import to_ras
 from brainlocus.pipeline.figures.canvas import BLUE, GREY, PALETTE, new_figure
 
@@ -202,11 +203,9 @@ def _shown(
     shape = np.array(data.shape, dtype=np.int64)
     if not inside.any():
         return np.zeros(3, dtype=np.int64), shape
-    bounds = [np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    margin = np.ceil(_MARGIN_MM / size).astype(np.int64)
-    low = np.maximum(np.array([b[0] for b in bounds]) - margin, 0)
-    high = np.minimum(np.array([b[-1] for b in bounds]) + 1 + margin, shape)
-    return low, high
+    x, y, z = (int(n) for n in np.ceil(_MARGIN_MM / size))
+    box = bounding_box(inside, (x, y, z))
+    return np.array([s.start for s in box], dtype=np.int64), np.array([s.stop for s in box], dtype=np.int64)
 
 
 def _percentiles(data: Float[np.ndarray, "x y z"]) -> tuple[float, float]:
