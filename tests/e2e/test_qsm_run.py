@@ -285,7 +285,7 @@ def test_scans_that_differ_only_in_how_they_are_stored_have_the_same_map(hostile
 
 
 def test_oblique_slices_have_their_values(hostile_out, hostile):
-    """Correlation with the truth is near that of slices along the axes (on these coarse voxels, by the simplest method).
+    """Correlation with the truth is near that of slices along the axes (on coarse voxels, by the simplest method).
 
     It was 0.22 while the oblique dipole kernel rang.
     """

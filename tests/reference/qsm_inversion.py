@@ -3,6 +3,13 @@
 import numpy as np
 
 
+def taper(cycles):
+    """What oblique terms are multiplied by: see `brainlocus.numerics.dipole`."""
+    if abs(cycles) <= 0.3:
+        return 1.0
+    return np.cos(np.pi / 2 * (abs(cycles) - 0.3) / 0.2) ** 2
+
+
 def naive_kernel(shape, voxel_size_mm, b0_direction):
     """D on the whole spectrum, point by point; for boxes of odd length, where no frequency is its own mirror."""
     kernel = np.zeros(shape)
@@ -13,9 +20,7 @@ def naive_kernel(shape, voxel_size_mm, b0_direction):
             along = 0.0
             for a in range(3):
                 for b in range(3):
-                    ends = (
-                        np.sinc(2 * voxel_size_mm[a] * k[a]) * np.sinc(2 * voxel_size_mm[b] * k[b]) if a != b else 1.0
-                    )
+                    ends = taper(voxel_size_mm[a] * k[a]) * taper(voxel_size_mm[b] * k[b]) if a != b else 1.0
                     along += b0_direction[a] * b0_direction[b] * k[a] * k[b] * ends
             kernel[index] = 1 / 3 - along / (k @ k)
     return kernel

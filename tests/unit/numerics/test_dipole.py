@@ -26,10 +26,10 @@ def test_sphere_has_the_field_of_a_dipole_outside_and_none_inside(direction):
     cosine = np.tensordot(np.array(direction), position, axes=1) / distance
     expected = (RADIUS / distance) ** 3 * (3 * cosine**2 - 1) / 3
     near = (distance > RADIUS + 2) & (distance < 16)
-    # A third of a percent of chi for a field along an axis; oblique a little more.
+    # A third of a percent of chi for a field along an axis; oblique two or three times that (without the taper 1.2 and 3.4 %).
     oblique = sum(component != 0 for component in direction) > 1
-    assert np.abs(field - expected)[near].max() < (0.007 if oblique else 0.0035)
-    assert np.abs(field[distance < RADIUS - 2]).max() < (0.005 if oblique else 0.0035)
+    assert np.abs(field - expected)[near].max() < (0.008 if oblique else 0.0035)
+    assert np.abs(field[distance < RADIUS - 2]).max() < (0.012 if oblique else 0.0035)
 
 
 def test_sources_outside_an_oblique_region_have_a_harmonic_field_in_it():
@@ -44,6 +44,36 @@ def test_sources_outside_an_oblique_region_have_a_harmonic_field_in_it():
         return float(np.std(laplace(field)[inside]) / np.std(field[inside]))
 
     assert roughness((0.0, 0.42261826, 0.90630779)) < 2 * roughness((0.0, 0.0, 1.0))
+
+
+def smooth_objects(shape, voxel_size_mm):
+    """Ellipsoids with soft edges, the same objects on every grid."""
+    rng = np.random.default_rng(1)
+    axes = [(np.arange(n) + 0.5 - n / 2) * h for n, h in zip(shape, voxel_size_mm, strict=True)]
+    position = np.stack(np.meshgrid(*axes, indexing="ij"))
+    chi = np.zeros(shape, dtype=np.float32)
+    for _ in range(12):
+        centre, radii, value = rng.uniform(-12, 12, 3), rng.uniform(2, 6, 3), rng.uniform(-0.05, 0.15)
+        scaled = np.sqrt((((position - centre[:, None, None, None]) / radii[:, None, None, None]) ** 2).sum(axis=0))
+        chi += np.float32(value) * np.clip((1 - scaled) * radii.min() / 0.5 + 0.5, 0, 1).astype(np.float32)
+    return chi
+
+
+@pytest.mark.parametrize(("blocks", "largest"), [((2, 2, 2), 0.067), ((2, 2, 6), 0.1635)])
+def test_field_of_oblique_voxels_is_that_of_finer_ones_averaged(blocks, largest):
+    """Against the same objects on voxels of 0.5 mm: no taper has 7.0 and 16.6 %, a wider one more."""
+    direction, fine = (0.0, 0.42261826, 0.90630779), (0.5, 0.5, 0.5)
+    shape = (84, 84, 84)
+    chi = smooth_objects(shape, fine)
+
+    def averaged(image):
+        (x, y, z), (a, b, c) = shape, blocks
+        return image.reshape(x // a, a, y // b, b, z // c, c).mean(axis=(1, 3, 5)).astype(np.float32)
+
+    expected = averaged(dipole_field(chi, fine, direction))
+    coarse = tuple(0.5 * n for n in blocks)
+    found = dipole_field(averaged(chi), coarse, direction)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < largest
 
 
 def test_cylinder_along_the_field_has_a_third_of_its_susceptibility_inside():
