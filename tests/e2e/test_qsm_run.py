@@ -22,8 +22,9 @@ from brainlocus.io import read_table
 from brainlocus.io.transforms import write_itk_affine
 from brainlocus.numerics.resample import resample_labels
 from brainlocus.pipeline import qsm_subject
+from brainlocus.pipeline.steps.qsm import _FIXED_BYTES, scan_peak_bytes
 from brainlocus.simulate import simulate_head
-from brainlocus.simulate.head import HeadSettings
+from brainlocus.simulate.head import HeadSettings, head_settings
 from tests.qsm_dataset import image_of, save, write_head, write_json
 
 SMALL = HeadSettings((42, 52, 36), (4.0, 4.0, 4.5))
@@ -285,7 +286,7 @@ def test_scans_that_differ_only_in_how_they_are_stored_have_the_same_map(hostile
 
 
 def test_oblique_slices_have_their_values(hostile_out, hostile):
-    """Correlation with the truth is near that of slices along the axes (on these coarse voxels, by the simplest method).
+    """Correlation with the truth is near that of slices along the axes, on these coarse voxels by the simplest method.
 
     It was 0.22 while the oblique dipole kernel rang.
     """
@@ -612,6 +613,17 @@ def test_without_masks_and_segmentations_there_are_maps_that_say_so(tmp_path, bi
     assert run(bids, out, *QUICK, "--participant-label", "01") == 0
     assert "approximate" in json.loads((out / "sub-01/anat/sub-01_Chimap.json").read_text())["BrainMask"]
     assert not (out / "idps.tsv").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["ukb", "consensus"])
+def test_the_plan_of_memory_is_a_bound_and_not_far_off(tmp_path, preset):
+    settings = head_settings("ukb-small")
+    write_head(tmp_path / "bids", simulate_head(settings, seed=1))
+    subprocess.run(command(tmp_path / "bids", tmp_path / "out", "--preset", preset, "--threads", "1"), check=True)
+    peak = json.loads((tmp_path / "out.json").read_text())["run"]["peak_memory_bytes"]
+    planned = scan_peak_bytes(settings.shape, 2) + _FIXED_BYTES
+    assert peak < planned < 1.5 * peak
 
 
 # --- outputs ----------------------------------------------------------------------------------------------------------
