@@ -32,13 +32,16 @@ from brainlocus.core import (
     Mask,
     Parcellation,
     ResultTable,
+    SchemaError,
     Volume,
     check_same_grid,
     iter_channels,
 )
+from brainlocus.core.errors import nearest
 from brainlocus.core.transforms import Transform
 from brainlocus.images.idp import choroid_plexus, lateral_ventricles, subject_idps, white_matter
 from brainlocus.images.qsm import (
+    REFERENCES,
     QsmMaps,
     QsmSettings,
     Tissue,
@@ -353,7 +356,12 @@ def _process(task: ScanTask, work: Path) -> tuple[str, dict[str, float], tuple[s
     brain, approximate = _brain(task, series, flags)
     labels, lesions = _labels(task, series), _lesions(task, series)
     maps = reconstruct(
-        series, brain, task.settings, tissue=_tissue(labels), offset_removed=offset_removed, workers=task.workers
+        series,
+        brain,
+        task.settings,
+        tissue=_tissue(labels, task.settings.reference),
+        offset_removed=offset_removed,
+        workers=task.workers,
     )
     counts = {**maps.counts, **{k: float(v) for k, v in loaded.counts.items()}}
     if quality is not None:
@@ -474,16 +482,32 @@ def _lesions(task: ScanTask, series: GradientEcho) -> Mask | None:
     return resample_mask(found, series.acquisition.grid, chain) if chain else found
 
 
-def _tissue(labels: Parcellation | None) -> Tissue:
+def _tissue(labels: Parcellation | None, reference: str) -> Tissue:
+    """Return what the segmentation says of the regions to refer to.
+
+    Raises
+    ------
+    SchemaError
+        The reference is a region that it does not have; the nearest name is in the message.
+    """
+    named = reference not in REFERENCES
     if labels is None:
+        if named or reference == "white-matter":
+            raise SchemaError(f"--reference {reference}: expected a segmentation with this region, found none.")
         return Tissue()
-    ventricles = lateral_ventricles(labels).data
-    plexus = choroid_plexus(labels).data
-    white = white_matter(labels).data
+    ventricles, plexus, white = (find(labels).data for find in (lateral_ventricles, choroid_plexus, white_matter))
+    region = None
+    if named:
+        wanted = [label for label, name in labels.names.items() if name == reference]
+        if not wanted:
+            known = list(labels.names.values())
+            raise SchemaError(f"--reference {reference}: no such region.{nearest(reference, known)}")
+        region = np.isin(labels.labels, wanted)
     return Tissue(
         ventricles if ventricles.any() else None,
         plexus if plexus.any() else None,
         white if white.any() else None,
+        region,
     )
 
 

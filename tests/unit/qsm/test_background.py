@@ -280,6 +280,18 @@ def test_a_higher_threshold_gives_up_more_of_the_spectrum():
     assert power[0] > power[1] > power[2] > 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (VSharpSettings(threshold=-0.1), "threshold of at least 0, found -0.1"),
+        (VSharpSettings(harmonic_degree=3), "harmonic degree of 0, 2 or 4, found 3"),
+    ],
+)
+def test_impossible_vsharp_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        remove_background_field(HEAD[1], HEAD[0], HEAD_ACQUISITION, settings=settings)
+
+
 # RESHARP
 
 

@@ -18,8 +18,8 @@ weighted, cut off at the mask's edge (the field outside is not zero, it is not k
 Where the fidelity is quadratic in k (tv without a mask, rts), v is not needed. Only the sums z, u -> t = z + u and w
 = z - u are stored, likewise v and p.
 
-Cost: four transforms and three passes over the box an iteration (two transforms without v). On paper, 2.5 N log2 N
-operations a real transform, N log2 N / 4 s per 10^10 of each; the measured share is in docs/stages/qsm/inversion.md.
+Cost: four transforms of 2.5 N log2 N operations and three passes over the box an iteration (two transforms without v);
+docs/stages/qsm/inversion.md has the floor and the measured time.
 
 References
 ----------

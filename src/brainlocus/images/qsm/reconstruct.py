@@ -37,6 +37,7 @@ from brainlocus.images.qsm.ilsqr import IlsqrSettings
 from brainlocus.images.qsm.inversion import INVERSIONS, InversionSettings, invert_dipole
 from brainlocus.images.qsm.lbv import LbvSettings
 from brainlocus.images.qsm.masks import refine_mask, reliable_voxels
+from brainlocus.images.qsm.parabola import ParabolaSettings
 from brainlocus.images.qsm.pdf import PdfSettings
 from brainlocus.images.qsm.referencing import Reference, clean_csf, find_csf, reference
 from brainlocus.images.qsm.relaxation import RelaxationSettings, fit_relaxation
@@ -51,6 +52,7 @@ __all__ = [
     "BACKGROUND_SETTINGS",
     "INVERSION_SETTINGS",
     "PRESETS",
+    "REFERENCES",
     "QsmMaps",
     "QsmSettings",
     "Tissue",
@@ -66,6 +68,9 @@ BACKGROUND_SETTINGS: dict[str, type[BackgroundSettings]] = {
     "lbv": LbvSettings,
 }
 """Settings of the background removals by name."""
+
+REFERENCES = ("csf", "whole-brain", "white-matter", "none")
+"""References that are no region of the segmentation."""
 
 INVERSION_SETTINGS: dict[str, type[InversionSettings | SingleStepSettings]] = {
     **INVERSIONS,
@@ -93,7 +98,8 @@ class QsmSettings:
     background: BackgroundSettings | tuple[BackgroundSettings, ...] = field(default_factory=VSharpSettings)
     """Ignored by the one-step inversion, which needs none."""
     inversion: InversionSettings | SingleStepSettings = field(default_factory=IlsqrSettings)
-    reference: Literal["csf", "whole-brain", "white-matter", "none"] = "csf"
+    reference: str = "csf"
+    """``csf``, ``whole-brain``, ``white-matter``, ``none``, or the name of a region of the segmentation."""
     reference_statistic: Literal["mean", "median"] = "mean"
     reference_fallback: Literal["none", "whole-brain"] = "none"
     """What to refer to where the region is too small."""
@@ -130,6 +136,8 @@ class Tissue:
     ventricles: Bool[np.ndarray, "x y z"] | None = None
     choroid_plexus: Bool[np.ndarray, "x y z"] | None = None
     white_matter: Bool[np.ndarray, "x y z"] | None = None
+    region: Bool[np.ndarray, "x y z"] | None = None
+    """The region that `QsmSettings.reference` names, if it names one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -348,8 +356,14 @@ def _susceptibility(
     size, direction = acquisition.voxel_size_mm, acquisition.b0_direction
     weight = _weight(total, reliable)
     if isinstance(settings.inversion, SingleStepSettings):
+        field_ppm = total.field_ppm
+        if settings.inversion.remove_parabola:
+            first = ParabolaSettings()
+            field_ppm = remove_background_field(
+                field_ppm, reliable, acquisition, settings=first, workers=workers
+            ).local_field_ppm
         problem = prepare_dipole_problem(
-            total.field_ppm, reliable, size, direction,
+            field_ppm, reliable, size, direction,
             padding_mm=settings.inversion.padding_mm, weight=weight, workers=workers,
         )  # fmt: skip
         one = invert_single_step(problem, settings.inversion)
@@ -435,6 +449,8 @@ def _reference_region(
         return mask, "whole-brain"
     if settings.reference == "white-matter" and tissue.white_matter is not None:
         return tissue.white_matter, "white-matter"
+    if settings.reference not in REFERENCES and tissue.region is not None:
+        return tissue.region, settings.reference
     return np.zeros(mask.shape, dtype=bool), settings.reference
 
 

@@ -44,8 +44,10 @@ RELAXATION_END = 2.0
 class SingleStepSettings:
     """Choices of the one-step inversion."""
 
-    radii_mm: tuple[float, ...] = (12.0, 6.0, 3.0)
-    """Of the spheres, largest first; those not above the largest voxel edge are replaced by that edge."""
+    radii_mm: tuple[float, ...] = (25.0, 16.0, 9.0, 5.0, 3.0)
+    """Of the spheres, largest first; below the largest voxel edge that edge, and none that fits nowhere."""
+    remove_parabola: bool = True
+    """Take c |x|^2 out of the total field first (`parabola`): it is not harmonic, and no sphere averages it away."""
     harmonic_degree: int = 2
     """Of the harmonic polynomials that the weights of a ball's voxels average exactly; see `spheres.ball_weights`."""
     regularisation: float = 2e-4

@@ -38,7 +38,14 @@ def ball_weights(
     harmonic_degree
         0: equal weights. 2 or 4: harmonic polynomials up to that degree (and the next, odd one) average exactly. The
         degree is lowered where the ball is too small to do so with positive weights.
+
+    Raises
+    ------
+    ValueError
+        Another degree.
     """
+    if harmonic_degree not in (0, 2, 4):
+        raise ValueError(f"Expected a harmonic degree of 0, 2 or 4, found {harmonic_degree}.")
     inside = inside_ball(voxel_size_mm, radius_mm)
     x, y, z = np.broadcast_arrays(*_offsets(voxel_size_mm, radius_mm))
     squares = np.stack([axis[inside] for axis in (x, y, z)]) ** 2 / radius_mm**2

@@ -60,7 +60,7 @@ class TvSettings:
     of the simulated head when it is not fitted; fitting it costs as much when there is none."""
     edge_share: float = 0.0
     """Share of the voxels, with the strongest gradient of the magnitude, whose variation is not penalised."""
-    tolerance: float = 1e-3
+    tolerance: float = 2e-3
     """Stop where chi inside the mask changes by less in an iteration, relative to its size."""
     max_iterations: int = 250
     padding_mm: float = 20.0
@@ -85,6 +85,7 @@ def published_tv_settings(regularisation: float = 2e-4) -> TvSettings:
         masked_fidelity=False,
         outside=0.0,
         free_boundary=False,
+        tolerance=1e-3,
     )
 
 

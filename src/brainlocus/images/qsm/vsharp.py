@@ -93,13 +93,15 @@ def remove_vsharp(
     ------
     ValueError
         A smallest radius below the largest voxel edge (its ball would be one voxel along that axis and its rim 0), an
-        empty mask, a field that is not finite in it, or a mask in which no ball fits.
+        empty mask, a field that is not finite in it, a mask in which no ball fits, or a negative threshold.
 
     References
     ----------
     Wu et al. (2012), Magn Reson Med 67:137.
     """
     check_field(field_ppm, mask)
+    if not settings.threshold >= 0:
+        raise ValueError(f"{STAGE}: expected a V-SHARP threshold of at least 0, found {settings.threshold:g}.")
     cropped = crop_to_mask(field_ppm, mask)
     radii = radii_mm(settings.max_radius_mm, settings.min_radius_mm, settings.step_mm, voxel_size_mm)
     padding = radii[0] + max(voxel_size_mm)

@@ -79,8 +79,6 @@ COHORT_COLUMNS = {
 _FIXED_BYTES = 350 << 20
 """Libraries, compiled code and the pictures of a page."""
 
-Stage = Literal["csf", "whole-brain", "white-matter", "none"]
-
 
 class QsmRunConfig(StepConfig):
     """Settings of ``qsm run``."""
@@ -113,7 +111,9 @@ class QsmRunConfig(StepConfig):
     inversion: Literal["tkd", "lsqr", "ilsqr", "tv", "rts", "nltv", "single-step"] | None = Field(
         None, description="Dipole inversion; default: the preset's"
     )
-    reference: Stage | None = Field(None, description="Region that counts as zero; default: csf")
+    reference: str | None = Field(
+        None, description="What counts as zero: csf, whole-brain, white-matter, none, or a region's name; default: csf"
+    )
     reference_fallback: Literal["none", "whole-brain"] = Field(
         "none", description="Reference where the region is too small"
     )
