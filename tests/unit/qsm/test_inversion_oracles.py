@@ -246,7 +246,7 @@ def test_streaks_are_the_least_squares_solution_on_the_cone():
     problem = odd_problem(shape=(9, 8, 7), sizes=(1.0, 1.0, 1.5))
     shape, sizes = problem.box.padded, problem.box.voxel_size_mm
     kernel = naive.naive_kernel(shape, sizes, OBLIQUE)
-    settings = IlsqrSettings(max_iterations=400, tolerance=1e-6)
+    settings = IlsqrSettings(cone=0.05, max_iterations=400, tolerance=1e-6)
     chi = problem.field_ppm * 10
     weights = smoothness_weights(problem, fast_estimate(problem), settings)
     found = problem.box.backward_padded(estimate_streaks(problem, chi, weights, settings).x)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float32
 
 from brainlocus.core import GradientEcho, Mask, ResultTable, Volume
 from brainlocus.images.qsm import QsmMaps
@@ -94,6 +94,9 @@ def _pictures(maps: QsmMaps, series: GradientEcho) -> list[Picture]:
     def shown(data: Float[np.ndarray, "x y z"], quantity: str, unit: str, **options: Any) -> bytes:
         return png_bytes(mosaic(Volume(data, affine, quantity, unit), **options))
 
+    def within(data: Float32[np.ndarray, "x y z"], inside: Bool[np.ndarray, "x y z"]) -> Float32[np.ndarray, "x y z"]:
+        return np.where(inside, data, np.float32(np.nan))  # black, rather than the grey of 0
+
     masks = {"brain mask": brain, "reliable phase": Mask(maps.reliable, affine), "susceptibility": mask}
     region = Mask(maps.reference_region, affine)
     outlines = {"": mask, f"reference: {maps.reference_name}": region} if region.data.any() else mask
@@ -112,31 +115,42 @@ def _pictures(maps: QsmMaps, series: GradientEcho) -> list[Picture]:
         ),
         Picture(
             "Total field",
-            shown(maps.total_field.field_ppm, "total_field", "ppm", window=TOTAL_WINDOW_PPM, mask=mask),
+            shown(
+                within(maps.total_field.field_ppm, maps.reliable),
+                "total_field",
+                "ppm",
+                window=TOTAL_WINDOW_PPM,
+                mask=mask,
+            ),
             "Smooth but for veins and nuclei; jumps are unwrapping errors.",
         ),
         Picture(
             "Local field",
-            shown(maps.local_field_ppm, "local_field", "ppm", window=LOCAL_WINDOW_PPM),
+            shown(within(maps.local_field_ppm, maps.mask), "local_field", "ppm", window=LOCAL_WINDOW_PPM),
             "No broad shades near the edge: those are background that was left.",
         ),
         Picture(
             f"Susceptibility{which}",
-            shown(chi, "susceptibility", "ppm", window=CHI_WINDOW_PPM, mask=outlines),
+            shown(within(chi, maps.mask), "susceptibility", "ppm", window=CHI_WINDOW_PPM, mask=outlines),
             "Deep grey matter and veins bright, white matter dark, no streaks.",
         ),
         Picture(
             "Field that the map does not explain",
-            shown(maps.residual_ppm, "residual_field", "ppm", window=RESIDUAL_WINDOW_PPM),
+            shown(within(maps.residual_ppm, maps.mask), "residual_field", "ppm", window=RESIDUAL_WINDOW_PPM),
             "Noise where all is well; structure shows vessels, motion or too much regularisation.",
         ),
     ]
     if maps.t2star_s is not None:
-        picture = shown(np.where(maps.brain, maps.t2star_s, np.nan), "T2star", "s", window=T2STAR_WINDOW_S)
+        picture = shown(within(maps.t2star_s, maps.brain), "T2star", "s", window=T2STAR_WINDOW_S)
         pictures.append(Picture("T2*", picture, "Black where the signal does not fall from echo to echo."))
     if maps.gradient_hz is not None:
         picture = shown(
-            maps.gradient_hz, "through_slice_gradient", "Hz", window=GRADIENT_WINDOW_HZ, mask=mask, colours="RdBu_r"
+            within(maps.gradient_hz, maps.brain),
+            "through_slice_gradient",
+            "Hz",
+            window=GRADIENT_WINDOW_HZ,
+            mask=mask,
+            colours="RdBu_r",
         )
         pictures.append(
             Picture(

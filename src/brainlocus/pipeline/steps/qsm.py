@@ -48,6 +48,7 @@ from brainlocus.io import (
 from brainlocus.io.bids import SUFFIXES
 from brainlocus.io.echo_plan import ReadSettings
 from brainlocus.pipeline.config import CommaFloats, CommaList, InputPath, InputTree, Labels, Positional, StepConfig
+from brainlocus.pipeline.executors import ProcessExecutor
 from brainlocus.pipeline.figures.qsm import draw_cohort_page
 from brainlocus.pipeline.genomes import require_memory
 from brainlocus.pipeline.idps import remove_idps, write_idps
@@ -78,8 +79,8 @@ COHORT_COLUMNS = {
     "t2star_median_ms": "median T2* (ms)",
     "gradient_median_hz": "field gradient (Hz/slice)",
 }
-_FIXED_BYTES = 250 << 20
-"""Libraries and the pictures of a page."""
+_FIXED_BYTES = 350 << 20
+"""Libraries, compiled code and the pictures of a page."""
 
 
 class QsmRunConfig(StepConfig):
@@ -349,10 +350,15 @@ def _require_memory(config: QsmRunConfig, series: Sequence[GradientEchoFiles], c
         except FormatError:
             continue
         n_echoes = len({echo.echo for echo in files.echoes}) if len(files.echoes) > 1 else 3
-        needed = read_gradient_echo_peak_bytes(shape, n_echoes) + reconstruct_peak_bytes(shape, n_echoes)
-        largest = max(largest, needed)
-    needed = at_once * (largest + standard_peak_bytes(_space(config))) + _FIXED_BYTES
+        largest = max(largest, scan_peak_bytes(shape, n_echoes))
+    programs = at_once if isinstance(context.executor, ProcessExecutor) else 1
+    needed = at_once * (largest + standard_peak_bytes(_space(config))) + programs * _FIXED_BYTES
     require_memory(needed, context.memory_bytes, f"Reconstructing {at_once} scans at once (fewer with --threads 1)")
+
+
+def scan_peak_bytes(shape: tuple[int, int, int], n_echoes: int) -> int:
+    """Return the most memory of one scan, besides `_FIXED_BYTES` of the program."""
+    return read_gradient_echo_peak_bytes(shape, n_echoes) + reconstruct_peak_bytes(shape, n_echoes)
 
 
 def _refuse_other_settings(tasks: Sequence[ScanTask], context: Context) -> None:
