@@ -255,8 +255,9 @@ def qsm_run(config: QsmRunConfig, out: Path, context: Context) -> StepResult:
     if config.atlas is not None:
         read_atlas(config.atlas)
     at_once = max(1, min(context.executor.workers, len(found)))
-    _require_memory(config, found.series, context, at_once)
     tasks = _tasks(config, settings, found.series, out, workers=max(1, context.threads // at_once))
+    standard = max(standard_peak_bytes(task.standard) for task in tasks)
+    _require_memory(found.series, context, at_once, standard)
     _refuse_other_settings(tasks, context)
     with locked_folder(out):
         write_dataset_description(
@@ -340,7 +341,7 @@ def _space(config: QsmRunConfig) -> StandardSpace | None:
     return StandardSpace(config.standard_name, config.standard, config.atlas)
 
 
-def _require_memory(config: QsmRunConfig, series: Sequence[GradientEchoFiles], context: Context, at_once: int) -> None:
+def _require_memory(series: Sequence[GradientEchoFiles], context: Context, at_once: int, standard: int) -> None:
     """Refuse scans that do not fit, as many at once as there are workers; unreadable ones are told of later."""
     largest = 0
     for files in series:
@@ -350,9 +351,15 @@ def _require_memory(config: QsmRunConfig, series: Sequence[GradientEchoFiles], c
         except FormatError:
             continue
         n_echoes = len({echo.echo for echo in files.echoes}) if len(files.echoes) > 1 else 3
+<<<<<<< HEAD
         largest = max(largest, scan_peak_bytes(shape, n_echoes))
     programs = at_once if isinstance(context.executor, ProcessExecutor) else 1
     needed = at_once * (largest + standard_peak_bytes(_space(config))) + programs * _FIXED_BYTES
+=======
+        needed = read_gradient_echo_peak_bytes(shape, n_echoes) + reconstruct_peak_bytes(shape, n_echoes)
+        largest = max(largest, needed)
+    needed = at_once * (largest + standard) + _FIXED_BYTES
+>>>>>>> qsmstd
     require_memory(needed, context.memory_bytes, f"Reconstructing {at_once} scans at once (fewer with --threads 1)")
 
 
