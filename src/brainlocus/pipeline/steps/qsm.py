@@ -351,15 +351,9 @@ def _require_memory(series: Sequence[GradientEchoFiles], context: Context, at_on
         except FormatError:
             continue
         n_echoes = len({echo.echo for echo in files.echoes}) if len(files.echoes) > 1 else 3
-<<<<<<< HEAD
         largest = max(largest, scan_peak_bytes(shape, n_echoes))
     programs = at_once if isinstance(context.executor, ProcessExecutor) else 1
-    needed = at_once * (largest + standard_peak_bytes(_space(config))) + programs * _FIXED_BYTES
-=======
-        needed = read_gradient_echo_peak_bytes(shape, n_echoes) + reconstruct_peak_bytes(shape, n_echoes)
-        largest = max(largest, needed)
-    needed = at_once * (largest + standard) + _FIXED_BYTES
->>>>>>> qsmstd
+    needed = at_once * (largest + standard) + programs * _FIXED_BYTES
     require_memory(needed, context.memory_bytes, f"Reconstructing {at_once} scans at once (fewer with --threads 1)")
 
 
