@@ -26,7 +26,8 @@ def test_sphere_has_the_field_of_a_dipole_outside_and_none_inside(direction):
     cosine = np.tensordot(np.array(direction), position, axes=1) / distance
     expected = (RADIUS / distance) ** 3 * (3 * cosine**2 - 1) / 3
     near = (distance > RADIUS + 2) & (distance < 16)
-    # A third of a percent of chi for a field along an axis; oblique two or three times that (without the taper 1.2 and 3.4 %).
+    # A third of a percent of chi for a field along an axis; oblique
+    # two or three times that (without the taper 1.2 and 3.4 %).
     oblique = sum(component != 0 for component in direction) > 1
     assert np.abs(field - expected)[near].max() < (0.008 if oblique else 0.0035)
     assert np.abs(field[distance < RADIUS - 2]).max() < (0.012 if oblique else 0.0035)
