@@ -335,6 +335,16 @@ def test_sessions_and_missing_measures():
     assert np.isfinite(cohort.phenotypes.column("QSM_left_putamen_median").values).all()
 
 
+def test_sessions_are_counted_by_number_not_by_text():
+    rows = [scan(1, "sub-1", session)[0] for session in ("ses-10", "ses-2")]
+    cohort = assemble_idps(concat_results(rows))
+    assert cohort.phenotypes.column("session_id").values.tolist() == ["ses-2"]
+    assert cohort.session_id == ("ses-2", "ses-10")
+    first = assemble_idps(rows[1])
+    name = "QSM_left_putamen_median"
+    assert cohort.phenotypes.column(name).values[0] == first.phenotypes.column(name).values[0]
+
+
 def test_bad_rows():
     rows = scan(1, "sub-1")[0]
     with pytest.raises(SchemaError, match="QSM of left_caudate twice"):

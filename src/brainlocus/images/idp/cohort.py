@@ -10,6 +10,7 @@ of lesions (same), and T2* on the region's own field-gradient confound (``..._gr
 susceptibility does not suffer from it).
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -64,8 +65,11 @@ def assemble_idps(rows: ResultTable) -> CohortIdps:
         raise SchemaError("There are no rows of regions to put together: no scan was measured.")
     both = np.char.add(np.char.add(rows["participant_id"], "\x1f"), rows["session_id"])
     keys, at = np.unique(both, return_inverse=True)
-    scans = [tuple(str(key).split("\x1f")) for key in keys]
-    wide = _Wide(rows, at.astype(np.int64), len(scans))
+    order = np.array(sorted(range(len(keys)), key=lambda k: _by_number(str(keys[k]))), dtype=np.int64)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    scans = [tuple(str(keys[k]).split("\x1f")) for k in order]
+    wide = _Wide(rows, rank[at], len(scans))
     people = [p for p, _ in scans]
     sessions = tuple(s for _, s in scans)
     visits = Counter(people)
@@ -77,6 +81,13 @@ def assemble_idps(rows: ResultTable) -> CohortIdps:
     phenotypes = PhenotypeTable(ids, _taken(every.columns, first))
     adjusted = PhenotypeTable(ids, _adjusted(phenotypes, confounds))
     return CohortIdps(phenotypes, confounds, adjusted, tuple(people), sessions, every)
+
+
+def _by_number(key: str) -> tuple[str, list[tuple[int, str]]]:
+    """Return what sorts scans: by participant, then by session with ``ses-2`` before ``ses-10``."""
+    participant, session = key.split("\x1f")
+    parts = re.split(r"(\d+)", session)
+    return participant, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 class _Wide:
