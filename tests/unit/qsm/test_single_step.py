@@ -59,7 +59,9 @@ def test_the_map_minimises_the_objective_among_maps_that_are_0_outside(sizes):
     inside = problem.inside > 0
     chi = np.where(inside, problem.put_image(solved.chi_ppm[problem.region]), 0).astype(float)
     kernel = naive.naive_kernel(problem.box.padded, sizes, (0.36, 0.48, 0.8))
-    shells = naive_shells(problem, settings.radii_mm)
+    # The largest voxel edge follows as the last radius.
+    radii = (*(radius for radius in settings.radii_mm if radius > max(sizes)), max(sizes))
+    shells = naive_shells(problem, radii)
     assert all(where.any() for _, where in shells)
     union = np.logical_or.reduce([where for _, where in shells])
     np.testing.assert_array_equal(problem.put_image(solved.mask[problem.region].astype(np.float32)) > 0, union)
