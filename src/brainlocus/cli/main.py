@@ -33,6 +33,8 @@ _GROUPS = {
     "heritability": "Share of variance explained by the genotyped variants.",
     "loci": "Clumps and loci from association results.",
     "sumstats": "Summary statistics of any scan.",
+    "twas": "Transcriptome-wide association, and what its results say.",
+    "genes": "Sets of genes.",
     "store": "Results as a searchable, immutable store.",
 }
 

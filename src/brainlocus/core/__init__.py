@@ -10,6 +10,8 @@ from brainlocus.core.errors import (
     SchemaError,
 )
 from brainlocus.core.executor import Executor
+from brainlocus.core.expression import ExpressionModel, GeneCovariance
+from brainlocus.core.gene_associations import GeneAssociations, GeneMatrix, PhenotypeAnnotation
 from brainlocus.core.genotypes import (
     ArrayGenotypes,
     GenotypeBlock,
@@ -56,7 +58,11 @@ __all__ = [
     "ColumnSpec",
     "DisplacementField",
     "Executor",
+    "ExpressionModel",
     "FormatError",
+    "GeneAssociations",
+    "GeneCovariance",
+    "GeneMatrix",
     "GenotypeBlock",
     "GenotypeSource",
     "GradientEcho",
@@ -69,6 +75,7 @@ __all__ = [
     "PackedBlock",
     "PackedSource",
     "Parcellation",
+    "PhenotypeAnnotation",
     "PhenotypeTable",
     "ProbabilityBlock",
     "ProbabilitySource",

@@ -15,6 +15,14 @@ from brainlocus.io.bids import (
 from brainlocus.io.digest import digest_files, digest_input, require_path
 from brainlocus.io.echo_metadata import Note
 from brainlocus.io.echo_plan import ReadSettings
+from brainlocus.io.gene_associations import (
+    GeneFolder,
+    is_gene_folder,
+    open_gene_folder,
+    read_annotation,
+    read_gene_associations,
+    read_gene_matrices,
+)
 from brainlocus.io.genotypes import OpenedGenotypes, genotype_files, open_genotypes
 from brainlocus.io.gradient_echo import (
     ChannelFiles,
@@ -62,6 +70,7 @@ __all__ = [
     "BgenSource",
     "BgenWriter",
     "ChannelFiles",
+    "GeneFolder",
     "GradientEchoFiles",
     "GradientEchoList",
     "ImageList",
@@ -90,20 +99,25 @@ __all__ = [
     "flirt_transform",
     "genotype_files",
     "grm_files",
+    "is_gene_folder",
     "locked_folder",
     "open_bed",
     "open_bgen",
     "open_channels",
+    "open_gene_folder",
     "open_genotypes",
     "open_pgen",
     "open_vcf",
     "partial_name",
     "prepare_ssf",
+    "read_annotation",
     "read_array_quality",
     "read_arrow",
     "read_associations",
     "read_brain_mask",
     "read_fam",
+    "read_gene_associations",
+    "read_gene_matrices",
     "read_gradient_echo",
     "read_gradient_echo_peak_bytes",
     "read_grid",

@@ -1,0 +1,3 @@
+"""Genes and sets of genes."""
+
+__all__: list[str] = []

@@ -1,0 +1,388 @@
+"""Associations of genes: tables of ours, of S-PrediXcan and of NeuroimaGene, and our folders of whole matrices.
+
+A folder (``twas associate --full``) holds every result of a scan, a row for each model of a gene in a tissue and a
+column for each phenotype::
+
+    models.parquet       tissue, gene, gene_name, pred_perf_r2 ..., ordered by tissue
+    phenotypes.parquet   phenotype
+    z.npy, effect.npy    float32 or float64, memory-mapped; effect.npy is absent where the scan had no betas
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int, Shaped
+
+from brainlocus.core.errors import FormatError, SchemaError, nearest
+from brainlocus.core.gene_associations import GeneAssociations, GeneMatrix, PhenotypeAnnotation
+from brainlocus.io.tables import MISSING_TEXT, read_arrow
+from brainlocus.numerics.tails import neg_log10_p_from_z
+
+__all__ = [
+    "GeneFolder",
+    "is_gene_folder",
+    "open_gene_folder",
+    "read_annotation",
+    "read_gene_associations",
+    "read_gene_matrices",
+]
+
+_ALIASES = {
+    "gwas_phenotype": "phenotype",
+    "training_model": "tissue",
+    "z": "zscore",
+    "p": "pvalue",
+}
+"""Names of other programs for our columns."""
+_TEXT = ("phenotype", "tissue", "gene", "gene_name")
+_NUMBERS = ("zscore", "effect_size", "pvalue", "neg_log10_p", "pred_perf_r2")
+_BLOCK = 1 << 24
+"""Cells of a matrix that are turned into a list at a time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GeneFolder:
+    """An open folder of whole matrices; nothing but names is in memory."""
+
+    path: Path
+    tissues: tuple[str, ...]
+    """In the order of the rows."""
+    offsets: Int[np.ndarray, " tissues_and_one"]
+    """Models of tissue t are rows ``offsets[t]:offsets[t + 1]``."""
+    genes: Shaped[np.ndarray, " models"]
+    gene_names: Shaped[np.ndarray, " models"]
+    pred_perf_r2: Float[np.ndarray, " models"]
+    phenotypes: Shaped[np.ndarray, " phenotypes"]
+    z: Float[np.ndarray, "models phenotypes"]
+    effect: Float[np.ndarray, "models phenotypes"] | None
+
+    def matrix(self, tissue: str) -> GeneMatrix:
+        """Return the matrix of a tissue, still on disk.
+
+        Raises
+        ------
+        SchemaError
+            There is no such tissue.
+        """
+        if tissue not in self.tissues:
+            raise SchemaError(f"{self.path}: there is no tissue {tissue!r}.{nearest(tissue, list(self.tissues))}")
+        number = self.tissues.index(tissue)
+        rows = slice(int(self.offsets[number]), int(self.offsets[number + 1]))
+        effect = None if self.effect is None else self.effect[rows]
+        return GeneMatrix(tissue, self.genes[rows], self.gene_names[rows], self.phenotypes, self.z[rows], effect)
+
+
+def is_gene_folder(path: Path) -> bool:
+    """Return whether a path is a folder of whole matrices."""
+    return path.is_dir() and (path / "models.parquet").is_file() and (path / "z.npy").is_file()
+
+
+def _texts(column: Any) -> Shaped[np.ndarray, " rows"]:
+    return np.array(pc.fill_null(column.cast(pa.string()), "").to_pylist(), dtype=np.str_)
+
+
+def open_gene_folder(path: Path) -> GeneFolder:
+    """Open a folder that ``twas associate --full`` wrote.
+
+    Raises
+    ------
+    FormatError
+        Not such a folder, or its parts do not fit together.
+    """
+    if not is_gene_folder(path):
+        raise FormatError(f"{path}: expected a folder of twas associate --full (models.parquet, z.npy), found none.")
+    models = pq.read_table(path / "models.parquet")
+    phenotypes = _texts(pq.read_table(path / "phenotypes.parquet", columns=["phenotype"]).column("phenotype"))
+    z = np.load(path / "z.npy", mmap_mode="r")
+    effect = np.load(path / "effect.npy", mmap_mode="r") if (path / "effect.npy").is_file() else None
+    if z.shape != (models.num_rows, phenotypes.size) or (effect is not None and effect.shape != z.shape):
+        raise FormatError(
+            f"{path}: expected {models.num_rows} models x {phenotypes.size} phenotypes, found z.npy of {z.shape}. "
+            "The folder is not whole; run twas associate again."
+        )
+    tissue = _texts(models.column("tissue"))
+    starts = np.flatnonzero(np.r_[True, tissue[1:] != tissue[:-1]]) if tissue.size else np.zeros(0, dtype=np.int64)
+    return GeneFolder(
+        path,
+        tuple(tissue[starts].tolist()),
+        np.r_[starts, tissue.size].astype(np.int64),
+        _texts(models.column("gene")),
+        _texts(models.column("gene_name")),
+        models.column("pred_perf_r2").to_numpy(zero_copy_only=False).astype(np.float64),
+        phenotypes,
+        z,
+        effect,
+    )
+
+
+def read_annotation(path: Path, *, column: str = "") -> PhenotypeAnnotation:
+    """Return an annotation of phenotypes: a table whose first column (or `column`) names them.
+
+    Cells such as ``null``, ``NA`` or nothing become empty text.
+
+    Raises
+    ------
+    FormatError, SchemaError
+        Not a readable table, no such column, or a phenotype twice.
+    """
+    table = read_arrow(path)
+    names = list(table.column_names)
+    known = [n for n in ("phenotype", "gwas_phenotype", "trait") if n in names]
+    key = column or (known[0] if known else names[0])
+    if key not in names:
+        raise SchemaError(f"{path}: there is no column {key!r}.{nearest(key, names)}")
+    cleaned = {}
+    for name in names:
+        text = np.char.strip(_texts(table.column(name)))
+        cleaned[name] = np.where(np.isin(text, MISSING_TEXT), "", text)
+    try:
+        return PhenotypeAnnotation(cleaned.pop(key), cleaned)
+    except SchemaError as error:
+        raise SchemaError(f"{path}: {error}") from error
+
+
+def _named(path: Path, pattern: str) -> dict[str, str]:
+    """Return what the name of a file says of its phenotype and tissue."""
+    if not pattern:
+        return {}
+    found = re.search(pattern, path.name)
+    if found is None:
+        raise SchemaError(f"{path.name} does not match the pattern {pattern!r}; correct the pattern of file names.")
+    return {name: text for name, text in found.groupdict().items() if text is not None}
+
+
+def _read_columns(path: Path) -> dict[str, Any]:
+    """Return the columns we know, by our names: texts as they are, numbers as float64 with NaN."""
+    if path.suffix.lower() == ".parquet":
+        table = read_arrow(path)
+    else:
+        names = _header(path)
+        kinds: dict[str, Any] = {n: pa.float64() if _ALIASES.get(n, n) in _NUMBERS else pa.string() for n in names}
+        wanted = [n for n in names if _ALIASES.get(n, n) in (*_TEXT, *_NUMBERS)]
+        try:
+            with path.open("rb") as raw:
+                gzipped = raw.read(2) == b"\x1f\x8b"
+            with pa.input_stream(str(path), compression="gzip" if gzipped else None) as stream:
+                table = pacsv.read_csv(
+                    stream,
+                    parse_options=pacsv.ParseOptions(delimiter="," if _is_csv(path) else "\t"),
+                    convert_options=pacsv.ConvertOptions(
+                        include_columns=wanted, column_types=kinds, null_values=list(MISSING_TEXT)
+                    ),
+                )
+        except (pa.ArrowException, OSError, EOFError) as error:
+            raise FormatError(f"{path}: expected a table of gene associations: {error}") from error
+    found = {}
+    for name in table.column_names:
+        ours = _ALIASES.get(name, name)
+        if ours in _TEXT:
+            found[ours] = table.column(name).cast(pa.string())
+        elif ours in _NUMBERS:
+            found[ours] = pc.fill_null(table.column(name).cast(pa.float64()), float("nan")).to_numpy()
+    return found
+
+
+def _is_csv(path: Path) -> bool:
+    return ".csv" in [s.lower() for s in path.suffixes]
+
+
+def _header(path: Path) -> list[str]:
+    """Return the column names of a text table.
+
+    Raises
+    ------
+    FormatError
+        The file is missing or empty.
+    """
+    if not path.is_file():
+        raise FormatError(f"Gene associations: expected a file or folder at {path}, found nothing. Check the path.")
+    try:
+        with path.open("rb") as raw:
+            gzipped = raw.read(2) == b"\x1f\x8b"
+        with pa.input_stream(str(path), compression="gzip" if gzipped else None) as stream:
+            delimiter = "," if _is_csv(path) else "\t"
+            return list(pacsv.open_csv(stream, parse_options=pacsv.ParseOptions(delimiter=delimiter)).schema.names)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise FormatError(f"{path}: expected a table with a header, found {error}.") from error
+
+
+def _coded(column: Any) -> tuple[list[str], Int[np.ndarray, " rows"]]:
+    coded = pc.fill_null(column, "").combine_chunks().dictionary_encode()
+    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    return coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+
+
+@dataclass(slots=True)
+class _Levels:
+    """Names seen so far, over several files."""
+
+    numbers: dict[str, int]
+
+    def codes(self, names: list[str], codes: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+        table = np.array([self.numbers.setdefault(name, len(self.numbers)) for name in names], dtype=np.int32)
+        return table[codes] if codes.size else codes
+
+    def names(self) -> Shaped[np.ndarray, " names"]:
+        return np.array(list(self.numbers), dtype=np.str_)
+
+
+def read_gene_associations(
+    paths: Sequence[Path], *, pattern: str = "", max_p: float = 1.0, phenotype: str = "", tissue: str = ""
+) -> GeneAssociations:
+    r"""Return the tests of some files (or folders of whole matrices) as one list.
+
+    Parameters
+    ----------
+    pattern
+        Regular expression with groups ``phenotype`` and ``tissue`` that says what the names of files without such
+        columns mean: ``(?P<phenotype>[^_]+)_xt_(?P<tissue>.+)\.csv``.
+    max_p
+        Only tests with p up to this; tests without a result are kept when it is 1.
+    phenotype, tissue
+        Of files that have no such column and no `pattern`; the file's name without extensions is the phenotype where
+        nothing else is said.
+
+    Raises
+    ------
+    FormatError, SchemaError
+        Not readable, or no column ``gene`` or ``zscore``; a tissue that nothing names.
+    """
+    levels = {name: _Levels({}) for name in ("gene", "tissue", "phenotype")}
+    symbols: dict[str, str] = {}
+    parts: list[dict[str, Any]] = []
+    for path in paths:
+        pieces = (
+            _folder_parts(open_gene_folder(path), levels, symbols, max_p)
+            if path.is_dir()
+            else [_table_part(path, levels, symbols, pattern, max_p, {"phenotype": phenotype, "tissue": tissue})]
+        )
+        parts += pieces
+    columns = {name: np.concatenate([p[name] for p in parts]) if parts else np.zeros(0) for name in _PART}
+    genes = levels["gene"].names()
+    return GeneAssociations(
+        genes,
+        np.array([symbols.get(g, "") for g in genes.tolist()], dtype=np.str_),
+        levels["tissue"].names(),
+        levels["phenotype"].names(),
+        columns["gene"].astype(np.int32),
+        columns["tissue"].astype(np.int32),
+        columns["phenotype"].astype(np.int32),
+        columns["z"],
+        columns["effect"],
+        columns["neg_log10_p"],
+        columns["pred_perf_r2"],
+    )
+
+
+_PART = ("gene", "tissue", "phenotype", "z", "effect", "neg_log10_p", "pred_perf_r2")
+
+
+def _table_part(
+    path: Path,
+    levels: dict[str, _Levels],
+    symbols: dict[str, str],
+    pattern: str,
+    max_p: float,
+    given: dict[str, str],
+) -> dict[str, Any]:
+    columns = _read_columns(path)
+    for name in ("gene", "zscore"):
+        if name not in columns:
+            hint = nearest(name, list(columns))
+            raise SchemaError(f"{path}: expected columns gene and zscore, found {', '.join(columns) or 'none'}.{hint}")
+    n = columns["zscore"].size
+    named = _named(path, pattern) if not {"phenotype", "tissue"} <= columns.keys() else {}
+    z = columns["zscore"]
+    nan = np.full(n, np.nan)
+    found: dict[str, Any] = {"z": z, "effect": columns.get("effect_size", nan)}
+    found["neg_log10_p"] = columns.get("neg_log10_p", neg_log10_p_from_z(z))
+    found["pred_perf_r2"] = columns.get("pred_perf_r2", nan)
+    for name in ("phenotype", "tissue", "gene"):
+        if name in columns:
+            found[name] = levels[name].codes(*_coded(columns[name]))
+            continue
+        text = named.get(name) or given.get(name) or (path.name.split(".")[0] if name == "phenotype" else "")
+        if not text:
+            raise SchemaError(f"{path}: expected a column {name}, or a pattern of file names that gives it.")
+        found[name] = levels[name].codes([text], np.zeros(n, dtype=np.int32))
+    if "gene_name" in columns:
+        pairs = zip(columns["gene"].to_pylist(), columns["gene_name"].to_pylist(), strict=True)
+        symbols.update({g: s for g, s in pairs if g and s})
+    if max_p < 1.0:
+        kept = found["neg_log10_p"] >= -np.log10(max_p)
+        found = {name: column[kept] for name, column in found.items()}
+    return found
+
+
+def _folder_parts(
+    folder: GeneFolder, levels: dict[str, _Levels], symbols: dict[str, str], max_p: float
+) -> Iterator[dict[str, Any]]:
+    """Yield the tests of a folder, a block of models at a time."""
+    symbols.update({g: s for g, s in zip(folder.genes.tolist(), folder.gene_names.tolist(), strict=True) if s})
+    gene = levels["gene"].codes(folder.genes.tolist(), np.arange(folder.genes.size, dtype=np.int32))
+    tissue = levels["tissue"].codes(list(folder.tissues), np.arange(len(folder.tissues), dtype=np.int32))
+    tissue = np.repeat(tissue, np.diff(folder.offsets))
+    phenotype = levels["phenotype"].codes(folder.phenotypes.tolist(), np.arange(folder.phenotypes.size, dtype=np.int32))
+    smallest = -np.log10(max_p)
+    step = max(1, _BLOCK // max(folder.phenotypes.size, 1))
+    for start in range(0, gene.size, step):
+        z = np.asarray(folder.z[start : start + step], dtype=np.float64)
+        strength = neg_log10_p_from_z(z)
+        row, column = np.nonzero(strength >= smallest) if max_p < 1.0 else np.nonzero(np.ones(z.shape, dtype=bool))
+        effect = np.full(row.size, np.nan)
+        if folder.effect is not None:
+            effect = np.asarray(folder.effect[start : start + step], dtype=np.float64)[row, column]
+        yield {
+            "gene": gene[start + row],
+            "tissue": tissue[start + row],
+            "phenotype": phenotype[column],
+            "z": z[row, column],
+            "effect": effect,
+            "neg_log10_p": strength[row, column],
+            "pred_perf_r2": folder.pred_perf_r2[start + row],
+        }
+
+
+def read_gene_matrices(
+    paths: Sequence[Path], *, tissues: Sequence[str] = (), pattern: str = "", phenotype: str = "", tissue: str = ""
+) -> Iterator[GeneMatrix]:
+    """Yield the matrix of every tissue (or of `tissues`), from a folder or from tables.
+
+    Parameters are as those of `read_gene_associations`.
+
+    Raises
+    ------
+    FormatError, SchemaError
+        As `read_gene_associations`; a tissue that is not there; a gene tested twice for a phenotype and tissue.
+    """
+    if len(paths) == 1 and paths[0].is_dir():
+        folder = open_gene_folder(paths[0])
+        yield from (folder.matrix(name) for name in (tissues or folder.tissues))
+        return
+    tests = read_gene_associations(paths, pattern=pattern, phenotype=phenotype, tissue=tissue)
+    known = tests.tissues.tolist()
+    for name in tissues or known:
+        if name not in known:
+            raise SchemaError(
+                f"There is no tissue {name!r}.{nearest(name, known)} The tables have: {', '.join(known)}."
+            )
+        mine = np.flatnonzero(tests.tissue == known.index(name))
+        used, row = np.unique(tests.gene[mine], return_inverse=True)
+        cell = row.astype(np.int64) * tests.phenotypes.size + tests.phenotype[mine]
+        if np.unique(cell).size < cell.size:
+            raise SchemaError(f"Tissue {name}: a gene has two results for one phenotype; each may have one.")
+        z = np.full((used.size, tests.phenotypes.size), np.nan)
+        effect = np.full(z.shape, np.nan)
+        z.flat[cell], effect.flat[cell] = tests.z[mine], tests.effect[mine]
+        has_effect = bool(np.isfinite(effect).any())
+        yield GeneMatrix(
+            name, tests.genes[used], tests.gene_names[used], tests.phenotypes, z, effect if has_effect else None
+        )
