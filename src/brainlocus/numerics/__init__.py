@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         neg_log10_p_from_chi2,
         neg_log10_p_from_t,
         neg_log10_p_from_z,
+        z_from_neg_log10_p,
     )
     from brainlocus.numerics.transforms import rank_normal
 
@@ -57,6 +58,7 @@ __all__ = [
     "select_people",
     "slice_axis",
     "to_ras",
+    "z_from_neg_log10_p",
 ]
 
 _MODULES = {
@@ -70,7 +72,7 @@ _MODULES = {
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),
-    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"),
+    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z", "z_from_neg_log10_p"),
     "transforms": ("rank_normal",),
 }
 
