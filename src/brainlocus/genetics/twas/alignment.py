@@ -28,8 +28,11 @@ class ModelSnps:
     """Names of SNPs, each once: what a GWAS is searched for."""
     offsets: Int[np.ndarray, " names_and_one"]
     """Entries of name k are ``offsets[k]:offsets[k + 1]``."""
-    effect_allele: Shaped[np.ndarray, " entries"]
-    other_allele: Shaped[np.ndarray, " entries"]
+    alleles: Shaped[np.ndarray, " alleles"]
+    """Every allele that occurs, once."""
+    effect_allele: Int[np.ndarray, " entries"]
+    """Place in `alleles`."""
+    other_allele: Int[np.ndarray, " entries"]
     entry: tuple[Int[np.ndarray, " weights"], ...]
     """Of every model, the entry of each weight."""
     sign: tuple[Float[np.ndarray, " weights"], ...]
@@ -69,8 +72,9 @@ def unite_snps(models: Sequence[ExpressionModel], keys: Sequence[Shaped[np.ndarr
     return ModelSnps(
         names=names,
         offsets=np.r_[0, np.cumsum(counts)].astype(np.int64),
-        effect_allele=effect[shown],
-        other_allele=other[shown],
+        alleles=alleles,
+        effect_allele=first[shown].astype(np.int32),
+        other_allele=second[shown].astype(np.int32),
         entry=tuple(np.split(entry.astype(np.int32), cuts)),
         sign=tuple(np.split(sign, cuts)),
     )
@@ -135,8 +139,8 @@ def align_gwas(
     counts = {"rows": int(snp.size)}
     row, entry = _candidates(snps, snp)
     known = {text: code for code, text in enumerate(alleles.tolist())}
-    entry_effect = np.array([known.get(a, -1) for a in snps.effect_allele.tolist()], dtype=np.int64)[entry]
-    entry_other = np.array([known.get(a, -1) for a in snps.other_allele.tolist()], dtype=np.int64)[entry]
+    theirs = np.array([known.get(a, -1) for a in snps.alleles.tolist()], dtype=np.int64)
+    entry_effect, entry_other = theirs[snps.effect_allele[entry]], theirs[snps.other_allele[entry]]
     effect, other = effect_allele[row].astype(np.int64), other_allele[row].astype(np.int64)
     same = (effect == entry_effect) & (other == entry_other)
     swapped = (effect == entry_other) & (other == entry_effect) & ~same
