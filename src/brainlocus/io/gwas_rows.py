@@ -202,6 +202,21 @@ class GwasReader:
             raise FormatError(f"{path}: expected a whole table, found one that cannot be read: {error}") from error
         return self._rows(found)
 
+    def first_names(self, path: Path, columns: GwasColumns) -> tuple[str, ...]:
+        """Return the first names of SNPs in a file.
+
+        Raises
+        ------
+        FormatError
+            Not a readable table.
+        """
+        try:
+            batch = next(iter(self._batches(path, columns)), None)
+        except (pa.ArrowException, OSError, EOFError) as error:
+            raise FormatError(f"{path}: expected a whole table, found one that cannot be read: {error}") from error
+        names = [] if batch is None else self._names(batch, columns).slice(0, _SHOWN).to_pylist()
+        return tuple(str(n) for n in names if n is not None)
+
     def _batches(self, path: Path, columns: GwasColumns) -> Iterator[Any]:
         wanted = list(dict.fromkeys(columns.used().values()))
         if path.suffix.lower() == ".parquet":

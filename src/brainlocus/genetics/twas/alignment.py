@@ -136,7 +136,7 @@ def align_gwas(
         ``palindromic="frequency"`` without frequencies.
     """
     rules = rules or AlignmentRules()
-    counts = {"rows": int(snp.size)}
+    counts = {"rows_in_models": int(snp.size)}
     row, entry = _candidates(snps, snp)
     known = {text: code for code, text in enumerate(alleles.tolist())}
     theirs = np.array([known.get(a, -1) for a in snps.alleles.tolist()], dtype=np.int64)
