@@ -478,8 +478,8 @@ def _no_overlap(models: ModelSet, report: dict[str, Any]) -> str:
     n = models.snps.names.size
     if report["rows_in_models"]:
         return (
-            f"{report['file']}: {report['rows_in_models']} rows are of SNPs of the models, but none has their alleles and a "
-            f"usable statistic ({report['other_alleles']} with other alleles). Are effect and other allele the right "
+            f"{report['file']}: {report['rows_in_models']} rows are of SNPs of the models, but none has their alleles "
+            f"and a usable statistic ({report['other_alleles']} with other alleles). Are effect and other allele the right "
             f"columns ({report['columns']})? See --columns and --strand."
         )
     why = explain_no_overlap(models.snps.names[:3].tolist(), names)

@@ -24,7 +24,7 @@ __all__ = [
     "Adjustment",
     "Scope",
     "adjust_scan",
-    "count_significant",
+    "count_tests",
     "scopes_of",
     "write_gene_folder",
     "write_gene_table",

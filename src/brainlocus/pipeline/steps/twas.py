@@ -61,7 +61,7 @@ class TwasAssociateConfig(GwasInput):
     )
     scope: CommaList = Field(
         ("study",),
-        description="Tests corrected for together: study, tissue, phenotype, phenotype-tissue, a column of --annotation",
+        description="Tests corrected together: study, tissue, phenotype, phenotype-tissue, or a column of --annotation",
     )
     adjust: CommaList = Field(("bh",), description="Corrections: bh, by, bonferroni")
     traits: InputPath | None = Field(
