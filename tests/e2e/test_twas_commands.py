@@ -7,7 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from brainlocus.cli.main import main
-from brainlocus.io import open_gene_folder, read_gene_associations, read_results
+from brainlocus.core import SampleIndex, VariantTable, quantitative_table
+from brainlocus.core.text import text_array
+from brainlocus.io import BedWriter, open_gene_folder, read_gene_associations, read_results, write_table
 from brainlocus.numerics import benjamini_hochberg_q, neg_log10_p_from_z
 from tests.real_data import real_data
 from tests.twas_files import Panel, write_covariance_text, write_db
@@ -397,77 +399,45 @@ def test_prepared_folder_takes_no_options_of_reading(study, tmp_path, capsys):
 
 def test_scans_of_our_own(tmp_path):
     """``gwas run --full`` is input as it is: equal to its traits written as GWAS-SSF and read again."""
-    assert code_of(
-        "simulate", "cohort", tmp_path / "c", "--participants", "300", "--sites", "2", "--regions", "4",
-        "--variants", "400",
-    ) == 0  # fmt: skip
-    genotypes = next((tmp_path / "c").rglob("*.pgen"), None) or next((tmp_path / "c").rglob("*.bed"))
-    from brainlocus.io import open_genotypes
-
-    source = open_genotypes(genotypes)
-    block = source.read(0, 40).dosage
     rng = np.random.default_rng(0)
-    names, effect, other = (
-        getattr(source.variants, n)[:40].tolist() for n in ("variant_id", "effect_allele", "other_allele")
-    )
-    covariance = np.cov(block)
-    weights, rows = [], []
-    for g in range(8):
-        for a in range(5 * g, 5 * g + 5):
-            weights.append(
-                {
-                    "rsid": names[a],
-                    "gene": f"G{g}",
-                    "weight": rng.normal(),
-                    "ref_allele": other[a],
-                    "eff_allele": effect[a],
-                }
-            )
-            rows += [(f"G{g}", names[a], names[b], repr(float(covariance[a, b]))) for b in range(a, 5 * g + 5)]
-    write_db(
-        tmp_path / "T.db",
-        weights,
-        [{"gene": f"G{g}"} for g in range(8)],
-        order=("rsid", "gene", "weight", "ref_allele", "eff_allele"),
-    )
-    write_covariance_text(tmp_path / "T.txt.gz", rows)
+    n, m = 300, 40
+    people = SampleIndex.of([f"p{k}" for k in range(n)])
+    names = [f"rs{k + 1}" for k in range(m)]
+    variants = VariantTable(
+        np.full(m, "1"), np.arange(1, m + 1) * 100, text_array(["A"] * m), text_array(["G"] * m), text_array(names), "GRCh37"
+    )  # fmt: skip
+    dosage = rng.binomial(2, 0.3, (m, n)).astype(np.float32)
+    with BedWriter(tmp_path / "g", people, variants) as out:
+        out.append(dosage)
+    values = rng.normal(size=(n, 2)) + 0.5 * dosage[:2].T
     traits = tmp_path / "traits.tsv"
-    ids = source.samples.ids.tolist()
-    values = rng.normal(size=(len(ids), 2)) + 0.3 * block[:2].T
-    traits.write_text(
-        "participant_id\ta\tb\n" + "".join(f"{i}\t{x}\t{y}\n" for i, (x, y) in zip(ids, values, strict=True))
-    )
-    assert code_of("gwas", "run", genotypes, traits, "--full", "--out", tmp_path / "g") == 0
-    assert (
-        code_of("twas", "associate", tmp_path / "g", "--models", tmp_path / "T.db", "--out", tmp_path / "t.parquet")
-        == 0
-    )
-    assert code_of("gwas", "export", tmp_path / "g", "--genome-build", "GRCh37", "--out", tmp_path / "ssf") == 0
+    write_table(quantitative_table(people, ["a", "b"], values), traits)
+    covariance, weights, rows = np.cov(dosage), [], []
+    for a in range(m):
+        gene = f"G{a // 5}"
+        weight = {"rsid": names[a], "gene": gene, "weight": float(rng.normal()), "ref_allele": "G", "eff_allele": "A"}
+        weights.append(weight)
+        rows += [(gene, names[a], names[b], repr(float(covariance[a, b]))) for b in range(a, a // 5 * 5 + 5)]
+    order = ("rsid", "gene", "weight", "ref_allele", "eff_allele")
+    write_db(tmp_path / "T.db", weights, [{"gene": f"G{g}"} for g in range(m // 5)], order=order)
+    write_covariance_text(tmp_path / "T.txt.gz", rows)
+    scan = tmp_path / "scan"
+    assert code_of("gwas", "run", tmp_path / "g.bed", traits, "--full", "--out", scan) == 0
+    models = ("--models", tmp_path / "T.db")
+    assert code_of("twas", "associate", scan, *models, "--out", tmp_path / "t.parquet") == 0
+    assert code_of("gwas", "export", scan, "--genome-build", "GRCh37", "--out", tmp_path / "ssf") == 0
     exported = sorted((tmp_path / "ssf").glob("*.gz"))
-    pattern = (
-        ("--phenotype-pattern", r"([ab])\.", "--columns", "snp=variant_name")
-        if "variant_name" in _header(exported[0])
-        else ("--phenotype-pattern", r"([ab])\.")
-    )
-    assert (
-        code_of(
-            "twas", "associate", *exported, *pattern, "--models", tmp_path / "T.db", "--out", tmp_path / "s.parquet"
-        )
-        == 0
-    )
+    pattern = ("--phenotype-pattern", r"([ab])\.")
+    assert code_of("twas", "associate", *exported, *pattern, *models, "--out", tmp_path / "s.parquet") == 0
     ours, theirs = as_rows(tmp_path / "t.parquet"), as_rows(tmp_path / "s.parquet")
     assert ours.keys() == theirs.keys()
-    assert {key[0] for key in ours} == {"a", "b"}
+    assert len(ours) == 2 * m // 5
     for key, row in ours.items():
         assert row["zscore"] == pytest.approx(theirs[key]["zscore"], abs=1e-4)
-    # The planted SNPs are in gene 0.
-    assert ours["a", "T", "G0"]["neg_log10_p"] > 2 or ours["b", "T", "G0"]["neg_log10_p"] > 2
-
-
-def _header(path):
-    from brainlocus.io.gwas_rows import gwas_header
-
-    return gwas_header(path)
+        assert row["n_snps_used"] == 5
+    planted = {k[0]: max(((r["neg_log10_p"], k[2]) for k, r in ours.items()), default=None) for k in ours}
+    assert set(planted) == {"a", "b"}
+    assert all(gene == "G0" for _, gene in planted.values())
 
 
 def test_published_gwas_with_the_published_model(tmp_path):
