@@ -404,7 +404,8 @@ def test_scans_of_our_own(tmp_path):
     people = SampleIndex.of([f"p{k}" for k in range(n)])
     names = [f"rs{k + 1}" for k in range(m)]
     variants = VariantTable(
-        np.full(m, "1"), np.arange(1, m + 1) * 100, text_array(["A"] * m), text_array(["G"] * m), text_array(names), "GRCh37"
+        np.full(m, "1"), np.arange(1, m + 1) * 100, text_array(["A"] * m), text_array(["G"] * m), text_array(names),
+        "GRCh37",
     )  # fmt: skip
     dosage = rng.binomial(2, 0.3, (m, n)).astype(np.float32)
     with BedWriter(tmp_path / "g", people, variants) as out:

@@ -93,7 +93,8 @@ def covariance_files(config: ModelInput) -> list[Path]:
     models = model_files(config)
     if config.covariances and len(config.covariances) != len(models):
         raise SchemaError(
-            f"--covariances: expected {len(models)} files, one for each of the --models, found {len(config.covariances)}."
+            f"--covariances: expected {len(models)} files, one for each of the --models, found "
+            f"{len(config.covariances)}."
         )
     if config.covariances:
         return list(config.covariances)
