@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from brainlocus.numerics.cropping import bounding_box
     from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
     from brainlocus.numerics.dipole import dipole_field, dipole_kernel
+    from brainlocus.numerics.elastic_net import (
+        elastic_net_path,
+        elastic_net_path_columns,
+        elastic_net_paths,
+        lambda_path,
+        standardise_columns,
+    )
     from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
     from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
@@ -39,8 +46,12 @@ __all__ = [
     "design_from_formula",
     "dipole_field",
     "dipole_kernel",
+    "elastic_net_path",
+    "elastic_net_path_columns",
+    "elastic_net_paths",
     "fast_length",
     "formula_variables",
+    "lambda_path",
     "map_points",
     "neg_log10_p_from_chi2",
     "neg_log10_p_from_t",
@@ -56,6 +67,7 @@ __all__ = [
     "same_people",
     "select_people",
     "slice_axis",
+    "standardise_columns",
     "to_ras",
 ]
 
@@ -63,6 +75,13 @@ _MODULES = {
     "cropping": ("bounding_box",),
     "design": ("Design", "covariate_design", "design_from_formula", "formula_variables"),
     "dipole": ("dipole_field", "dipole_kernel"),
+    "elastic_net": (
+        "elastic_net_path",
+        "elastic_net_path_columns",
+        "elastic_net_paths",
+        "lambda_path",
+        "standardise_columns",
+    ),
     "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
     "multiplicity": ("benjamini_hochberg_q", "bonferroni_p"),
