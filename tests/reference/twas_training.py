@@ -92,6 +92,6 @@ def naive_jti_grid(x, expression, target, similarity, dnase, donor_folds, lambda
             best = int(errors.argmin())
             mine = tissues == target
             r = float(np.corrcoef(predictions[best, mine], y[mine])[0, 1])
-            b0, beta = naive_standardised_fit(x[donors], y, w, lambdas[best], mixing)
+            _, beta = naive_standardised_fit(x[donors], y, w, lambdas[best], mixing)
             found[a, b] = (r, lambdas[best], beta)
     return found

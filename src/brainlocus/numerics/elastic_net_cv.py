@@ -25,17 +25,18 @@ The product of 2. is in single precision, with a margin above its rounding: it c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 from numba import njit
 
+from brainlocus.numerics.elastic_net import lambda_path
+
 __all__ = ["CrossValidation", "cross_validate"]
 
 N_LAMBDAS = 100
 """Points of a path, as is usual."""
-RATIO_TALL, RATIO_WIDE = 1e-4, 1e-2
-"""Smallest over largest lambda with more rows than columns, and otherwise (glmnet)."""
 MAX_EXPLAINED, MIN_GAIN, FEWEST_STEPS = 0.999, 1e-5, 5
 """A path of its own ends, from its fifth step on, with the one that explains this share of the variance of the rows
 fitted, or adds less than this share of what is explained (glmnet's ``devmax``, ``fdev``, ``mnlam``)."""
@@ -134,7 +135,9 @@ def cross_validate(
     own = lambdas is None
     if lambdas is None:
         lambdas = np.stack([_own_path(family, int(k), columns.shape[0], mixing) for k in first])
-    paths = _fit(family, lambdas[leader], first[leader], scored, own=own, max_variables=max_variables, patience=patience)
+    paths = _fit(
+        family, lambdas[leader], first[leader], scored, own=own, max_variables=max_variables, patience=patience
+    )
     return [
         _choose(paths, lambdas[k], list(range(int(j), int(j) + 1 + n_folds[k])), folds[k], columns)
         for k, j in enumerate(first)
@@ -143,9 +146,10 @@ def cross_validate(
 
 def _own_path(family: "_Family", problem: int, n_columns: int, mixing: float) -> Float[np.ndarray, " steps"]:
     n_rows = int((family.weights[problem] > 0).sum())
-    largest = float(np.abs(family.start_gradient[problem]).max(initial=0.0)) / mixing
-    ratio = RATIO_TALL if n_rows > n_columns else RATIO_WIDE
-    return np.asarray(largest * np.geomspace(1.0, ratio, N_LAMBDAS))
+    gradient = family.start_gradient[problem]
+    if not gradient.any():
+        return np.zeros(N_LAMBDAS)
+    return lambda_path(gradient, mixing, n=n_rows, n_columns=n_columns, n_lambdas=N_LAMBDAS)
 
 
 class _Family:
@@ -224,7 +228,7 @@ class _Family:
     def predictions(self, fits: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some rows"]:
         """Return what some fits predict for every row, intercept included."""
         dense = np.zeros((fits.size, self.union.size))
-        for row, fit in enumerate(fits):
+        for row, fit in enumerate(fits.tolist()):
             slots = self.slots[fit, : self.size[fit]]
             dense[row, slots] = self.b[fit, : slots.size] * self.scale[fit, self.union[slots]]
         linear = dense @ self.union_rows
@@ -236,7 +240,7 @@ class _Family:
     ) -> Float[np.ndarray, "some columns"]:
         """Return the size of the gradient of the loss in every standardised column, to single precision."""
         residual = ((self.outcomes[fits] - predicted) * self.weights[fits]).astype(np.float32)
-        return np.abs((residual @ self.single.T) * self.scale[fits])
+        return np.asarray(np.abs((residual @ self.single.T) * self.scale[fits]))
 
     def solution(self, fit: int) -> tuple[Int[np.ndarray, " chosen"], Float[np.ndarray, " chosen"]]:
         """Return columns with a coefficient and the coefficients of the columns as given."""
@@ -285,7 +289,7 @@ def _fit(
         predicted, gradient[fits] = _solve_step(family, fits, lambdas[:, step], before, gradient[fits])
         before[fits] = lambdas[fits, step]
         residual = (family.outcomes[fits] - predicted) ** 2
-        for row, fit in enumerate(fits):
+        for row, fit in enumerate(fits.tolist()):
             support, values = family.solution(fit)
             ever[fit, support] = True
             if ever[fit].sum() > limit:
@@ -320,7 +324,7 @@ def _solve_step(
     """Solve one step of some fits; return predictions of all rows and gradients in all columns."""
     mixing = family.mixing
     sd = np.sqrt(family.outcome_variance)
-    for row, fit in enumerate(fits):
+    for row, fit in enumerate(fits.tolist()):
         # Let in somewhat more than the strong rule asks for: the working set then changes every few steps only.
         look_ahead = mixing * max(2.0 * lambdas[fit] - before[fit], 0.0)
         outside = ~family.member[fit] & (family.scale[fit] > 0)
@@ -341,7 +345,7 @@ def _solve_step(
         broken = (gradient[todo] > (mixing * lambdas[now] - _SINGLE * sd[now])[:, None]) & ~family.member[now]
         broken &= family.scale[now] > 0
         again = np.flatnonzero(broken.any(axis=1))
-        for row in again:
+        for row in again.tolist():
             _let_in(family, int(now[row]), gradient[todo[row]], broken[row])
         todo = todo[again]
     return predicted, gradient
@@ -403,6 +407,7 @@ def _predict(
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "ninf", "nsz", "arcp", "contract", "reassoc"})
+@no_type_check
 def _dot(a, b, n):  # noqa: ANN001, ANN202
     total = 0.0
     for k in range(n):
@@ -411,6 +416,7 @@ def _dot(a, b, n):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
+@no_type_check
 def _factor(h, n):  # noqa: ANN001, ANN202
     """Cholesky factor in place, lower rows; False when the matrix is not clearly positive definite."""
     for i in range(n):
@@ -424,6 +430,7 @@ def _factor(h, n):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
+@no_type_check
 def _solve_factored(h, x, n):  # noqa: ANN001, ANN202
     for i in range(n):
         x[i] = (x[i] - _dot(h[i], x, i)) / h[i, i]
@@ -434,6 +441,7 @@ def _solve_factored(h, x, n):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
+@no_type_check
 def _sweep(gram, b, gradient, size, l1, l2):  # noqa: ANN001, ANN202
     """One sweep of coordinate descent; return the largest change."""
     largest = 0.0
@@ -456,6 +464,7 @@ def _sweep(gram, b, gradient, size, l1, l2):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
+@no_type_check
 def _newton(gram, cross, b, gradient, size, l1, l2, careful):  # noqa: ANN001, ANN202
     """Step to the minimum of the present signs, and return whether it keeps them.
 
@@ -504,6 +513,7 @@ def _newton(gram, cross, b, gradient, size, l1, l2, careful):  # noqa: ANN001, A
 
 
 @njit(cache=True, nogil=True)
+@no_type_check
 def _solve_many(fits, gram, cross, b, gradient, size, l1, l2, tolerance):  # noqa: ANN001, ANN202
     """Solve some fits on their working sets, from where they are."""
     for fit in fits:

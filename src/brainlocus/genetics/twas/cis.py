@@ -7,27 +7,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from brainlocus.core import VariantTable
+from brainlocus.core.expression import GenePlace
 
-__all__ = ["CisDosage", "GenePlace", "cis_dosage", "cis_window", "usable_variants"]
+__all__ = ["CisDosage", "cis_dosage", "cis_window", "usable_variants"]
 
-_PALINDROMIC = frozenset(["AT", "TA", "CG", "GC"])
+_PALINDROMIC = (("A", "T"), ("T", "A"), ("C", "G"), ("G", "C"))
 _NO_ID = ("", ".", "NA")
-
-
-@dataclass(frozen=True, slots=True)
-class GenePlace:
-    """Where a gene is; both ends belong to it."""
-
-    gene: str
-    name: str
-    """Symbol; empty where unknown."""
-    kind: str
-    """Biotype; empty where unknown."""
-    chromosome: str
-    start: int
-    stop: int
-    strand: str
-    """``+``, ``-``, or empty where unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +42,7 @@ def cis_window(gene: GenePlace, kb: float, of: Literal["gene", "start"] = "gene"
 
     Examples
     --------
-    >>> cis_window(GenePlace("g", "", "", "1", 5_000_000, 5_100_000, "+"), 1000)
+    >>> cis_window(GenePlace("g", "", "", "1", 5_000_000, 5_100_000, "+"), 1000.0)
     (4000000, 6100000)
     """
     reach = round(1000 * kb)
@@ -72,14 +57,18 @@ def usable_variants(
     Left out are variants without an id, palindromic ones (A/T, C/G), whose strand cannot be told, and all but the first
     of those that share an id.
     """
-    pairs = np.char.add(np.char.upper(variants.effect_allele.astype(np.str_)),
-                        np.char.upper(variants.other_allele.astype(np.str_)))  # fmt: skip
-    unnamed = np.isin(variants.variant_id.astype(np.str_), _NO_ID)
-    palindromic = np.isin(pairs, list(_PALINDROMIC)) & ~unnamed & (not keep_palindromic)
+    unnamed = np.zeros(len(variants), dtype=bool)
+    for name in _NO_ID:
+        unnamed |= variants.variant_id == name
+    effect, other = np.strings.upper(variants.effect_allele), np.strings.upper(variants.other_allele)
+    palindromic = np.zeros(len(variants), dtype=bool)
+    for first_allele, second_allele in _PALINDROMIC:
+        palindromic |= (effect == first_allele) & (other == second_allele)
+    palindromic &= ~unnamed & (not keep_palindromic)
     kept = ~unnamed & ~palindromic
     first = np.zeros(len(variants), dtype=bool)
     rows = np.flatnonzero(kept)
-    first[rows[np.unique(variants.variant_id[rows].astype(np.str_), return_index=True)[1]]] = True
+    first[rows[np.unique(variants.variant_id[rows], return_index=True)[1]]] = True
     counts = {
         "variants_without_id": int(unnamed.sum()),
         "variants_palindromic": int(palindromic.sum()),

@@ -1,18 +1,18 @@
 r"""Joint-tissue imputation (JTI): the expression model of one tissue, trained on all tissues that resemble it.
 
-Every sample of tissue t has the weight :math:`w_t = e_t^a d_t^b`, with the similarity *e* of its expression and *d* of
-its DNase profile to the target tissue (the target itself: 1), and powers *a*, *b* from 1, 4, 16, 64. Tissues with
+Every sample of tissue t has the weight :math:`w_t = e_t^a d_t^b`, with the similarity *e* of its expression and *d*
+of its DNase profile to the target tissue (the target itself: 1), and powers *a*, *b* from 1, 4, 16, 64. Tissues with
 :math:`w_t < 0.1` are left out. For each pair of powers
 
 .. math:: \min_{b_0, b} \frac{1}{2 \sum w} \sum_{i, t} w_t (y_{it} - b_0 - x_i' b)^2
           + \lambda \left[ \frac{1 - m}{2} \lVert b \rVert_2^2 + m \lVert b \rVert_1 \right]
 
-is fitted over a stretch of lambdas around the best one of the target tissue alone. Folds are of donors, the same for all
-pairs; a pair is judged by the correlation of the out-of-fold predictions with expression in the target tissue.
+is fitted over a stretch of lambdas around the best one of the target tissue alone. Folds are of donors, the same for
+all pairs; a pair is judged by the correlation of the out-of-fold predictions with expression in the target tissue.
 
 A donor has the same dosages in every tissue, so the sum over a donor's samples is that of one row with weight
-:math:`W_i = \sum_t w_t` and expression :math:`\bar y_i = \sum_t w_t y_{it} / W_i`, but for a constant: the joint fit of 49
-tissues is as large as the number of donors, not of samples. This is exact.
+:math:`W_i = \sum_t w_t` and expression :math:`\bar y_i = \sum_t w_t y_{it} / W_i`, but for a constant: the joint fit of
+49 tissues is as large as the number of donors, not of samples. This is exact.
 
 References
 ----------
@@ -106,11 +106,11 @@ def check_similarity(values: Float[np.ndarray, "tissues tissues"], names: Sequen
     for wrong, saying in (
         (np.isnan(values), "is missing"),
         (values < 0, "is negative"),
-        (values > 1 + 1e-9, "is above 1"),
-        (np.eye(values.shape[0], dtype=bool) & (np.abs(values - 1) > 1e-6), "is not 1, as of a tissue with itself"),
+        (values > 1 + 1e-6, "is above 1"),
+        (np.eye(values.shape[0], dtype=bool) & (np.abs(values - 1) > 1e-6), "is not 1"),
     ):
         if wrong.any():
-            row, column = np.argwhere(wrong)[0]
+            row, column = np.argwhere(wrong)[0].tolist()
             raise ValueError(
                 f"{what} of {names[row]} and {names[column]} {saying} ({values[row, column]:g}); expected values from 0 "
                 "to 1, and 1 on the diagonal."
@@ -143,7 +143,7 @@ def train_jti(
     *,
     gene: str,
     seed: int = 0,
-    settings: JtiSettings = JtiSettings(),  # noqa: B008
+    settings: JtiSettings = JtiSettings(),
     windows: Sequence[Bool[np.ndarray, " variants"]] = (),
 ) -> JtiModel:
     """Train the model of one gene in the target tissue on the samples of all tissues.
@@ -172,13 +172,15 @@ def train_jti(
     Zhou et al. (2020), Nat Genet 52:1239.
     """
     for values, what in ((similarity, "similarity"), (dnase, "DNase similarity")):
-        if np.isnan(values).any() or (values < 0).any() or (values > 1 + 1e-9).any():
+        if np.isnan(values).any() or (values < 0).any() or (values > 1 + 1e-6).any():
             raise ValueError(f"The {what} of tissues must lie in 0 to 1, found {values.tolist()}.")
     known = ~np.isnan(expression)
     if settings.decimals is not None:
         dosage = np.round(dosage, settings.decimals)
     sets = [w for w in (windows or [np.ones(dosage.shape[0], dtype=bool)]) if w.sum() >= 2]
-    status = _nothing_to_fit(expression[target], int(max((w.sum() for w in windows), default=dosage.shape[0])), settings)
+    status = _nothing_to_fit(
+        expression[target], int(max((w.sum() for w in windows), default=dosage.shape[0])), settings
+    )
     n, n_donors = int(known[target].sum()), int(known.any(axis=0).sum())
     if status or not sets:
         offered = int(max((w.sum() for w in windows), default=dosage.shape[0]))
@@ -191,9 +193,7 @@ def train_jti(
     rows = np.flatnonzero(sets[window])
     donors = np.flatnonzero(known.any(axis=0))
     x = np.ascontiguousarray(dosage[np.ix_(rows, donors)])
-    return _joint(
-        x, rows, expression[:, donors], folds[donors], target, similarity, dnase, lambdas, used, settings
-    )
+    return _joint(x, rows, expression[:, donors], folds[donors], target, similarity, dnase, lambdas, used, settings)
 
 
 def _donor_folds(

@@ -189,7 +189,7 @@ def train_elastic_net(
     *,
     gene: str,
     seed: int = 0,
-    settings: ElasticNetSettings = ElasticNetSettings(),  # noqa: B008
+    settings: ElasticNetSettings = ElasticNetSettings(),
 ) -> ElasticNetModel:
     """Train the model of one gene and judge it by nested cross-validation.
 
@@ -286,9 +286,7 @@ def _model(
 def _without_weights(model: ElasticNetModel, status: str) -> ElasticNetModel:
     none = _empty(status, model.n, model.n_variants)
     numbers = {name: getattr(model, name) for name in _NUMBERS}
-    return ElasticNetModel(
-        status, model.n, model.n_variants, none.variants, none.weights, none.covariance, **numbers
-    )
+    return ElasticNetModel(status, model.n, model.n_variants, none.variants, none.weights, none.covariance, **numbers)
 
 
 _NUMBERS = ("rho_avg", "rho_sd", "r2", "z", "neg_log10_p", "fisher_p", "penalty", "cv_r2")
