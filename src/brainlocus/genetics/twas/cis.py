@@ -49,9 +49,7 @@ def cis_window(gene: GenePlace, kb: float, of: Literal["gene", "start"] = "gene"
     return max(1, gene.start - reach), (gene.stop if of == "gene" else gene.start) + reach
 
 
-def usable_variants(
-    variants: VariantTable, *, keep_palindromic: bool = False
-) -> tuple[Bool[np.ndarray, " variants"], dict[str, int]]:
+def usable_variants(variants: VariantTable) -> tuple[Bool[np.ndarray, " variants"], dict[str, int]]:
     """Return which variants have a name and alleles that a model can carry, and how many were left out and why.
 
     Left out are variants without an id, palindromic ones (A/T, C/G), whose strand cannot be told, and all but the first
@@ -64,7 +62,7 @@ def usable_variants(
     palindromic = np.zeros(len(variants), dtype=bool)
     for first_allele, second_allele in _PALINDROMIC:
         palindromic |= (effect == first_allele) & (other == second_allele)
-    palindromic &= ~unnamed & (not keep_palindromic)
+    palindromic &= ~unnamed
     kept = ~unnamed & ~palindromic
     first = np.zeros(len(variants), dtype=bool)
     rows = np.flatnonzero(kept)
@@ -92,6 +90,7 @@ def cis_dosage(dosage: Float[np.ndarray, "variants people"], *, min_maf: float) 
     mean = np.where(missing, 0.0, dosage).sum(axis=1, dtype=np.float64) / np.maximum(called, 1)
     filled = np.where(missing, mean[:, None], dosage).astype(np.float64)
     frequency = mean / 2.0
-    common = (np.minimum(frequency, 1.0 - frequency) >= min_maf) & (called > 0) & (np.ptp(filled, axis=1) > 0)
+    varies = filled.max(axis=1, initial=-np.inf) > filled.min(axis=1, initial=np.inf)
+    common = (np.minimum(frequency, 1.0 - frequency) >= min_maf) & varies
     kept = np.flatnonzero(common)
     return CisDosage(kept, filled[kept], int(common.size - kept.size), int(missing[kept].sum()))

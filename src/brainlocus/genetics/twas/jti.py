@@ -112,8 +112,8 @@ def check_similarity(values: Float[np.ndarray, "tissues tissues"], names: Sequen
         if wrong.any():
             row, column = np.argwhere(wrong)[0].tolist()
             raise ValueError(
-                f"{what} of {names[row]} and {names[column]} {saying} ({values[row, column]:g}); expected values from 0 "
-                "to 1, and 1 on the diagonal."
+                f"{what} of {names[row]} and {names[column]} {saying} ({values[row, column]:g}); expected values from "
+                "0 to 1, and 1 on the diagonal."
             )
 
 

@@ -135,18 +135,12 @@ def adjust_expression(
         if mask.sum() < matrix.shape[1] + 3:
             continue
         values = expression[np.ix_(genes, np.flatnonzero(mask))]
-        residual = project_out(_basis(matrix[mask]), values.T).T
+        residual = project_out(covariate_basis(matrix[mask]).q, values.T).T
         sd = residual.std(axis=1, ddof=1)
         varies = sd > _CONSTANT * np.abs(values).max(axis=1)
         residual /= np.where(varies, sd, np.nan)[:, None]
         adjusted[np.ix_(genes, np.flatnonzero(mask))] = residual
     return adjusted
-
-
-def _basis(matrix: Float[np.ndarray, "people covariates"]) -> Float[np.ndarray, "people rank"]:
-    """Return an orthonormal basis of intercept and covariates; those constant among these people add nothing."""
-    varies = np.ptp(matrix, axis=0) > 0 if matrix.shape[0] else np.zeros(matrix.shape[1], dtype=bool)
-    return covariate_basis(matrix[:, varies]).q
 
 
 def correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> tuple[float, float]:
