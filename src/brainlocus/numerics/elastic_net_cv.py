@@ -83,6 +83,7 @@ def cross_validate(
     folds: Int[np.ndarray, "outcomes rows"],
     *,
     mixing: float,
+    spread: Float[np.ndarray, "outcomes rows"] | None = None,
     lambdas: Float[np.ndarray, "outcomes steps"] | None = None,
     max_variables: int | None = None,
     patience: float | None = None,
@@ -100,6 +101,9 @@ def cross_validate(
         Fold of each row, from 0; negative for rows in no fold, which have weight 0.
     mixing
         1 is the lasso; 0 (ridge) is not among them.
+    spread
+        Of rows that are means of several observations with the same columns: the variance of those about their mean.
+        Errors and the variance of the outcome are then those of the observations; the fits are the same.
     lambdas
         Descending; by default each outcome's own `N_LAMBDAS` points, from the smallest at which all coefficients are 0
         down to a ratio of it, cut short as `MAX_EXPLAINED` says. The folds use the path of all rows.
@@ -130,7 +134,8 @@ def cross_validate(
     fold = np.concatenate([np.arange(-1, k) for k in n_folds])
     fitted = np.where((fold[:, None] >= 0) & (folds[leader] == fold[:, None]), 0.0, weights[leader])
     scored = np.where((fold[:, None] >= 0) & (folds[leader] == fold[:, None]), weights[leader], 0.0)
-    family = _Family(columns, outcomes[leader], fitted, mixing, ridge_by_sd=ridge_by_sd)
+    within = np.zeros_like(outcomes) if spread is None else spread
+    family = _Family(columns, outcomes[leader], within[leader], fitted, mixing, ridge_by_sd=ridge_by_sd)
     first = np.flatnonzero(fold < 0)
     own = lambdas is None
     if lambdas is None:
@@ -159,6 +164,7 @@ class _Family:
         self,
         columns: Float[np.ndarray, "columns rows"],
         outcomes: Float[np.ndarray, "fits rows"],
+        spread: Float[np.ndarray, "fits rows"],
         weights: Float[np.ndarray, "fits rows"],
         mixing: float,
         *,
@@ -169,10 +175,10 @@ class _Family:
         self.weights = weights / np.where(total > 0, total, 1.0)
         self.centred = np.ascontiguousarray(columns - columns.mean(axis=1, keepdims=True), dtype=np.float64)
         self.single: Float32[np.ndarray, "columns rows"] = self.centred.astype(np.float32)
-        self.outcomes = outcomes
+        self.outcomes, self.spread = outcomes, spread
         self.outcome_mean = (self.weights * outcomes).sum(axis=1)
         residual = outcomes - self.outcome_mean[:, None]
-        self.outcome_variance = (self.weights * residual**2).sum(axis=1)
+        self.outcome_variance = (self.weights * (residual**2 + spread)).sum(axis=1)
         sd = np.sqrt(self.outcome_variance)
         self.ridge = (1.0 - mixing) / np.where(sd > 0, sd, 1.0) if ridge_by_sd else np.full(sd.size, 1.0 - mixing)
         self.mean = self.weights @ self.centred.T
@@ -288,7 +294,7 @@ def _fit(
             break
         predicted, gradient[fits] = _solve_step(family, fits, lambdas[:, step], before, gradient[fits])
         before[fits] = lambdas[fits, step]
-        residual = (family.outcomes[fits] - predicted) ** 2
+        residual = (family.outcomes[fits] - predicted) ** 2 + family.spread[fits]
         for row, fit in enumerate(fits.tolist()):
             support, values = family.solution(fit)
             ever[fit, support] = True

@@ -131,3 +131,19 @@ def test_ridge_is_refused():
     x, y, folds = _data(30, 8)
     with pytest.raises(ValueError, match="mixing must be above 0"):
         cross_validate(x, y[None], np.ones((1, 30)), folds[None], mixing=0.0)
+
+
+def test_folds_agree_with_scikit_learn():
+    linear = pytest.importorskip("sklearn.linear_model")
+    x, y, folds = _data(80, 30, seed=11)
+    lambdas = naive_lambdas(x.T, y, 0.5)[:50:7]
+    (found,) = cross_validate(x, y[None], np.ones((1, 80)), folds[None], mixing=0.5, lambdas=lambdas[None])
+    errors = np.zeros((lambdas.size, 80))
+    for fold in range(5):
+        train = standardise_columns(x.T[folds != fold])
+        held = (x.T[folds == fold] - train.mean) / train.scale
+        for k, penalty in enumerate(lambdas):
+            model = linear.ElasticNet(alpha=penalty, l1_ratio=0.5, tol=1e-12, max_iter=100_000)
+            model.fit(train.x, y[folds != fold])
+            errors[k, folds == fold] = (y[folds == fold] - model.predict(held)) ** 2
+    np.testing.assert_allclose(found.errors, errors.mean(axis=1), rtol=1e-8)

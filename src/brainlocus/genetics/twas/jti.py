@@ -250,10 +250,10 @@ def _joint(
     # Large powers leave the same tissues with the same weights: fit each set of weights once.
     distinct = {w.tobytes(): w for w in [*by_pair, alone]}
     order = {key: k for k, key in enumerate(distinct)}
-    outcomes, weights = _donor_rows(expression, np.stack(list(distinct.values())))
+    outcomes, weights, spread = _donor_rows(expression, np.stack(list(distinct.values())))
     fits = cross_validate(
         x, outcomes, weights, np.where(weights > 0, folds, -1),
-        mixing=settings.mixing, lambdas=np.tile(lambdas, (weights.shape[0], 1)),
+        mixing=settings.mixing, spread=spread, lambdas=np.tile(lambdas, (weights.shape[0], 1)),
         max_variables=settings.max_variables, ridge_by_sd=settings.ridge_by_sd,
     )  # fmt: skip
     scores = [_score(fit, expression[target]) for fit in fits]
@@ -284,12 +284,17 @@ def _joint(
 
 def _donor_rows(
     expression: Float[np.ndarray, "tissues donors"], tissue: Float[np.ndarray, "pairs tissues"]
-) -> tuple[Float[np.ndarray, "pairs donors"], Float[np.ndarray, "pairs donors"]]:
-    """Return the mean expression of each donor's samples, weighted by tissue, and the sum of their weights."""
+) -> tuple[
+    Float[np.ndarray, "pairs donors"], Float[np.ndarray, "pairs donors"], Float[np.ndarray, "pairs donors"]
+]:
+    """Return the mean and sum of weights of each donor's samples, weighted by tissue, and their variance."""
     known = ~np.isnan(expression)
+    filled = np.where(known, expression, 0.0)
     weights = tissue @ known.astype(np.float64)
-    total = tissue @ np.where(known, expression, 0.0)
-    return np.divide(total, weights, out=np.zeros_like(total), where=weights > 0), weights
+    used = weights > 0
+    mean = np.divide(tissue @ filled, weights, out=np.zeros_like(weights), where=used)
+    square = np.divide(tissue @ filled**2, weights, out=np.zeros_like(weights), where=used)
+    return mean, weights, np.maximum(square - mean**2, 0.0)
 
 
 def _score(fit: CrossValidation, observed: Float[np.ndarray, " donors"]) -> tuple[float, float]:

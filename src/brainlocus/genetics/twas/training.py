@@ -38,6 +38,8 @@ __all__ = [
     "adjust_expression",
     "correlation",
     "dosage_covariance",
+    "nested_folds",
+    "nested_model",
     "train_elastic_net",
 ]
 
@@ -208,18 +210,33 @@ def train_elastic_net(
         return _empty(status, n, n_variants)
     x = dosage if n == expression.size else np.ascontiguousarray(dosage[:, people])
     outer, inner = nested_folds(n, settings, gene_rng(seed, gene))
-    fits = cross_validate(
-        x, np.tile(y, (inner.shape[0], 1)), (inner >= 0).astype(np.float64), inner,
-        mixing=settings.mixing, patience=settings.patience, ridge_by_sd=settings.ridge_by_sd,
-    )  # fmt: skip
-    performance = _performance(y, outer, fits[:-1])
-    final = fits[-1]
-    model = _model(x, y, final, n, performance)
+    model = nested_model(x, y, outer, inner, settings)
     if model.variants.size == 0:
         return _without_weights(model, "no_variant_chosen")
     if not (model.rho_avg > settings.min_rho and model.neg_log10_p > -np.log10(settings.max_p)):
         return _without_weights(model, "not_predictive")
     return model
+
+
+def nested_model(
+    x: Float[np.ndarray, "variants people"],
+    y: Float[np.ndarray, " people"],
+    outer: Int[np.ndarray, " people"],
+    inner: Int[np.ndarray, "fits people"],
+    settings: ElasticNetSettings,
+) -> ElasticNetModel:
+    """Return the model on everyone and its performance in the outer folds, whether it is to be kept or not.
+
+    Parameters
+    ----------
+    outer, inner
+        From `nested_folds`.
+    """
+    fits = cross_validate(
+        x, np.tile(y, (inner.shape[0], 1)), (inner >= 0).astype(np.float64), inner,
+        mixing=settings.mixing, patience=settings.patience, ridge_by_sd=settings.ridge_by_sd,
+    )  # fmt: skip
+    return _model(x, y, fits[-1], y.size, _performance(y, outer, fits[:-1]))
 
 
 def _nothing_to_fit(n: int, n_variants: int, y: Float[np.ndarray, " people"], settings: ElasticNetSettings) -> str:
