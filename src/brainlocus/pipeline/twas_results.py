@@ -32,8 +32,8 @@ __all__ = [
 
 Method = Literal["bh", "by", "bonferroni"]
 
-_CELLS = 1 << 22
-"""Cells of the matrices that are looked at together."""
+_CELLS = 1 << 21
+"""Cells of the matrices that are looked at together: arrays of 16 MiB, whose memory is used again."""
 _COLUMNS_AT_ONCE = 128
 """Phenotypes whose own rates are made together: 2 MiB of counts each."""
 
