@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from brainlocus.cli.main import main
 from brainlocus.io import read_gene_associations, read_results
@@ -22,7 +23,8 @@ def study(tmp_path_factory):
     out = folder.parent
     for cohort in ("discovery", "replication"):
         assert code_of(
-            "twas", "associate", folder / f"{cohort}.tsv", "--models", folder / "models", "--out", out / f"{cohort}.parquet"
+            "twas", "associate", folder / f"{cohort}.tsv", "--models", folder / "models",
+            "--out", out / f"{cohort}.parquet",
         ) == 0  # fmt: skip
     return folder, out
 
@@ -54,9 +56,10 @@ def test_other_genes_are_null(study):
     assert (null.neg_log10_p > -np.log10(0.05)).mean() == pytest.approx(0.05, abs=0.012)
     # A causal gene shows in other tissues that share its SNPs, but is strongest in its own or near it.
     q = read_results(out / "discovery.parquet")
-    hits = set(q["gene"][q["q_bh_study"] < 0.05].tolist())
-    assert causal <= hits
-    assert len(hits - causal) <= 3
+    hits = q["gene"][q["q_bh_study"] < 0.05]
+    assert causal <= set(hits.tolist())
+    # Expected share of false discoveries 5 %; their number is below its 99.9th percentile.
+    assert (~np.isin(hits, list(causal))).sum() <= stats.poisson.ppf(0.999, 0.05 * hits.size)
 
 
 def test_same_seed_same_files(study, tmp_path):
