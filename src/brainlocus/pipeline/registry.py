@@ -71,6 +71,11 @@ STEPS: dict[str, StepEntry] = {
     ),
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
+    "twas replicate": _entry(
+        "twas_replicate",
+        "TWAS_REPLICATE",
+        "Compare gene associations with those of another cohort or an external set.",
+    ),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 
