@@ -7,19 +7,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field, field_validator
 
-from brainlocus.core import SchemaError
+from brainlocus.core import GeneAssociations, SchemaError
 from brainlocus.core.errors import FormatError, nearest
 from brainlocus.io import read_arrow
-from brainlocus.io.gene_associations import GeneFolder, GeneTables, open_gene_results
+from brainlocus.io.gene_associations import (
+    GeneFolder,
+    GeneTables,
+    open_gene_folder,
+    open_gene_results,
+    read_gene_associations,
+)
 from brainlocus.io.tables import MISSING_TEXT
 from brainlocus.pipeline.config import StepConfig
 
-__all__ = ["MatchedNames", "ResultFiles", "match_genes", "match_names", "read_names", "without_version"]
+__all__ = [
+    "MatchedNames",
+    "ResultFiles",
+    "StudyTests",
+    "match_genes",
+    "match_names",
+    "read_names",
+    "read_study",
+    "without_version",
+]
 
 _TABLES = (".tsv", ".csv", ".parquet")
+_CELLS = 1 << 24
+"""Cells of a matrix that are counted at a time."""
 
 
 class ResultFiles(StepConfig):
@@ -47,6 +64,136 @@ class ResultFiles(StepConfig):
     def open(self, paths: Sequence[Path]) -> GeneFolder | GeneTables:
         """Open a folder of whole matrices, or read tables."""
         return open_gene_results(paths, pattern=self.file_pattern, phenotype=self.phenotype, tissue=self.tissue)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StudyTests:
+    """The stronger tests of a study, and what else was tested."""
+
+    tests: GeneAssociations
+    modelled: Bool[np.ndarray, "genes tissues"]
+    """Which tissues model which genes."""
+    r2: Float[np.ndarray, "genes tissues"]
+    """pred_perf_r2 of the models; NaN where unknown."""
+    n_tested: Int[np.ndarray, "tissues phenotypes"]
+    """Tests with a result."""
+    n_read: int
+    """Tests with a result, in all."""
+
+
+def read_study(paths: Sequence[Path], files: ResultFiles, *, max_p: float, models: Path | None = None) -> StudyTests:
+    """Read the tests with p up to `max_p` of folders (block by block) or of tables.
+
+    Parameters
+    ----------
+    models
+        Table with columns gene and tissue (models.parquet of a folder) that says which tissues model which genes,
+        for tables that hold only some of the tests. By default a model is what has a test.
+
+    Raises
+    ------
+    FormatError, SchemaError
+        As `read_gene_associations`; folders and tables together; a table of models without gene or tissue.
+    """
+    are_folders = {path.is_dir() for path in paths}
+    if len(are_folders) > 1:
+        raise SchemaError("Expected folders of twas associate --full, or tables, found both; give one kind.")
+    if are_folders == {True}:
+        tests = read_gene_associations(paths, max_p=max_p)
+        grid, n_tested = _folder_models([open_gene_folder(path) for path in paths], tests)
+    else:
+        tests = read_gene_associations(
+            paths, pattern=files.file_pattern, phenotype=files.phenotype, tissue=files.tissue
+        )
+        tested = ~np.isnan(tests.neg_log10_p)
+        n_tissues, n_phenotypes = tests.tissues.size, tests.phenotypes.size
+        cell = tests.tissue[tested].astype(np.int64) * n_phenotypes + tests.phenotype[tested]
+        n_tested = np.bincount(cell, minlength=n_tissues * n_phenotypes).reshape(n_tissues, n_phenotypes)
+        grid = _Grid.empty(tests)
+        grid.modelled[tests.gene[tested], tests.tissue[tested]] = True
+        grid.r2[tests.gene, tests.tissue] = tests.pred_perf_r2
+        tests = tests.take(np.flatnonzero(tests.neg_log10_p >= -np.log10(max_p)))
+    if models is not None:
+        tests, grid = _given_models(models, tests, grid)
+    return StudyTests(tests, grid.modelled, grid.r2, n_tested, int(n_tested.sum()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    modelled: Bool[np.ndarray, "genes tissues"]
+    r2: Float[np.ndarray, "genes tissues"]
+
+    @classmethod
+    def empty(cls, tests: GeneAssociations) -> "_Grid":
+        shape = (tests.genes.size, tests.tissues.size)
+        return cls(np.zeros(shape, dtype=bool), np.full(shape, np.nan))
+
+
+def _folder_models(
+    folders: Sequence[GeneFolder], tests: GeneAssociations
+) -> tuple[_Grid, Int[np.ndarray, "tissues phenotypes"]]:
+    """Return models, and how many tests have a result, of folders."""
+    gene_at, tissue_at, phenotype_at = (
+        {name: k for k, name in enumerate(names.tolist())} for names in (tests.genes, tests.tissues, tests.phenotypes)
+    )
+    grid, n_tested = _Grid.empty(tests), np.zeros((tests.tissues.size, tests.phenotypes.size), dtype=np.int64)
+    for folder in folders:
+        columns = np.array([phenotype_at[name] for name in folder.phenotypes.tolist()], dtype=np.int64)
+        genes = np.array([gene_at[name] for name in folder.genes.tolist()], dtype=np.int64)
+        for number, name in enumerate(folder.tissues):
+            start, stop = int(folder.offsets[number]), int(folder.offsets[number + 1])
+            row = tissue_at[name]
+            grid.modelled[genes[start:stop], row] = True
+            grid.r2[genes[start:stop], row] = folder.pred_perf_r2[start:stop]
+            step = max(1, _CELLS // max(columns.size, 1))
+            for first in range(start, stop, step):
+                z = np.asarray(folder.z[first : min(first + step, stop)])
+                n_tested[row, columns] += (~np.isnan(z)).sum(axis=0)
+    return grid, n_tested
+
+
+def _given_models(path: Path, tests: GeneAssociations, grid: _Grid) -> tuple[GeneAssociations, _Grid]:
+    """Return tests whose genes are those of a table of models, and the models it names."""
+    table = read_arrow(path)
+    for name in ("gene", "tissue"):
+        if name not in table.column_names:
+            raise SchemaError(
+                f"{path}: expected columns gene and tissue, found {', '.join(table.column_names[:8])}."
+                f"{nearest(name, table.column_names)}"
+            )
+    gene, tissue = (table.column(name).to_pylist() for name in ("gene", "tissue"))
+    at = {name: k for k, name in enumerate(tests.genes.tolist())}
+    for name in gene:
+        at.setdefault(name, len(at))
+    tissue_at = {name: k for k, name in enumerate(tests.tissues.tolist())}
+    absent = sorted(set(tests.tissues.tolist()) - set(tissue))
+    if absent:
+        raise SchemaError(f"{path}: expected models of every tissue of the results, found none of {absent[0]}.")
+    genes = np.array(list(at), dtype=np.str_)
+    symbols = np.full(genes.size, "", dtype=f"<U{max(tests.gene_names.dtype.itemsize // 4, 24)}")
+    symbols[: tests.genes.size] = tests.gene_names
+    if "gene_name" in table.column_names:
+        for name, symbol in zip(gene, table.column("gene_name").to_pylist(), strict=True):
+            symbols[at[name]] = symbols[at[name]] or (symbol or "")
+    wider = GeneAssociations(
+        genes,
+        symbols,
+        tests.tissues,
+        tests.phenotypes,
+        tests.gene,
+        tests.tissue,
+        tests.phenotype,
+        tests.z,
+        tests.effect,
+        tests.neg_log10_p,
+        tests.pred_perf_r2,
+    )
+    full = _Grid.empty(wider)
+    full.r2[: tests.genes.size] = grid.r2
+    rows = np.array([at[g] for g, t in zip(gene, tissue, strict=True) if t in tissue_at], dtype=np.int64)
+    columns = np.array([tissue_at[t] for t in tissue if t in tissue_at], dtype=np.int64)
+    full.modelled[rows, columns] = True
+    return wider, full
 
 
 @dataclass(frozen=True, slots=True, eq=False)

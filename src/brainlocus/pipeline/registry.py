@@ -76,6 +76,12 @@ STEPS: dict[str, StepEntry] = {
         "TWAS_REPLICATE",
         "Compare gene associations with those of another cohort or an external set.",
     ),
+    "twas specificity": _entry(
+        "twas_specificity", "TWAS_SPECIFICITY", "In how many tissues, and in which, genes are associated."
+    ),
+    "twas enrich": _entry(
+        "twas_enrich", "TWAS_ENRICH", "Associations of a set of genes with a set of phenotypes, against sets drawn."
+    ),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 

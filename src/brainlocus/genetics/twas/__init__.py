@@ -1,5 +1,18 @@
 """Transcriptome-wide association: predicted expression and thousands of phenotypes, and all that follows from it."""
 
+from brainlocus.genetics.twas.enrichment import (
+    Blocks,
+    Draws,
+    GeneHits,
+    SetEnrichment,
+    Strata,
+    count_hits,
+    draw_genes,
+    gene_blocks,
+    gene_density,
+    gene_strata,
+    permute_set,
+)
 from brainlocus.genetics.twas.replication import (
     HemispherePairs,
     TissueMerge,
@@ -10,14 +23,39 @@ from brainlocus.genetics.twas.replication import (
     match_hemispheres,
     pair_tissue,
 )
+from brainlocus.genetics.twas.specificity import (
+    NON_BRAIN_TISSUES,
+    Specificity,
+    expected_counts,
+    mark_significant,
+    tissue_groups,
+    tissue_specificity,
+)
 
 __all__ = [
+    "NON_BRAIN_TISSUES",
+    "Blocks",
+    "Draws",
+    "GeneHits",
     "HemispherePairs",
+    "SetEnrichment",
+    "Specificity",
+    "Strata",
     "TissueMerge",
     "TissuePair",
     "annotated_hemispheres",
+    "count_hits",
+    "draw_genes",
+    "expected_counts",
     "external_replication",
+    "gene_blocks",
+    "gene_density",
+    "gene_strata",
     "internal_replication",
+    "mark_significant",
     "match_hemispheres",
     "pair_tissue",
+    "permute_set",
+    "tissue_groups",
+    "tissue_specificity",
 ]

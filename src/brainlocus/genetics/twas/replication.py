@@ -20,8 +20,9 @@ have an interval of Student's t.
 
 External. A left and a right phenotype stand for one phenotype without hemispheres. An association is discovered when
 both sides are significant with equal sign. Of those, the share with ``p <= alpha`` in the external set is set beside
-``alpha``, which it would be without any effect; replicated are those that have the sign of the discovery as well. ``pi1 = 1 - #{p > 1/2} / (n / 2)`` estimates the share of discovered associations that are not null
-in the external set (Storey & Tibshirani 2003, with lambda = 1/2).
+``alpha``, which it would be without any effect; replicated are those that have the sign of the discovery as well.
+``pi1 = 1 - #{p > 1/2} / (n / 2)`` estimates the share of discovered associations that are not null in the external set
+(Storey & Tibshirani 2003, with lambda = 1/2).
 
 References
 ----------
@@ -541,8 +542,8 @@ def match_hemispheres(
     usable = [(column[a], column[b], other[c], c) for a, b, c in names if a in column and b in column and c in other]
     if not usable:
         raise AlignmentError(
-            f"Tissue {discovery.tissue}: none of the {pairs.left.size} pairs of hemispheres is in the results; the first "
-            f"is {pairs.left[0]}, {pairs.right[0]} for {pairs.external[0]}."
+            f"Tissue {discovery.tissue}: none of the {pairs.left.size} pairs of hemispheres is in the results; the "
+            f"first is {pairs.left[0]}, {pairs.right[0]} for {pairs.external[0]}."
         )
     r2 = np.full(discovery.genes.size, np.nan) if discovery.pred_perf_r2 is None else discovery.pred_perf_r2
     good = np.ones(r2.size, dtype=bool) if min_r2 <= 0 else np.nan_to_num(r2, nan=-1.0) >= min_r2

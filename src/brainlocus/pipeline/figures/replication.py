@@ -45,12 +45,12 @@ def draw_estimates(pairs: Sequence[TissuePair], found: ResultTable, estimate: st
     axes[0, 0].set_ylabel(f"{name}, replication")
     all_rows = found.take(np.flatnonzero(found["level"] == "all"))
     words = {
-        "both": "p, both cohorts",
-        "discovery": "p, discovery only",
-        "replication": "p, replication only",
-        "fdr_both": "FDR, both cohorts",
-        "fdr_discovery": "FDR, discovery only",
-        "fdr_replication": "FDR, replication only",
+        "both": "p in both",
+        "discovery": "p in the discovery",
+        "replication": "p in the replication",
+        "fdr_both": "FDR in both",
+        "fdr_discovery": "FDR in the discovery",
+        "fdr_replication": "FDR in the replication",
     }
     at = np.arange(len(all_rows))[::-1]
     axis = axes[0, 1]
@@ -90,8 +90,7 @@ def draw_tissues(found: ResultTable, path: Path) -> None:
     grid = np.full((tissues.size, modalities.size), np.nan)
     place = np.searchsorted(tissues, rows["tissue"]), np.searchsorted(modalities, rows["modality"])
     grid[place] = rows["same_sign"]
-    size = {"width": 3.4 + 0.5 * modalities.size, "height": 1.6 + 0.24 * tissues.size}
-    figure, axes = new_figure(**size)
+    figure, axes = new_figure(width=3.4 + 0.5 * modalities.size, height=1.6 + 0.24 * tissues.size)
     axis = axes[0, 0]
     image = axis.imshow(grid, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
     for k, j in zip(*place, strict=True):

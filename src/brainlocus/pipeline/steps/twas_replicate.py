@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from brainlocus.core import AlignmentError, PhenotypeAnnotation, ResultTable, SchemaError
+from brainlocus.core import AlignmentError, PhenotypeAnnotation, SchemaError
 from brainlocus.core.errors import nearest
 from brainlocus.genetics.twas import (
     HemispherePairs,
