@@ -71,6 +71,9 @@ STEPS: dict[str, StepEntry] = {
     ),
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
+    "genes ontology": _entry(
+        "genes_ontology", "GENES_ONTOLOGY", "Ontology terms that clusters of genes share, more than the genes tested."
+    ),
     "twas replicate": _entry(
         "twas_replicate",
         "TWAS_REPLICATE",

@@ -351,7 +351,7 @@ def _profile(
     k = np.arange(1, n_tissues + 1)
     order = np.argsort(table["n_tissues"], kind="stable")
     bounds = np.searchsorted(table["n_tissues"][order], np.r_[k, n_tissues + 1])
-    edges: list[int] = bounds.tolist()
+    edges: list[int] = np.asarray(bounds).tolist()
     spans = [order[a:b] for a, b in pairwise(edges)]
     spread = [table["sd_abs_z"][span] for span in spans]
     finite = [s[np.isfinite(s)] for s in spread]
