@@ -36,7 +36,6 @@ Hyndman & Fan (1996), Am. Stat. 50:361 (type 7); Berisa & Pickrell (2016), Bioin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt64
@@ -120,14 +119,6 @@ def count_hits(
             flags = np.left_shift(np.uint64(1), (at % 64).astype(np.uint64))
             bits[:, k].flat[word[starts]] = np.bitwise_or.reduceat(flags, starts)
     return GeneHits(edges, counts, bits)
-
-
-class Draws(Protocol):
-    """A way of drawing sets of genes that could have been the set."""
-
-    def draw(self, n_draws: int, rng: np.random.Generator) -> Int[np.ndarray, "draws set_size"]:
-        """Return sets of genes, one a row."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -329,6 +320,10 @@ def gene_blocks(
                 "blocks can be drawn; match on less."
             )
     return Blocks(genes, starts, pattern)
+
+
+Draws = Strata | Blocks
+"""A way of drawing sets of genes that could have been the set."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

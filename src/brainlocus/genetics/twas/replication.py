@@ -196,7 +196,7 @@ def _strong(z: Float[np.ndarray, "genes phenotypes"], edge: float) -> tuple[Floa
     return np.concatenate(parts), tested
 
 
-def _fdr_edge(strong: Sequence[Float[np.ndarray, " strong"]], n_tests: int, fdr: float) -> float:
+def _fdr_edge(strong: Sequence[Float[np.ndarray, " _"]], n_tests: int, fdr: float) -> float:
     """Return the smallest -log10 p with q <= fdr; infinite where there is none."""
     strength = np.concatenate([np.zeros(0), *strong])
     passing = strength[benjamini_hochberg_q(strength, n_tests=max(n_tests, strength.size)) <= fdr]
