@@ -28,7 +28,7 @@ def rows(table, **keys):
 @pytest.mark.parametrize("estimate", ["z", "effect"])
 def test_agreement_is_that_of_loops(estimate, monkeypatch):
     monkeypatch.setattr(module, "_CELLS", 60)  # several blocks
-    first, second = cohorts(effect=1.0, genes=60)
+    first, second = cohorts(flipped=0.15)
     pairs = [pair_tissue(a, b, estimate=estimate) for a, b in zip(first, second, strict=True)]
     found = internal_replication(pairs, annotation=ANNOTATION, min_tests=3)
     one, other = naive.tests_of(first, estimate), naive.tests_of(second, estimate)
