@@ -291,7 +291,7 @@ _SHARED_COLUMNS = (
 )
 _GENE_COLUMNS = ("gene", "gene_name", "n_phenotypes", "n_associations", *_SHARED_COLUMNS)
 _PAIR_COLUMNS = ("gene", "gene_name", "phenotype", *_SHARED_COLUMNS)
-Columns = dict[str, Shaped[np.ndarray, " rows"]]
+Columns = dict[str, Shaped[np.ndarray, " _"]]
 
 
 def _unit_table(
