@@ -115,7 +115,31 @@ def read_study(paths: Sequence[Path], files: ResultFiles, *, max_p: float, model
         tests = tests.take(np.flatnonzero(tests.neg_log10_p >= -np.log10(max_p)))
     if models is not None:
         tests, grid = _given_models(models, tests, grid)
-    return StudyTests(tests, grid.modelled, grid.r2, n_tested, int(n_tested.sum()))
+    return _sorted_by_name(StudyTests(tests, grid.modelled, grid.r2, n_tested, int(n_tested.sum())))
+
+
+def _sorted_by_name(study: StudyTests) -> StudyTests:
+    """Return the study with names in order, so that results do not depend on the order of rows and files."""
+    tests = study.tests
+    orders = [np.argsort(names, kind="stable") for names in (tests.genes, tests.tissues, tests.phenotypes)]
+    ranks = [np.argsort(order).astype(np.int32) for order in orders]
+    gene, tissue, phenotype = orders
+    renamed = GeneAssociations(
+        tests.genes[gene],
+        tests.gene_names[gene],
+        tests.tissues[tissue],
+        tests.phenotypes[phenotype],
+        ranks[0][tests.gene],
+        ranks[1][tests.tissue],
+        ranks[2][tests.phenotype],
+        tests.z,
+        tests.effect,
+        tests.neg_log10_p,
+        tests.pred_perf_r2,
+    )
+    models = np.ix_(gene, tissue)
+    n_tested = study.n_tested[np.ix_(tissue, phenotype)]
+    return StudyTests(renamed, study.modelled[models], study.r2[models], n_tested, study.n_read)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -82,7 +82,7 @@ Opened = GeneFolder | GeneTables
 
 
 def _shared_tissues(discovery: Opened, replication: Opened) -> list[str]:
-    shared = [name for name in discovery.tissues if name in set(replication.tissues)]
+    shared = sorted(set(discovery.tissues) & set(replication.tissues))
     if not shared:
         raise AlignmentError(
             f"No tissue is in both: the discovery has {', '.join(discovery.tissues)}; the replication has "
