@@ -196,7 +196,7 @@ def test_enrich_matched_on_real_positions_and_blocks(tmp_path):
     (tmp_path / "phenotypes.txt").write_text("SCZ\n")
     # Five genes of the MHC and three others.
     (tmp_path / "genes.txt").write_text("ZSCAN26\nHLA-DRB1\nHLA-DQB1\nBTN3A2\nC4A\nCNNM2\nFURIN\nPPP2R3A\n")
-    for match in ("density", "blocks"):
+    for match in ("blocks",):
         out = tmp_path / match
         options = ("--match", match, "--positions", positions, "--blocks", blocks, "--permutations", "200")
         code = code_of(

@@ -104,21 +104,26 @@ def count_hits(
     place = np.full(tests.phenotypes.size, -1, dtype=np.int64)
     place[phenotypes] = np.arange(phenotypes.size)
     counts = np.zeros((n_genes, edges.size), dtype=np.int64)
-    bits = np.zeros((n_genes, edges.size, n_words), dtype=np.uint64)
+    bits = np.zeros((edges.size, n_genes * n_words), dtype=np.uint64)
     rows = np.flatnonzero((place[tests.phenotype] >= 0) & (tests.neg_log10_p >= -np.log10(edges[0])))
-    for k, edge in enumerate(edges):
-        rows = rows[tests.neg_log10_p[rows] >= -np.log10(edge)]
-        gene, at = tests.gene[rows].astype(np.int64), place[tests.phenotype[rows]]
-        counts[:, k] = np.bincount(gene, minlength=n_genes)
-        # A gene and phenotype once: then adding the bits of a word is the same as OR.
-        cell = np.unique(gene * phenotypes.size + at)
-        gene, at = cell // max(phenotypes.size, 1), cell % max(phenotypes.size, 1)
-        word = gene * n_words + at // 64
-        starts = np.flatnonzero(np.diff(word, prepend=-1))
-        if starts.size:
-            flags = np.left_shift(np.uint64(1), (at % 64).astype(np.uint64))
-            bits[:, k].flat[word[starts]] = np.bitwise_or.reduceat(flags, starts)
-    return GeneHits(edges, counts, bits)
+    gene, strength = tests.gene[rows].astype(np.int64), tests.neg_log10_p[rows]
+    # The strongest test of every gene and phenotype, in order, so that a bit is set once and a word lies together.
+    cell = gene * phenotypes.size + place[tests.phenotype[rows]]
+    order = np.argsort(cell, kind="stable")
+    cell = cell[order]
+    starts = np.flatnonzero(np.diff(cell, prepend=-1))
+    strongest = np.maximum.reduceat(strength[order], starts) if starts.size else np.zeros(0)
+    at = cell[starts] % max(phenotypes.size, 1)
+    word = cell[starts] // max(phenotypes.size, 1) * n_words + at // 64
+    flag = np.left_shift(np.uint64(1), (at % 64).astype(np.uint64))
+    for k, edge in enumerate(-np.log10(edges)):
+        counts[:, k] = np.bincount(gene[strength >= edge], minlength=n_genes)
+        kept = np.flatnonzero(strongest >= edge)
+        first = np.flatnonzero(np.diff(word[kept], prepend=-1))
+        if first.size:
+            bits[k, word[kept][first]] = np.bitwise_or.reduceat(flag[kept], first)
+    planes = bits.reshape(edges.size, n_genes, n_words).transpose(1, 0, 2)
+    return GeneHits(edges, counts, np.ascontiguousarray(planes))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

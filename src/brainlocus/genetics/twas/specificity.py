@@ -31,13 +31,15 @@ Mann & Whitney (1947), Ann. Math. Stat. 18:50; Wang (1993), Stat. Sin. 3:295 (Po
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from numba import njit
 from scipy.stats import mannwhitneyu, rankdata, tiecorrect
 
 from brainlocus.core import GeneAssociations, ResultTable, SchemaError
+from brainlocus.core.text import text_array
 from brainlocus.numerics import (
     benjamini_hochberg_q,
     bonferroni_p,
@@ -142,6 +144,15 @@ class Specificity:
     comparisons: ResultTable
 
 
+@njit(cache=True, nogil=True)
+@no_type_check
+def _medians(values, starts, result):  # noqa: ANN001, ANN202
+    """Fill the median of every stretch of values."""
+    for k in range(starts.size - 1):
+        part = np.sort(values[starts[k] : starts[k + 1]])
+        result[k] = (part[(part.size - 1) // 2] + part[part.size // 2]) / 2
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Units:
     """Genes, or pairs, with their significant tests side by side."""
@@ -156,10 +167,9 @@ class _Units:
 
     def median(self, values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " units"]:
         """Return the median of a value over the tests of every unit."""
-        ordered = values[np.lexsort((values, self.unit))]
-        n = np.diff(self.starts)
-        low, high = self.starts[:-1] + (n - 1) // 2, self.starts[:-1] + n // 2
-        return np.asarray((ordered[low] + ordered[high]) / 2)
+        result = np.empty(self.key.size)
+        _medians(values, self.starts, result)
+        return result
 
     def spread(self, values: Float[np.ndarray, " tests"]) -> Float[np.ndarray, " units"]:
         """Return the standard deviation (n - 1); NaN of one test."""
@@ -238,9 +248,9 @@ def tissue_specificity(
     n_models = modelled.sum(axis=1)
     pair_gene = pairs.key // n_phenotypes
     pair_table = _unit_table(pairs, np.diff(pairs.starts), n_models[pair_gene], names) | {
-        "gene": tests.genes[pair_gene],
-        "gene_name": tests.gene_names[pair_gene],
-        "phenotype": tests.phenotypes[pairs.key % n_phenotypes],
+        "gene": text_array(tests.genes)[pair_gene],
+        "gene_name": text_array(tests.gene_names)[pair_gene],
+        "phenotype": text_array(tests.phenotypes)[pairs.key % n_phenotypes],
         "sd_abs_z": pairs.spread(np.abs(pairs.z)),
     }
     reached = np.unique(gene * n_tissues + tissue)
@@ -297,7 +307,7 @@ Columns = dict[str, Shaped[np.ndarray, " _"]]
 def _unit_table(
     units: _Units, k: Int[np.ndarray, " units"], n_models: Int[np.ndarray, " units"], names: Shaped[np.ndarray, " 2"]
 ) -> Columns:
-    labels = np.array([f"unique_{names[0]}", f"unique_{names[1]}", "shared"], dtype=np.str_)
+    labels = text_array([f"unique_{names[0]}", f"unique_{names[1]}", "shared"])
     return {
         "n_tissues": k,
         "n_models": n_models,

@@ -37,7 +37,7 @@ class GenesOntologyConfig(StepConfig):
     terms: InputPath = Field(description="Table of terms: go_id, term, ontology")
     annotation: CommaPaths = Field(description="Tables of genes and their terms, direct or with all terms above them")
     ids: InputPath | None = Field(
-        None, description="Table that translates gene ids: the annotation's id, and symbol, ensembl ..."
+        None, description="Table that translates gene ids: the annotation's id, and symbol, Ensembl or other ids"
     )
     universe: CommaPaths = Field(
         (), description="Genes that could have been found: lists, or the results of twas associate"

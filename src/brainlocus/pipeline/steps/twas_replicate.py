@@ -41,7 +41,7 @@ class TwasReplicateConfig(ResultFiles):
         description="internal: the same phenotypes in other people; external: phenotypes without hemispheres",
     )
     annotation: InputPath | None = Field(
-        None, description="Table of the phenotypes: modality, side, region, measurement ..."
+        None, description="Table of the phenotypes: modality, side, region and other columns"
     )
     pairs: InputPath | None = Field(
         None, description="Table with columns left, right, external: which phenotypes belong together (external)"
