@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
+from scipy.special import ndtri
 
 from brainlocus.core.errors import FormatError, SchemaError, nearest
 from brainlocus.core.gene_associations import GeneAssociations, GeneMatrix, PhenotypeAnnotation
@@ -385,12 +386,17 @@ def _folder_parts(
     tissue = levels["tissue"].codes(list(folder.tissues), np.arange(len(folder.tissues), dtype=np.int32))
     tissue = np.repeat(tissue, np.diff(folder.offsets))
     phenotype = levels["phenotype"].codes(folder.phenotypes.tolist(), np.arange(folder.phenotypes.size, dtype=np.int32))
-    smallest = -np.log10(max_p)
+    smallest, near = -np.log10(max_p), -ndtri(max_p / 2) - 1e-6
     step = max(1, _BLOCK // max(folder.phenotypes.size, 1))
     for start in range(0, gene.size, step):
         z = np.asarray(folder.z[start : start + step], dtype=np.float64)
-        strength = neg_log10_p_from_z(z)
-        row, column = np.nonzero(strength >= smallest) if max_p < 1.0 else np.nonzero(np.ones(z.shape, dtype=bool))
+        # Most tests are far from significant: p is computed for those that may be.
+        row, column = np.nonzero(np.abs(z) >= near) if max_p < 1.0 else np.nonzero(np.ones(z.shape, dtype=bool))
+        values = z[row, column]
+        strength = neg_log10_p_from_z(values)
+        if max_p < 1.0:
+            kept = strength >= smallest
+            row, column, values, strength = row[kept], column[kept], values[kept], strength[kept]
         effect = np.full(row.size, np.nan)
         if folder.effect is not None:
             effect = np.asarray(folder.effect[start : start + step], dtype=np.float64)[row, column]
@@ -398,9 +404,9 @@ def _folder_parts(
             "gene": gene[start + row],
             "tissue": tissue[start + row],
             "phenotype": phenotype[column],
-            "z": z[row, column],
+            "z": values,
             "effect": effect,
-            "neg_log10_p": strength[row, column],
+            "neg_log10_p": strength,
             "pred_perf_r2": folder.pred_perf_r2[start + row],
         }
 

@@ -35,6 +35,7 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from scipy.special import ndtri
 from scipy.stats import rankdata
 from scipy.stats import t as t_distribution
 
@@ -55,6 +56,8 @@ __all__ = [
 Estimate = Literal["effect", "z"]
 _EXPECTED_SIGN = 0.5
 _LAMBDA = 0.5
+_SLACK = 1e-6
+"""z this far below the edge is looked at exactly."""
 _CELLS = 1 << 23
 """Cells of a matrix that are looked at together."""
 _CONFIDENCE = 0.95
@@ -120,7 +123,7 @@ def pair_tissue(
         value = [_cells(v, rows[k][part], columns[k]) for k, v in enumerate(values)]
         tested = np.isfinite(z[0]) & np.isfinite(z[1]) & np.isfinite(value[0]) & np.isfinite(value[1])
         n_shared += int(tested.sum())
-        strength = [neg_log10_p_from_z(x) for x in z]
+        strength = [_strength(x, alpha) for x in z]
         significant = [tested & (s >= edge) for s in strength]
         equal = np.sign(value[0]) == np.sign(value[1])
         for k in range(2):
@@ -131,7 +134,7 @@ def pair_tissue(
         pair = [np.stack([x[0][gene, phenotype], x[1][gene, phenotype]]) for x in (value, strength)]
         both.append((gene + part.start, phenotype, *pair))
     gene, phenotype, estimates, strengths = (np.concatenate(x, axis=-1) for x in zip(*both, strict=True))
-    (first, n_first), (second, n_second) = (_strong(c.z, edge) for c in cohorts)
+    (first, n_first), (second, n_second) = (_strong(c.z, alpha) for c in cohorts)
     return TissuePair(
         discovery.tissue,
         genes,
@@ -186,13 +189,22 @@ def _cells(
     return np.asarray(matrix[rows][:, columns], dtype=np.float64)
 
 
-def _strong(z: Float[np.ndarray, "genes phenotypes"], edge: float) -> tuple[Float[np.ndarray, " strong"], int]:
+def _strength(z: Float[np.ndarray, "*shape"], alpha: float) -> Float[np.ndarray, "*shape"]:
+    """Return -log10 p where it may reach -log10 alpha, and 0 elsewhere: most of a table is not significant."""
+    near = np.flatnonzero(np.abs(z) >= -ndtri(alpha / 2) - _SLACK)
+    strength = np.zeros(z.shape)
+    strength.flat[near] = neg_log10_p_from_z(z.flat[near])
+    return strength
+
+
+def _strong(z: Float[np.ndarray, "genes phenotypes"], alpha: float) -> tuple[Float[np.ndarray, " strong"], int]:
     """Return -log10 p of the significant tests of a matrix, and how many tests have a result."""
     parts, tested = [np.zeros(0)], 0
     for rows in _blocks(*z.shape):
-        strength = neg_log10_p_from_z(np.asarray(z[rows], dtype=np.float64))
-        tested += int((~np.isnan(strength)).sum())
-        parts.append(strength[strength >= edge])
+        values = np.asarray(z[rows], dtype=np.float64)
+        tested += int((~np.isnan(values)).sum())
+        strength = _strength(values, alpha)
+        parts.append(strength[strength >= -np.log10(alpha)])
     return np.concatenate(parts), tested
 
 
@@ -560,7 +572,7 @@ def match_hemispheres(
         outside[tested] = np.asarray(external.z[:, third], dtype=np.float64)[rows[kept][tested]]
         parts.append((kept, np.full(kept.size, name), weaker[kept], z[0][kept], z[1][kept], outside))
     kept, merged, weaker, z_left, z_right, outside = (np.concatenate(x) for x in zip(*parts, strict=True))
-    strong, n_tests = _strong(discovery.z, edge)
+    strong, n_tests = _strong(discovery.z, alpha)
     return TissueMerge(
         discovery.tissue,
         discovery.genes[kept],
