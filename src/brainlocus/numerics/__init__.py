@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from brainlocus.numerics.cropping import bounding_box
     from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
     from brainlocus.numerics.dipole import dipole_field, dipole_kernel
+    from brainlocus.numerics.elastic_net import (
+        elastic_net_path,
+        elastic_net_path_columns,
+        elastic_net_paths,
+        lambda_path,
+        standardise_columns,
+    )
+    from brainlocus.numerics.elastic_net_cv import cross_validate
     from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
     from brainlocus.numerics.multiplicity import (
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
         neg_log10_p_from_chi2,
         neg_log10_p_from_t,
         neg_log10_p_from_z,
+        z_from_neg_log10_p,
     )
     from brainlocus.numerics.transforms import rank_normal
 
@@ -43,13 +52,18 @@ __all__ = [
     "count_packed",
     "covariate_basis",
     "covariate_design",
+    "cross_validate",
     "decode_packed",
     "design_from_formula",
     "dipole_field",
     "dipole_kernel",
+    "elastic_net_path",
+    "elastic_net_path_columns",
+    "elastic_net_paths",
     "fast_length",
     "formula_variables",
     "holm_p",
+    "lambda_path",
     "map_points",
     "neg_log10_p_from_binomial",
     "neg_log10_p_from_chi2",
@@ -68,7 +82,9 @@ __all__ = [
     "scoped",
     "select_people",
     "slice_axis",
+    "standardise_columns",
     "to_ras",
+    "z_from_neg_log10_p",
 ]
 
 _MODULES = {
@@ -76,6 +92,14 @@ _MODULES = {
     "cropping": ("bounding_box",),
     "design": ("Design", "covariate_design", "design_from_formula", "formula_variables"),
     "dipole": ("dipole_field", "dipole_kernel"),
+    "elastic_net": (
+        "elastic_net_path",
+        "elastic_net_path_columns",
+        "elastic_net_paths",
+        "lambda_path",
+        "standardise_columns",
+    ),
+    "elastic_net_cv": ("cross_validate",),
     "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
     "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),
@@ -83,7 +107,7 @@ _MODULES = {
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),
-    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"),
+    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z", "z_from_neg_log10_p"),
     "transforms": ("rank_normal",),
 }
 

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 from scipy import stats
-from tests.reference import naive_gene_sets as naive
-from tests.unit.twas.study import small_study
 
 from brainlocus.genetics.twas import (
     count_hits,
@@ -13,6 +11,8 @@ from brainlocus.genetics.twas import (
     gene_strata,
     permute_set,
 )
+from tests.reference import naive_gene_sets as naive
+from tests.unit.twas.study import small_study
 
 THRESHOLDS = (0.05, 0.01, 1e-4, 1e-300)
 

@@ -3,9 +3,6 @@ import re
 import numpy as np
 import pytest
 from scipy import stats
-from tests.real_data import real_data
-from tests.reference import naive_replication as naive
-from tests.unit.twas.replication_panel import MODALITIES, cohorts
 
 from brainlocus.core import AlignmentError, GeneMatrix, PhenotypeAnnotation, SchemaError
 from brainlocus.genetics.twas import (
@@ -18,6 +15,9 @@ from brainlocus.genetics.twas import (
 )
 from brainlocus.genetics.twas import replication as module
 from brainlocus.io.gene_associations import read_annotation
+from tests.real_data import real_data
+from tests.reference import naive_replication as naive
+from tests.unit.twas.replication_panel import MODALITIES, cohorts
 
 ANNOTATION = PhenotypeAnnotation(np.array([f"p{k}" for k in range(12)]), {"modality": np.array(MODALITIES)})
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 from scipy import stats
-from tests.reference import naive_gene_sets as naive
-from tests.unit.twas.study import TISSUES, small_study
 
 from brainlocus.core import SchemaError
 from brainlocus.genetics.twas import expected_counts, mark_significant, specificity, tissue_groups, tissue_specificity
 from brainlocus.numerics import benjamini_hochberg_q, bonferroni_p
+from tests.reference import naive_gene_sets as naive
+from tests.unit.twas.study import TISSUES, small_study
 
 GROUPS = np.array(["brain"] * 4 + ["other"] * 3)
 

@@ -1,5 +1,8 @@
 """Transcriptome-wide association: predicted expression and thousands of phenotypes, and all that follows from it."""
 
+from brainlocus.genetics.twas.alignment import AlignedGwas, AlignmentRules, ModelSnps, align_gwas, unite_snps
+from brainlocus.genetics.twas.cis import CisDosage, cis_dosage, cis_window, usable_variants
+from brainlocus.genetics.twas.diagnosis import explain_no_overlap, genome_build_of, id_style
 from brainlocus.genetics.twas.enrichment import (
     Blocks,
     Draws,
@@ -13,6 +16,8 @@ from brainlocus.genetics.twas.enrichment import (
     gene_strata,
     permute_set,
 )
+from brainlocus.genetics.twas.folds import draw_folds, gene_rng
+from brainlocus.genetics.twas.jti import JtiModel, JtiSettings, check_similarity, tissue_weights, train_jti
 from brainlocus.genetics.twas.replication import (
     HemispherePairs,
     TissueMerge,
@@ -31,31 +36,81 @@ from brainlocus.genetics.twas.specificity import (
     tissue_groups,
     tissue_specificity,
 )
+from brainlocus.genetics.twas.spredixcan import (
+    GeneWeights,
+    PhenotypeBlock,
+    TissueModel,
+    prepare_tissue,
+    scan_genes,
+    scan_genes_peak_bytes,
+    turn_block,
+    weigh_genes,
+)
+from brainlocus.genetics.twas.statistics import GwasStatistics, gwas_statistics
+from brainlocus.genetics.twas.training import (
+    ElasticNetModel,
+    ElasticNetSettings,
+    adjust_expression,
+    train_elastic_net,
+)
 
 __all__ = [
     "NON_BRAIN_TISSUES",
+    "AlignedGwas",
+    "AlignmentRules",
     "Blocks",
+    "CisDosage",
     "Draws",
+    "ElasticNetModel",
+    "ElasticNetSettings",
     "GeneHits",
+    "GeneWeights",
+    "GwasStatistics",
     "HemispherePairs",
+    "JtiModel",
+    "JtiSettings",
+    "ModelSnps",
+    "PhenotypeBlock",
     "SetEnrichment",
     "Specificity",
     "Strata",
     "TissueMerge",
+    "TissueModel",
     "TissuePair",
+    "adjust_expression",
+    "align_gwas",
     "annotated_hemispheres",
+    "check_similarity",
+    "cis_dosage",
+    "cis_window",
     "count_hits",
+    "draw_folds",
     "draw_genes",
     "expected_counts",
+    "explain_no_overlap",
     "external_replication",
     "gene_blocks",
     "gene_density",
+    "gene_rng",
     "gene_strata",
+    "genome_build_of",
+    "gwas_statistics",
+    "id_style",
     "internal_replication",
     "mark_significant",
     "match_hemispheres",
     "pair_tissue",
     "permute_set",
+    "prepare_tissue",
+    "scan_genes",
+    "scan_genes_peak_bytes",
     "tissue_groups",
     "tissue_specificity",
+    "tissue_weights",
+    "train_elastic_net",
+    "train_jti",
+    "turn_block",
+    "unite_snps",
+    "usable_variants",
+    "weigh_genes",
 ]
