@@ -77,6 +77,20 @@ STEPS: dict[str, StepEntry] = {
     "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
     "twas train": _entry("twas_train", "TWAS_TRAIN", "Train models that predict expression from genotypes."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
+    "genes ontology": _entry(
+        "genes_ontology", "GENES_ONTOLOGY", "Ontology terms that clusters of genes share, more than the genes tested."
+    ),
+    "twas replicate": _entry(
+        "twas_replicate",
+        "TWAS_REPLICATE",
+        "Compare gene associations with those of another cohort or an external set.",
+    ),
+    "twas specificity": _entry(
+        "twas_specificity", "TWAS_SPECIFICITY", "In how many tissues, and in which, genes are associated."
+    ),
+    "twas enrich": _entry(
+        "twas_enrich", "TWAS_ENRICH", "Associations of a set of genes with a set of phenotypes, against sets drawn."
+    ),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 
