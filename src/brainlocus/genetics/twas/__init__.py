@@ -1,3 +1,51 @@
 """Transcriptome-wide association: predicted expression and thousands of phenotypes, and all that follows from it."""
 
-__all__: list[str] = []
+from brainlocus.genetics.twas.clustering import (
+    Homologues,
+    NeighbourHits,
+    WardMethod,
+    WardTree,
+    adjusted_rand,
+    best_number_of_clusters,
+    cut_tree,
+    cut_tree_at,
+    find_homologues,
+    homologue_hits,
+    nearest_neighbours,
+    neighbour_hits,
+    newick,
+    silhouette,
+    ward_tree,
+    ward_tree_peak_bytes,
+)
+from brainlocus.genetics.twas.similarity import (
+    RankLevels,
+    rank_levels,
+    spearman,
+    spearman_peak_bytes,
+    undefined_correlations,
+)
+
+__all__ = [
+    "Homologues",
+    "NeighbourHits",
+    "RankLevels",
+    "WardMethod",
+    "WardTree",
+    "adjusted_rand",
+    "best_number_of_clusters",
+    "cut_tree",
+    "cut_tree_at",
+    "find_homologues",
+    "homologue_hits",
+    "nearest_neighbours",
+    "neighbour_hits",
+    "newick",
+    "rank_levels",
+    "silhouette",
+    "spearman",
+    "spearman_peak_bytes",
+    "undefined_correlations",
+    "ward_tree",
+    "ward_tree_peak_bytes",
+]
