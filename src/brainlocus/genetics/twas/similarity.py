@@ -44,7 +44,12 @@ class RankLevels:
     """Which genes a pattern has."""
 
 
-def rank_levels(values: Float[np.ndarray, "genes phenotypes"], *, block_bytes: int = 1 << 28) -> RankLevels:
+def rank_levels(
+    values: Float[np.ndarray, "genes all_phenotypes"],
+    *,
+    phenotypes: Int[np.ndarray, " phenotypes"] | None = None,
+    block_bytes: int = 1 << 28,
+) -> RankLevels:
     """Sort the genes of every phenotype.
 
     Parameters
@@ -52,6 +57,8 @@ def rank_levels(values: Float[np.ndarray, "genes phenotypes"], *, block_bytes: i
     values
         z of every gene and phenotype; not finite: missing. May lie in a memory map, of which a block of columns is
         read at a time.
+    phenotypes
+        Columns to take, by number; all by default.
     block_bytes
         Memory for the sort.
 
@@ -60,13 +67,15 @@ def rank_levels(values: Float[np.ndarray, "genes phenotypes"], *, block_bytes: i
     ValueError
         More genes than can be ranked exactly.
     """
-    n_genes, n_phenotypes = values.shape
+    n_genes = values.shape[0]
+    columns = np.arange(values.shape[1]) if phenotypes is None else phenotypes
+    n_phenotypes = int(columns.size)
     if n_genes > _MAX_GENES:
         raise ValueError(f"Spearman: expected at most {_MAX_GENES} genes, found {n_genes}.")
     levels = np.empty((n_phenotypes, n_genes), dtype=np.int32)
     size = _sort_columns(n_genes, n_phenotypes, block_bytes)
     for start in range(0, n_phenotypes, size):
-        block = np.array(values[:, start : start + size].T, dtype=np.float64, order="C")
+        block = np.array(values[:, columns[start : start + size]].T, dtype=np.float64, order="C")
         levels[start : start + size] = _levels_of(block)
     present = levels >= 0
     if present.all():
@@ -187,6 +196,7 @@ def _correlate(
             known = np.full(product.shape, np.nan)
             # The square root of an exact square is exact: equal ranks have a rho of exactly 1.
             np.divide(product, np.sqrt(squares), out=known, where=squares > 0)
+            np.clip(known, -1.0, 1.0, out=known)
             rho[np.ix_(members, partners)] = known
             if not symmetric:
                 rho[np.ix_(partners, members)] = known.T
