@@ -1,9 +1,10 @@
 """Which associations of genes a command reads, and which phenotypes of them: options that several commands share."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from brainlocus.core.errors import nearest
 from brainlocus.io import read_annotation, read_gene_matrices, read_lines
 from brainlocus.pipeline.config import CommaList, InputPath, InputPaths, Positional, StepConfig
 
-__all__ = ["ChosenPhenotypes", "GeneResultsInput", "choose_phenotypes", "gene_matrices", "read_choice"]
+__all__ = ["ChosenPhenotypes", "GeneResultsInput", "choose_phenotypes", "chosen_by", "gene_matrices", "read_choice"]
 
 _FILTERS = ("modality", "atlas", "side", "measurement", "region")
 
@@ -79,36 +80,58 @@ class ChosenPhenotypes:
         return () if self.annotation is None else tuple(self.annotation.columns)
 
 
-def read_choice(config: GeneResultsInput) -> ChosenPhenotypes:
+def chosen_by(config: GeneResultsInput) -> ChosenPhenotypes:
+    """Return what the options of a command ask of phenotypes."""
+    filters = {name: getattr(config, name) for name in _FILTERS if getattr(config, name)}
+    return read_choice(config.annotation, names=config.phenotypes, listed=config.phenotype_list, filters=filters)
+
+
+def read_choice(
+    annotation: Path | None,
+    *,
+    names: tuple[str, ...] = (),
+    listed: Path | None = None,
+    filters: Mapping[str, tuple[str, ...]] | None = None,
+) -> ChosenPhenotypes:
     """Read the annotation and the list.
+
+    Parameters
+    ----------
+    filters
+        Columns of the annotation and the levels to keep.
 
     Raises
     ------
     SchemaError
         A filter without an annotation, or on a column or level that it has not.
     """
-    filters = {name: getattr(config, name) for name in _FILTERS if getattr(config, name)}
-    annotation = read_annotation(config.annotation) if config.annotation is not None else None
-    if filters and annotation is None:
-        options = ", ".join(f"--{name}" for name in filters)
+    wanted = dict(filters or {})
+    read = read_annotation(annotation) if annotation is not None else None
+    if wanted and read is None:
+        options = ", ".join(f"--{name}" for name in wanted)
         raise SchemaError(f"{options}: give the table that says this of phenotypes with --annotation.")
-    for name, levels in filters.items():
-        assert annotation is not None  # noqa: S101  (checked above)
-        if name not in annotation.columns:
-            raise SchemaError(
-                f"--{name}: {config.annotation} has no column {name!r}.{nearest(name, list(annotation.columns))} "
-                f"It has: {', '.join(annotation.columns)}."
-            )
-        known = sorted(set(annotation.columns[name].tolist()) - {""})
-        for level in levels:
-            if level not in known:
-                some = ", ".join(known[:12]) + (" ..." if len(known) > 12 else "")
-                raise SchemaError(f"--{name}: nothing is of {level!r}.{nearest(level, known)} There are: {some}.")
-    listed = None
-    if config.phenotype_list is not None:
-        lines = read_lines(config.phenotype_list, what="a list of phenotypes")
-        listed = frozenset(line.strip() for line in lines if line.strip())
-    return ChosenPhenotypes(annotation, config.phenotypes, listed, filters)
+    if read is not None:
+        for name, levels in wanted.items():
+            _check_levels(read, name, levels, f"--{name}: {annotation}")
+    member = None
+    if listed is not None:
+        lines = read_lines(listed, what="a list of phenotypes")
+        member = frozenset(line.strip() for line in lines if line.strip())
+    return ChosenPhenotypes(read, names, member, wanted)
+
+
+def _check_levels(annotation: PhenotypeAnnotation, column: str, levels: tuple[str, ...], where: str) -> None:
+    """Refuse a column or a level that the annotation has not."""
+    if column not in annotation.columns:
+        raise SchemaError(
+            f"{where} has no column {column!r}.{nearest(column, list(annotation.columns))} It has: "
+            f"{', '.join(annotation.columns)}."
+        )
+    known = sorted(set(annotation.columns[column].tolist()) - {""})
+    for level in levels:
+        if level not in known:
+            some = ", ".join(known[:12]) + (" ..." if len(known) > 12 else "")
+            raise SchemaError(f"{where} has nothing of {level!r}.{nearest(level, known)} There are: {some}.")
 
 
 def choose_phenotypes(

@@ -72,6 +72,7 @@ STEPS: dict[str, StepEntry] = {
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
     "twas cluster": _entry("twas_cluster", "TWAS_CLUSTER", "Cluster and embed phenotypes by their genes."),
+    "twas map": _entry("twas_map", "TWAS_MAP", "Draw effects of regions on the cortex."),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 

@@ -63,8 +63,8 @@ from brainlocus.pipeline.phenotype_choice import (
     ChosenPhenotypes,
     GeneResultsInput,
     choose_phenotypes,
+    chosen_by,
     gene_matrices,
-    read_choice,
 )
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -548,7 +548,7 @@ def _umap(
 
 def twas_cluster(config: TwasClusterConfig, out: Path, context: Context) -> StepResult:
     """Compare phenotypes tissue by tissue."""
-    choice = read_choice(config)
+    choice = chosen_by(config)
     _check(config, choice)
     tables = _Tables([], [], [], [], [], [])
     kept: list[_Chosen] = []
