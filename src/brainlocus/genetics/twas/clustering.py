@@ -302,10 +302,9 @@ def neighbour_hits(
     if n < 2:
         return NeighbourHits(float("nan"), float("nan"), float("nan"), n, 0)
     objects, neighbours, weight = nearest_neighbours(dissimilarity)
-    weight /= n
 
     def rate(coded: Int64[np.ndarray, " objects"]) -> float:
-        return float(weight[coded[objects] == coded[neighbours]].sum())
+        return float(weight[coded[objects] == coded[neighbours]].sum()) / n
 
     sizes = np.bincount(codes)
     expected = float((sizes * (sizes - 1)).sum() / (n * (n - 1)))

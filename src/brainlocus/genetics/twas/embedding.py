@@ -51,6 +51,10 @@ _OTHER = {"neighbours": 150, "distance": 0.09}
 """Settings of the source study: T1 areas and volumes (taken for all else too), and diffusion MRI."""
 
 
+_EXPECTED_WARNINGS = ("not fully connected", "using precomputed metric", "ParametricUMAP", "deprecated")
+"""Of umap-learn and what it imports: parts of the graph (which are counted), and what does not concern us."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SquaredDifferences:
     """Sums over genes of squared differences between phenotypes."""
@@ -243,6 +247,8 @@ class UmapEmbedding:
     coordinates: Float64[np.ndarray, "phenotypes two"]
     n_neighbors: int
     """Used; smaller than asked where there are too few phenotypes."""
+    n_parts: int
+    """Parts into which the graph of neighbours falls; where they lie to one another means nothing at all."""
 
 
 def embed_umap(differences: SquaredDifferences, settings: UmapSettings, *, seed: int) -> UmapEmbedding:
@@ -262,6 +268,8 @@ def embed_umap(differences: SquaredDifferences, settings: UmapSettings, *, seed:
     ----------
     McInnes, Healy & Melville (2018), arXiv:1802.03426.
     """
+    from scipy.sparse.csgraph import connected_components
+
     n = differences.total.shape[0]
     if n < _FEWEST_FOR_UMAP:
         raise ValueError(f"UMAP: expected at least {_FEWEST_FOR_UMAP} phenotypes, found {n}.")
@@ -270,10 +278,8 @@ def embed_umap(differences: SquaredDifferences, settings: UmapSettings, *, seed:
     if bad:
         raise ValueError(f"UMAP: {bad} of {n} phenotypes share no gene with another; take missing cells as 0.")
     n_neighbors = min(settings.n_neighbors, n - 1)
-    with warnings.catch_warnings():
-        # That TensorFlow is absent, and that distances cannot be turned back into genes.
-        warnings.filterwarnings("ignore", category=ImportWarning)
-        warnings.filterwarnings("ignore", message="using precomputed metric")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         umap: Any = import_extra("umap", extra="ml")
         model = umap.UMAP(
             n_neighbors=n_neighbors,
@@ -283,7 +289,11 @@ def embed_umap(differences: SquaredDifferences, settings: UmapSettings, *, seed:
             n_jobs=1,
         )
         points = model.fit_transform(distance)
-    return UmapEmbedding(np.asarray(points, dtype=np.float64), n_neighbors)
+    n_parts = int(connected_components(model.graph_, directed=False)[0])
+    for warning in caught:
+        if not any(text in str(warning.message) for text in _EXPECTED_WARNINGS):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return UmapEmbedding(np.asarray(points, dtype=np.float64), n_neighbors, n_parts)
 
 
 def _neighbour_ranks(

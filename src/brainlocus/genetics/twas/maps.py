@@ -124,6 +124,6 @@ def border_edges(
     order = np.lexsort((edges[:, 1], edges[:, 0]))
     edges, owner = edges[order], owner[order]
     paired = np.flatnonzero((edges[1:] == edges[:-1]).all(axis=1))
-    sides = np.column_stack([owner[paired], owner[paired + 1]])
+    sides = np.sort(np.column_stack([owner[paired], owner[paired + 1]]), axis=1)
     differ = codes[sides[:, 0]] != codes[sides[:, 1]]
     return edges[paired[differ]], sides[differ]

@@ -12,52 +12,40 @@ figures.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 from pydantic import Field, field_validator
 from threadpoolctl import threadpool_limits
 
 from brainlocus.core import GeneMatrix, ResultTable, SchemaError, concat_results
 from brainlocus.core.errors import BrainlocusError, import_extra, nearest
 from brainlocus.genetics.twas import (
-    SquaredDifferences,
-    UmapSettings,
     WardTree,
     adjusted_rand,
     best_number_of_clusters,
     cut_tree,
     cut_tree_at,
-    embed_umap,
     embedding_peak_bytes,
     find_homologues,
     gene_blocks,
     homologue_hits,
     neighbour_hits,
-    neighbour_overlap,
     newick,
-    nominal_genes,
-    orient_components,
-    principal_components,
     rank_levels,
-    scaled_genes,
     silhouette,
     spearman,
     spearman_peak_bytes,
-    squared_differences,
-    trustworthiness,
-    umap_settings,
     undefined_correlations,
     ward_tree,
     ward_tree_peak_bytes,
 )
 from brainlocus.io import atomic_path, write_results
 from brainlocus.pipeline.config import CommaList
-from brainlocus.pipeline.figures.similarity import draw_points, draw_similarity, draw_tree
+from brainlocus.pipeline.figures.similarity import draw_similarity, draw_tree
 from brainlocus.pipeline.genomes import require_memory
 from brainlocus.pipeline.phenotype_choice import (
     ChosenPhenotypes,
@@ -65,6 +53,12 @@ from brainlocus.pipeline.phenotype_choice import (
     choose_phenotypes,
     chosen_by,
     gene_matrices,
+)
+from brainlocus.pipeline.phenotype_embedding import (
+    ComparedPhenotypes,
+    EmbeddingSettings,
+    PhenotypeVectors,
+    embed_phenotypes,
 )
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -74,8 +68,6 @@ _STRIPS = ("modality", "atlas", "region", "side")
 _LABELS = ("modality", "atlas", "region", "side", "measurement")
 _HOMOLOGUES = ("modality", "atlas", "region", "measurement")
 _MOST_CLUSTERS = 20
-_NEIGHBOURS = 15
-"""Of trustworthiness and overlap."""
 _DRAWING_BYTES = 200 << 20
 
 
@@ -129,21 +121,6 @@ class TwasClusterConfig(GeneResultsInput):
             if name not in ("pca", "umap"):
                 raise ValueError(f"expected pca, umap or none, found {name!r}")
         return wanted
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Chosen:
-    """The phenotypes of a tissue that are compared."""
-
-    matrix: GeneMatrix
-    values: Float[np.ndarray, "genes all_phenotypes"]
-    columns: Int64[np.ndarray, " phenotypes"]
-    names: Shaped[np.ndarray, " phenotypes"]
-    counts: dict[str, Any]
-
-    def blocks(self, genes: Int64[np.ndarray, " genes"], block_bytes: int) -> Iterator[Float64[np.ndarray, "b p"]]:
-        """Yield the values of some genes."""
-        return gene_blocks(self.values, genes=genes, phenotypes=self.columns, block_bytes=block_bytes)
 
 
 @dataclass(slots=True)
@@ -202,7 +179,9 @@ def _folder_name(tissue: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", tissue).lstrip(".") or "tissue"
 
 
-def _choose(config: TwasClusterConfig, choice: ChosenPhenotypes, matrix: GeneMatrix, block_bytes: int) -> _Chosen:
+def _choose(
+    config: TwasClusterConfig, choice: ChosenPhenotypes, matrix: GeneMatrix, block_bytes: int
+) -> ComparedPhenotypes:
     """Return the phenotypes that the options leave and that have enough values.
 
     Raises
@@ -231,7 +210,7 @@ def _choose(config: TwasClusterConfig, choice: ChosenPhenotypes, matrix: GeneMat
         raise SchemaError(
             f"Tissue {matrix.tissue}: --clusters {config.clusters}, but there are {columns.size} phenotypes."
         )
-    return _Chosen(matrix, values, columns, matrix.phenotypes[columns], counts)
+    return ComparedPhenotypes(matrix, values, columns, matrix.phenotypes[columns], counts)
 
 
 def _block_bytes(memory_bytes: int) -> int:
@@ -264,7 +243,7 @@ def _cut(config: TwasClusterConfig, tree: WardTree, far: Float64[np.ndarray, "p 
 def _cluster(
     config: TwasClusterConfig,
     choice: ChosenPhenotypes,
-    chosen: _Chosen,
+    chosen: ComparedPhenotypes,
     folder: Path,
     tables: _Tables,
     context: Context,
@@ -352,7 +331,7 @@ def _linkage_table(tree: WardTree) -> ResultTable:
 def _validity(
     config: TwasClusterConfig,
     choice: ChosenPhenotypes,
-    chosen: _Chosen,
+    chosen: ComparedPhenotypes,
     far: Float64[np.ndarray, "p p"],
     clusters: Int64[np.ndarray, " p"],
     context: Context,
@@ -395,155 +374,25 @@ def _validity(
     return ResultTable({"tissue": np.full(len(rows), chosen.matrix.tissue, dtype=np.str_), **columns})
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Vectors:
-    """Gene vectors of some phenotypes, over one tissue or several."""
-
-    label: str
-    parts: tuple[_Chosen, ...]
-    names: Shaped[np.ndarray, " phenotypes"]
-    block_bytes: int
-
-    def columns(self, part: _Chosen) -> Int64[np.ndarray, " phenotypes"]:
-        """Return where a tissue has the phenotypes."""
-        place = dict(zip(part.matrix.phenotypes.tolist(), range(part.matrix.phenotypes.size), strict=True))
-        return np.array([place[name] for name in self.names.tolist()], dtype=np.int64)
-
-    def blocks(
-        self, genes: list[Int64[np.ndarray, " genes"]] | None = None, *, z: bool = False
-    ) -> Iterator[Float64[np.ndarray, "block phenotypes"]]:
-        """Yield the values of some genes of each tissue, tissue by tissue; all by default."""
-        for k, part in enumerate(self.parts):
-            rows = np.arange(part.matrix.genes.size) if genes is None else genes[k]
-            values = part.matrix.z if z else part.values
-            yield from gene_blocks(values, genes=rows, phenotypes=self.columns(part), block_bytes=self.block_bytes)
-
-    def nominal(self, max_p: float) -> list[Int64[np.ndarray, " genes"]]:
-        """Return the genes of each tissue with a p below `max_p` for any of the phenotypes."""
-        kept = np.array(nominal_genes(self.blocks(z=True), max_p=max_p), dtype=bool)
-        edges = np.cumsum([part.matrix.genes.size for part in self.parts])[:-1]
-        return [np.flatnonzero(part) for part in np.split(kept, edges)]
-
-    def differences(
-        self, config: TwasClusterConfig, genes: list[Int64[np.ndarray, " genes"]] | None = None
-    ) -> SquaredDifferences:
-        """Return the squared differences over some genes; all by default."""
-        return squared_differences(self.blocks(genes), self.names.size, missing=config.missing)
-
-
 def _embed(
     config: TwasClusterConfig,
     choice: ChosenPhenotypes,
-    vectors: _Vectors,
+    vectors: PhenotypeVectors,
     folder: Path,
     tables: _Tables,
     context: Context,
 ) -> None:
-    """Write where phenotypes lie, and how much of it to believe, into the last row of the tissues."""
-    row = tables.rows[-1]
-    columns: dict[str, Shaped[np.ndarray, " phenotypes"]] = {
-        "tissue": np.full(vectors.names.size, vectors.label),
-        "phenotype": vectors.names,
-    }
-    colour = config.colour_by if config.colour_by in choice.columns() else ""
-    labels = choice.column(colour, vectors.names) if colour else np.full(vectors.names.size, "", dtype=np.str_)
-    nominal = vectors.nominal(config.max_p)
-    row["n_nominal_genes"] = int(sum(part.size for part in nominal))
-    over = f"{vectors.label}: {vectors.names.size:,} phenotypes"
-    some = vectors.differences(config, nominal)
-    if "pca" in config.embed:
-        points, table, share = _components(config, vectors, nominal, some)
-        columns |= {f"pc_{k + 1}": points[:, k] for k in range(points.shape[1])}
-        columns |= {f"pc_{k + 1}": np.full(points.shape[0], np.nan) for k in range(points.shape[1], config.components)}
-        tables.components.append(table)
-        if config.figures and points.shape[1] >= 2:
-            names = tuple(f"PC{k + 1} ({share[k]:.1%})" for k in range(2))
-            draw_points(points[:, :2], labels, (names[0], names[1]), over, folder / "pca.png", legend=colour)
-    if "umap" in config.embed:
-        found = _umap(config, choice, vectors, some, row, tables.notes, context.seed)
-        columns |= {"umap_1": found[:, 0], "umap_2": found[:, 1]}
-        if config.figures and np.isfinite(found).all():
-            title = f"{over}, {row['n_nominal_genes']:,} genes; trustworthiness {row['trustworthiness']:.2f}"
-            draw_points(found, labels, ("UMAP 1", "UMAP 2"), title, folder / "umap.png", legend=colour)
-    tables.embedding.append(ResultTable(columns))
-
-
-def _components(
-    config: TwasClusterConfig,
-    vectors: _Vectors,
-    nominal: list[Int64[np.ndarray, " genes"]],
-    some: SquaredDifferences,
-) -> tuple[Float64[np.ndarray, "phenotypes components"], ResultTable, Float64[np.ndarray, " components"]]:
-    """Return scores over all genes, the table of components, and their shares of the variance."""
-    if config.scale:
-        sums = squared_differences(scaled_genes(vectors.blocks()), vectors.names.size, missing=config.missing)
-    else:
-        rest = [
-            np.setdiff1d(np.arange(part.matrix.genes.size), kept)
-            for part, kept in zip(vectors.parts, nominal, strict=True)
-        ]
-        sums = some + vectors.differences(config, rest)
-    try:
-        found = principal_components(sums, config.components)
-    except ValueError as error:
-        raise SchemaError(f"Tissue {vectors.label}: {error} (--missing zero)") from error
-    blocks = scaled_genes(vectors.blocks()) if config.scale else vectors.blocks()
-    turned, gene, loading = orient_components(found, blocks)
-    genes = np.concatenate([part.matrix.genes for part in vectors.parts])
-    symbols = np.concatenate([part.matrix.gene_names for part in vectors.parts])
-    count = turned.share.size
-    table = ResultTable(
-        {
-            "tissue": np.full(count, vectors.label, dtype=np.str_),
-            "component": np.arange(1, count + 1),
-            "variance_explained": turned.share,
-            "gene": genes[gene],
-            "gene_name": symbols[gene],
-            "loading": loading,
-        }
-    )
-    return turned.scores, table, turned.share
-
-
-def _umap(
-    config: TwasClusterConfig,
-    choice: ChosenPhenotypes,
-    vectors: _Vectors,
-    differences: SquaredDifferences,
-    row: dict[str, Any],
-    notes: list[str],
-    seed: int,
-) -> Float64[np.ndarray, "phenotypes two"]:
-    """Return points, NaN where there can be none, and note in the row how well they keep neighbours."""
-    n = vectors.names.size
-    modalities = choice.column("modality", vectors.names) if "modality" in choice.columns() else np.zeros(0, np.str_)
-    usual = umap_settings(modalities)
-    asked = UmapSettings(
-        config.neighbours or usual.n_neighbors,
-        usual.min_dist if config.min_distance is None else config.min_distance,
-    )
-    try:
-        if differences.n_genes == 0:
-            raise ValueError(f"UMAP: no gene has p below {config.max_p:g} for any phenotype.")
-        found = embed_umap(differences, asked, seed=seed)
-    except ValueError as error:
-        notes.append(f"{vectors.label}: {error}")
-        return np.full((n, 2), np.nan)
-    if found.n_neighbors < asked.n_neighbors:
-        notes.append(
-            f"{vectors.label}: UMAP with {found.n_neighbors} neighbours rather than {asked.n_neighbors}, as there are "
-            f"{n} phenotypes."
-        )
-    k = min(_NEIGHBOURS, (n - 1) // 2)
-    far = np.sqrt(differences.squared_distances())
-    row |= {
-        "umap_neighbours": found.n_neighbors,
-        "umap_min_distance": asked.min_dist,
-        "n_neighbours_compared": k,
-        "trustworthiness": trustworthiness(far, found.coordinates, k=k),
-        "neighbour_overlap": neighbour_overlap(far, found.coordinates, k=k),
-    }
-    return found.coordinates
+    """Add the embedding to the tables and to the last row of the tissues."""
+    settings = EmbeddingSettings(
+        config.embed, config.missing, config.components, config.scale, config.max_p, config.neighbours,
+        config.min_distance, config.colour_by, config.figures,
+    )  # fmt: skip
+    found = embed_phenotypes(settings, choice, vectors, folder, seed=context.seed)
+    tables.rows[-1] |= found.quality
+    tables.embedding.append(found.points)
+    tables.notes += found.notes
+    if found.components is not None:
+        tables.components.append(found.components)
 
 
 def twas_cluster(config: TwasClusterConfig, out: Path, context: Context) -> StepResult:
@@ -551,7 +400,7 @@ def twas_cluster(config: TwasClusterConfig, out: Path, context: Context) -> Step
     choice = chosen_by(config)
     _check(config, choice)
     tables = _Tables([], [], [], [], [], [])
-    kept: list[_Chosen] = []
+    kept: list[ComparedPhenotypes] = []
     counts: dict[str, Any] = {"tissues": {}}
     first_error: BrainlocusError | None = None
     block_bytes = _block_bytes(context.memory_bytes)
@@ -566,7 +415,7 @@ def twas_cluster(config: TwasClusterConfig, out: Path, context: Context) -> Step
                 folder = _new_folder(out, matrix.tissue)
                 _cluster(config, choice, chosen, folder, tables, context)
                 if config.embed and config.embed_over == "tissue":
-                    vectors = _Vectors(matrix.tissue, (chosen,), chosen.names, block_bytes)
+                    vectors = PhenotypeVectors(matrix.tissue, (chosen,), chosen.names, block_bytes)
                     _embed(config, choice, vectors, folder, tables, context)
             except SchemaError as error:
                 first_error = first_error or error
@@ -591,7 +440,7 @@ def _new_folder(out: Path, tissue: str) -> Path:
 def _embed_all(
     config: TwasClusterConfig,
     choice: ChosenPhenotypes,
-    kept: list[_Chosen],
+    kept: list[ComparedPhenotypes],
     out: Path,
     tables: _Tables,
     context: Context,
@@ -606,7 +455,7 @@ def _embed_all(
     if names.size < 2:
         tables.rows[-1]["status"] = "fewer than two phenotypes have enough values in all tissues"
         return
-    vectors = _Vectors("all", tuple(kept), names, _block_bytes(context.memory_bytes))
+    vectors = PhenotypeVectors("all", tuple(kept), names, _block_bytes(context.memory_bytes))
     _embed(config, choice, vectors, out, tables, context)
 
 
