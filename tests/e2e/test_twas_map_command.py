@@ -171,9 +171,8 @@ def test_enigma_tables(tmp_path, table):
     folder = real_data("twas/enigma")
     out = tmp_path / "out"
     tables = [folder / f"summary_statistics/{name}.csv" for name in (table, "scz_case-controls_SubVol")]
-    code = code_of(
-        "twas", "map", *tables, "--value", "d_icv", "--labels", folder / "surfaces/aparc_fsa5.csv", "--out", out, "--quiet",
-    )  # fmt: skip
+    options = ("--value", "d_icv", "--labels", folder / "surfaces/aparc_fsa5.csv", "--quiet")
+    code = code_of("twas", "map", *tables, *options, "--out", out)
     assert code == 0
     rows = read_results(out / "regions.tsv")
     assert (rows["status"] == "ok").all()
