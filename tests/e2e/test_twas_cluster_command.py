@@ -231,9 +231,9 @@ def test_phenotypes_stream_within_the_memory_given(tmp_path, missing):
         write_folder(tmp_path / name, {"T": rng.normal(size=(n_genes, n))}, [f"p{k}" for k in range(n)], symbols=False)
     command = ("twas", "cluster", tmp_path / "{}", "--neighbours", "15", "--missing", missing)
     small, large = ([str(a).format(name) for a in command] for name in ("small", "large"))
-    code, peak, message, _ = measure(tmp_path, small, large, 420)
+    code, peak, message, _ = measure(tmp_path, small, large, 300)
     assert code == 0, message
-    assert peak <= 420 * MIB, f"{peak / MIB:.0f} MiB"
+    assert peak <= 300 * MIB, f"{peak / MIB:.0f} MiB"
     for path in tmp_path.glob("*out*"):
         path.rename(path.with_name(f"first-{path.name}"))
     code, peak, message, out = measure(tmp_path, small, large, 120)
