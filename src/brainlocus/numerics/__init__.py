@@ -11,9 +11,23 @@ if TYPE_CHECKING:
     from brainlocus.numerics.cropping import bounding_box
     from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
     from brainlocus.numerics.dipole import dipole_field, dipole_kernel
+    from brainlocus.numerics.elastic_net import (
+        elastic_net_path,
+        elastic_net_path_columns,
+        elastic_net_paths,
+        lambda_path,
+        standardise_columns,
+    )
+    from brainlocus.numerics.elastic_net_cv import cross_validate
     from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
-    from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
+    from brainlocus.numerics.multiplicity import (
+        benjamini_hochberg_q,
+        benjamini_yekutieli_q,
+        bonferroni_p,
+        holm_p,
+        scoped,
+    )
     from brainlocus.numerics.orientation import ras_axes, slice_axis, to_ras
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
     from brainlocus.numerics.projection import Basis, covariate_basis, project_out
@@ -22,6 +36,7 @@ if TYPE_CHECKING:
         neg_log10_p_from_chi2,
         neg_log10_p_from_t,
         neg_log10_p_from_z,
+        z_from_neg_log10_p,
     )
     from brainlocus.numerics.transforms import rank_normal
 
@@ -30,17 +45,24 @@ __all__ = [
     "Design",
     "FourierBox",
     "benjamini_hochberg_q",
+    "benjamini_yekutieli_q",
     "bonferroni_p",
     "bounding_box",
     "count_packed",
     "covariate_basis",
     "covariate_design",
+    "cross_validate",
     "decode_packed",
     "design_from_formula",
     "dipole_field",
     "dipole_kernel",
+    "elastic_net_path",
+    "elastic_net_path_columns",
+    "elastic_net_paths",
     "fast_length",
     "formula_variables",
+    "holm_p",
+    "lambda_path",
     "map_points",
     "neg_log10_p_from_chi2",
     "neg_log10_p_from_t",
@@ -54,23 +76,34 @@ __all__ = [
     "resample_map",
     "resample_mask",
     "same_people",
+    "scoped",
     "select_people",
     "slice_axis",
+    "standardise_columns",
     "to_ras",
+    "z_from_neg_log10_p",
 ]
 
 _MODULES = {
     "cropping": ("bounding_box",),
     "design": ("Design", "covariate_design", "design_from_formula", "formula_variables"),
     "dipole": ("dipole_field", "dipole_kernel"),
+    "elastic_net": (
+        "elastic_net_path",
+        "elastic_net_path_columns",
+        "elastic_net_paths",
+        "lambda_path",
+        "standardise_columns",
+    ),
+    "elastic_net_cv": ("cross_validate",),
     "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
-    "multiplicity": ("benjamini_hochberg_q", "bonferroni_p"),
+    "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),
     "orientation": ("ras_axes", "slice_axis", "to_ras"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),
-    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"),
+    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z", "z_from_neg_log10_p"),
     "transforms": ("rank_normal",),
 }
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, leaves_list, linkage
 from scipy.spatial.distance import squareform
-from tests.reference.twas_cluster import naive_adjusted_rand, naive_silhouette
 
 from brainlocus.genetics.twas import (
     adjusted_rand,
@@ -20,6 +19,7 @@ from brainlocus.genetics.twas import (
     silhouette,
     ward_tree,
 )
+from tests.reference.twas_cluster import naive_adjusted_rand, naive_silhouette
 
 
 def planted(n=60, k=4, noise=0.6, n_genes=150, seed=0):

@@ -5,7 +5,6 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness as sklearn_trustworthiness
 from sklearn.metrics.pairwise import nan_euclidean_distances
-from tests.reference.twas_cluster import naive_distance, naive_trustworthiness
 
 from brainlocus.genetics.twas import (
     SquaredDifferences,
@@ -21,6 +20,7 @@ from brainlocus.genetics.twas import (
     trustworthiness,
     umap_settings,
 )
+from tests.reference.twas_cluster import naive_distance, naive_trustworthiness
 
 N_GENES, N_PHENOTYPES = 300, 40
 

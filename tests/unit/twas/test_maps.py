@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from tests.real_data import real_data
 
 from brainlocus.core import FormatError, SchemaError
 from brainlocus.core.surfaces import Surface, SurfaceLabels
@@ -17,6 +16,7 @@ from brainlocus.genetics.twas import (
     subcortical_labels,
 )
 from brainlocus.io.surfaces import read_fsaverage5, read_label_codes, read_surface, read_surface_labels
+from tests.real_data import real_data
 
 SQUARE = Surface(
     np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]), np.array([[0, 1, 2], [0, 2, 3]])

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from tests.reference.twas_cluster import naive_spearman
 
 from brainlocus.genetics.twas import rank_levels, spearman, spearman_peak_bytes, undefined_correlations
+from tests.reference.twas_cluster import naive_spearman
 
 
 def z_scores(n_genes=80, n_phenotypes=14, missing=0.0, decimals=1, seed=0):

@@ -1,5 +1,7 @@
 """Transcriptome-wide association: predicted expression and thousands of phenotypes, and all that follows from it."""
 
+from brainlocus.genetics.twas.alignment import AlignedGwas, AlignmentRules, ModelSnps, align_gwas, unite_snps
+from brainlocus.genetics.twas.cis import CisDosage, cis_dosage, cis_window, usable_variants
 from brainlocus.genetics.twas.clustering import (
     Homologues,
     NeighbourHits,
@@ -18,6 +20,7 @@ from brainlocus.genetics.twas.clustering import (
     ward_tree,
     ward_tree_peak_bytes,
 )
+from brainlocus.genetics.twas.diagnosis import explain_no_overlap, genome_build_of, id_style
 from brainlocus.genetics.twas.embedding import (
     MissingCells,
     PrincipalComponents,
@@ -36,6 +39,8 @@ from brainlocus.genetics.twas.embedding import (
     trustworthiness,
     umap_settings,
 )
+from brainlocus.genetics.twas.folds import draw_folds, gene_rng
+from brainlocus.genetics.twas.jti import JtiModel, JtiSettings, check_similarity, tissue_weights, train_jti
 from brainlocus.genetics.twas.maps import (
     DESIKAN_KILLIANY,
     SUBCORTEX,
@@ -55,35 +60,75 @@ from brainlocus.genetics.twas.similarity import (
     spearman_peak_bytes,
     undefined_correlations,
 )
+from brainlocus.genetics.twas.spredixcan import (
+    GeneWeights,
+    PhenotypeBlock,
+    TissueModel,
+    prepare_tissue,
+    scan_genes,
+    scan_genes_peak_bytes,
+    turn_block,
+    weigh_genes,
+)
+from brainlocus.genetics.twas.statistics import GwasStatistics, gwas_statistics
+from brainlocus.genetics.twas.training import (
+    ElasticNetModel,
+    ElasticNetSettings,
+    adjust_expression,
+    train_elastic_net,
+)
 
 __all__ = [
     "DESIKAN_KILLIANY",
     "SUBCORTEX",
+    "AlignedGwas",
+    "AlignmentRules",
+    "CisDosage",
+    "ElasticNetModel",
+    "ElasticNetSettings",
+    "GeneWeights",
+    "GwasStatistics",
     "Homologues",
+    "JtiModel",
+    "JtiSettings",
     "MissingCells",
+    "ModelSnps",
     "NeighbourHits",
+    "PhenotypeBlock",
     "PrincipalComponents",
     "RankLevels",
     "RegionMatches",
     "SquaredDifferences",
+    "TissueModel",
     "UmapEmbedding",
     "UmapSettings",
     "WardMethod",
     "WardTree",
+    "adjust_expression",
     "adjusted_rand",
+    "align_gwas",
     "best_number_of_clusters",
     "border_edges",
+    "check_similarity",
+    "cis_dosage",
+    "cis_window",
     "cut_tree",
     "cut_tree_at",
     "desikan_killiany_codes",
+    "draw_folds",
     "embed_umap",
     "embedding_peak_bytes",
     "enigma_regions",
+    "explain_no_overlap",
     "face_codes",
     "face_values",
     "find_homologues",
     "gene_blocks",
+    "gene_rng",
+    "genome_build_of",
+    "gwas_statistics",
     "homologue_hits",
+    "id_style",
     "match_regions",
     "nearest_neighbours",
     "neighbour_hits",
@@ -91,17 +136,27 @@ __all__ = [
     "newick",
     "nominal_genes",
     "orient_components",
+    "prepare_tissue",
     "principal_components",
     "rank_levels",
     "scaled_genes",
+    "scan_genes",
+    "scan_genes_peak_bytes",
     "silhouette",
     "spearman",
     "spearman_peak_bytes",
     "squared_differences",
     "subcortical_labels",
+    "tissue_weights",
+    "train_elastic_net",
+    "train_jti",
     "trustworthiness",
+    "turn_block",
     "umap_settings",
     "undefined_correlations",
+    "unite_snps",
+    "usable_variants",
     "ward_tree",
     "ward_tree_peak_bytes",
+    "weigh_genes",
 ]
