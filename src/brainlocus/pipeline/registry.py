@@ -91,6 +91,8 @@ STEPS: dict[str, StepEntry] = {
     "twas enrich": _entry(
         "twas_enrich", "TWAS_ENRICH", "Associations of a set of genes with a set of phenotypes, against sets drawn."
     ),
+    "twas cluster": _entry("twas_cluster", "TWAS_CLUSTER", "Cluster and embed phenotypes by their genes."),
+    "twas map": _entry("twas_map", "TWAS_MAP", "Draw effects of regions on the cortex."),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 
