@@ -326,8 +326,6 @@ COLUMNS: dict[str, ColumnSpec] = {
     "merge_1": _spec("int", "What is merged: -k is phenotype k, k the result of row k, both from 1 (as R's hclust)"),
     "merge_2": _spec("int", "The other that is merged"),
     "height": _spec("float", "Height of the merge in the tree"),
-    "n_phenotypes": _spec("int", "Phenotypes"),
-    "n_genes": _spec("int", "Genes"),
     "n_clusters": _spec("int", "Clusters"),
     "annotation": _spec("str", "Column of the annotation; homologue: left and right of the same measure"),
     "n_levels": _spec("int", "Levels of the annotation that occur; pairs of homologues"),

@@ -1,7 +1,18 @@
 """Transcriptome-wide association: predicted expression and thousands of phenotypes, and all that follows from it."""
 
-from brainlocus.genetics.twas.alignment import AlignedGwas, AlignmentRules, ModelSnps, align_gwas, unite_snps
-from brainlocus.genetics.twas.cis import CisDosage, cis_dosage, cis_window, usable_variants
+from brainlocus.genetics.twas.alignment import (
+    AlignedGwas,
+    AlignmentRules,
+    ModelSnps,
+    align_gwas,
+    unite_snps,
+)
+from brainlocus.genetics.twas.cis import (
+    CisDosage,
+    cis_dosage,
+    cis_window,
+    usable_variants,
+)
 from brainlocus.genetics.twas.clustering import (
     Homologues,
     NeighbourHits,
@@ -20,39 +31,11 @@ from brainlocus.genetics.twas.clustering import (
     ward_tree,
     ward_tree_peak_bytes,
 )
-from brainlocus.genetics.twas.diagnosis import explain_no_overlap, genome_build_of, id_style
-from brainlocus.genetics.twas.enrichment import (
-    Blocks,
-    Draws,
-    GeneHits,
-    SetEnrichment,
-    Strata,
-    count_hits,
-    draw_genes,
-    gene_blocks,
-    gene_density,
-    gene_strata,
-    permute_set,
+from brainlocus.genetics.twas.diagnosis import (
+    explain_no_overlap,
+    genome_build_of,
+    id_style,
 )
-from brainlocus.genetics.twas.folds import draw_folds, gene_rng
-from brainlocus.genetics.twas.jti import JtiModel, JtiSettings, check_similarity, tissue_weights, train_jti
-from brainlocus.genetics.twas.replication import (
-    HemispherePairs,
-    TissueMerge,
-    TissuePair,
-    annotated_hemispheres,
-    external_replication,
-    internal_replication,
-    match_hemispheres,
-    pair_tissue,
-)
-from brainlocus.genetics.twas.specificity import (
-    NON_BRAIN_TISSUES,
-    Specificity,
-    expected_counts,
-    mark_significant,
-    tissue_groups,
-    tissue_specificity,
 from brainlocus.genetics.twas.embedding import (
     MissingCells,
     PrincipalComponents,
@@ -71,8 +54,30 @@ from brainlocus.genetics.twas.embedding import (
     trustworthiness,
     umap_settings,
 )
-from brainlocus.genetics.twas.folds import draw_folds, gene_rng
-from brainlocus.genetics.twas.jti import JtiModel, JtiSettings, check_similarity, tissue_weights, train_jti
+from brainlocus.genetics.twas.enrichment import (
+    Blocks,
+    Draws,
+    GeneHits,
+    SetEnrichment,
+    Strata,
+    count_hits,
+    draw_genes,
+    gene_blocks,
+    gene_density,
+    gene_strata,
+    permute_set,
+)
+from brainlocus.genetics.twas.folds import (
+    draw_folds,
+    gene_rng,
+)
+from brainlocus.genetics.twas.jti import (
+    JtiModel,
+    JtiSettings,
+    check_similarity,
+    tissue_weights,
+    train_jti,
+)
 from brainlocus.genetics.twas.maps import (
     DESIKAN_KILLIANY,
     SUBCORTEX,
@@ -85,12 +90,30 @@ from brainlocus.genetics.twas.maps import (
     match_regions,
     subcortical_labels,
 )
+from brainlocus.genetics.twas.replication import (
+    HemispherePairs,
+    TissueMerge,
+    TissuePair,
+    annotated_hemispheres,
+    external_replication,
+    internal_replication,
+    match_hemispheres,
+    pair_tissue,
+)
 from brainlocus.genetics.twas.similarity import (
     RankLevels,
     rank_levels,
     spearman,
     spearman_peak_bytes,
     undefined_correlations,
+)
+from brainlocus.genetics.twas.specificity import (
+    NON_BRAIN_TISSUES,
+    Specificity,
+    expected_counts,
+    mark_significant,
+    tissue_groups,
+    tissue_specificity,
 )
 from brainlocus.genetics.twas.spredixcan import (
     GeneWeights,
@@ -102,7 +125,10 @@ from brainlocus.genetics.twas.spredixcan import (
     turn_block,
     weigh_genes,
 )
-from brainlocus.genetics.twas.statistics import GwasStatistics, gwas_statistics
+from brainlocus.genetics.twas.statistics import (
+    GwasStatistics,
+    gwas_statistics,
+)
 from brainlocus.genetics.twas.training import (
     ElasticNetModel,
     ElasticNetSettings,
@@ -111,8 +137,8 @@ from brainlocus.genetics.twas.training import (
 )
 
 __all__ = [
-    "NON_BRAIN_TISSUES",
     "DESIKAN_KILLIANY",
+    "NON_BRAIN_TISSUES",
     "SUBCORTEX",
     "AlignedGwas",
     "AlignmentRules",
@@ -132,17 +158,16 @@ __all__ = [
     "ModelSnps",
     "NeighbourHits",
     "PhenotypeBlock",
+    "PrincipalComponents",
+    "RankLevels",
+    "RegionMatches",
     "SetEnrichment",
     "Specificity",
+    "SquaredDifferences",
     "Strata",
     "TissueMerge",
     "TissueModel",
     "TissuePair",
-    "PrincipalComponents",
-    "RankLevels",
-    "RegionMatches",
-    "SquaredDifferences",
-    "TissueModel",
     "UmapEmbedding",
     "UmapSettings",
     "WardMethod",
@@ -151,34 +176,28 @@ __all__ = [
     "adjusted_rand",
     "align_gwas",
     "annotated_hemispheres",
-    "check_similarity",
-    "cis_dosage",
-    "cis_window",
-    "count_hits",
-    "draw_folds",
-    "draw_genes",
-    "expected_counts",
-    "explain_no_overlap",
-    "external_replication",
-    "gene_blocks",
-    "gene_density",
     "best_number_of_clusters",
     "border_edges",
     "check_similarity",
     "cis_dosage",
     "cis_window",
+    "count_hits",
     "cut_tree",
     "cut_tree_at",
     "desikan_killiany_codes",
     "draw_folds",
+    "draw_genes",
     "embed_umap",
     "embedding_peak_bytes",
     "enigma_regions",
+    "expected_counts",
     "explain_no_overlap",
+    "external_replication",
     "face_codes",
     "face_values",
     "find_homologues",
     "gene_blocks",
+    "gene_density",
     "gene_rng",
     "gene_strata",
     "genome_build_of",
@@ -188,8 +207,6 @@ __all__ = [
     "internal_replication",
     "mark_significant",
     "match_hemispheres",
-    "pair_tissue",
-    "permute_set",
     "match_regions",
     "nearest_neighbours",
     "neighbour_hits",
@@ -197,19 +214,21 @@ __all__ = [
     "newick",
     "nominal_genes",
     "orient_components",
+    "pair_tissue",
+    "permute_set",
     "prepare_tissue",
     "principal_components",
     "rank_levels",
     "scaled_genes",
     "scan_genes",
     "scan_genes_peak_bytes",
-    "tissue_groups",
-    "tissue_specificity",
     "silhouette",
     "spearman",
     "spearman_peak_bytes",
     "squared_differences",
     "subcortical_labels",
+    "tissue_groups",
+    "tissue_specificity",
     "tissue_weights",
     "train_elastic_net",
     "train_jti",
