@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     )
     from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
-    from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
+    from brainlocus.numerics.multiplicity import (
+        benjamini_hochberg_q,
+        benjamini_yekutieli_q,
+        bonferroni_p,
+        holm_p,
+        scoped,
+    )
     from brainlocus.numerics.orientation import ras_axes, slice_axis, to_ras
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
     from brainlocus.numerics.projection import Basis, covariate_basis, project_out
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
         neg_log10_p_from_chi2,
         neg_log10_p_from_t,
         neg_log10_p_from_z,
+        z_from_neg_log10_p,
     )
     from brainlocus.numerics.transforms import rank_normal
 
@@ -37,6 +44,7 @@ __all__ = [
     "Design",
     "FourierBox",
     "benjamini_hochberg_q",
+    "benjamini_yekutieli_q",
     "bonferroni_p",
     "bounding_box",
     "count_packed",
@@ -51,6 +59,7 @@ __all__ = [
     "elastic_net_paths",
     "fast_length",
     "formula_variables",
+    "holm_p",
     "lambda_path",
     "map_points",
     "neg_log10_p_from_chi2",
@@ -65,10 +74,12 @@ __all__ = [
     "resample_map",
     "resample_mask",
     "same_people",
+    "scoped",
     "select_people",
     "slice_axis",
     "standardise_columns",
     "to_ras",
+    "z_from_neg_log10_p",
 ]
 
 _MODULES = {
@@ -84,12 +95,12 @@ _MODULES = {
     ),
     "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
-    "multiplicity": ("benjamini_hochberg_q", "bonferroni_p"),
+    "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),
     "orientation": ("ras_axes", "slice_axis", "to_ras"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),
-    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"),
+    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z", "z_from_neg_log10_p"),
     "transforms": ("rank_normal",),
 }
 

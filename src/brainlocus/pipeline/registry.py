@@ -70,6 +70,8 @@ STEPS: dict[str, StepEntry] = {
         "signature", "SIGNATURE_TRAIN", "Train a disease signature and judge it on held-out people."
     ),
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
+    "twas prepare": _entry("twas", "TWAS_PREPARE", "Keep what expression models need of many GWAS."),
+    "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""

@@ -1,5 +1,7 @@
 """Transcriptome-wide association: predicted expression and thousands of phenotypes, and all that follows from it."""
 
+from brainlocus.genetics.twas.alignment import AlignedGwas, AlignmentRules, ModelSnps, align_gwas, unite_snps
+from brainlocus.genetics.twas.diagnosis import explain_no_overlap, genome_build_of, id_style
 from brainlocus.genetics.twas.instruments import Instruments
 from brainlocus.genetics.twas.mendelian import (
     CausalEstimate,
@@ -9,16 +11,43 @@ from brainlocus.genetics.twas.mendelian import (
     heterogeneity,
 )
 from brainlocus.genetics.twas.mr_jti import MR_JTI_CAUTION, MrJtiResult, MrJtiSettings, mr_jti
+from brainlocus.genetics.twas.spredixcan import (
+    GeneWeights,
+    PhenotypeBlock,
+    TissueModel,
+    prepare_tissue,
+    scan_genes,
+    scan_genes_peak_bytes,
+    weigh_genes,
+)
+from brainlocus.genetics.twas.statistics import GwasStatistics, gwas_statistics
 
 __all__ = [
     "MR_JTI_CAUTION",
+    "AlignedGwas",
+    "AlignmentRules",
     "CausalEstimate",
     "Estimator",
+    "GeneWeights",
+    "GwasStatistics",
     "Heterogeneity",
     "Instruments",
+    "ModelSnps",
     "MrJtiResult",
     "MrJtiSettings",
+    "PhenotypeBlock",
+    "TissueModel",
+    "align_gwas",
     "causal_estimates",
+    "explain_no_overlap",
+    "genome_build_of",
+    "gwas_statistics",
     "heterogeneity",
+    "id_style",
     "mr_jti",
+    "prepare_tissue",
+    "scan_genes",
+    "scan_genes_peak_bytes",
+    "unite_snps",
+    "weigh_genes",
 ]
