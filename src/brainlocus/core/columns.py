@@ -91,13 +91,15 @@ COLUMNS: dict[str, ColumnSpec] = {
     "ibs0": _spec("float", "Share of the variants called in both that are opposite homozygotes"),
     "n_variants": _spec("int", "Variants that entered"),
     # estimates
-    "n": _spec("int", "People analysed"),
+    "n": _spec("int", "People analysed; in Mendelian randomisation, variants"),
     "n_cases": _spec("int", "Cases among them (binary phenotypes), else 0"),
     "n_controls": _spec("int", "Controls among them (binary phenotypes)"),
     "effect_allele_frequency_cases": _spec("float", "Frequency of the effect allele among the cases"),
     "effect_allele_frequency_controls": _spec("float", "Frequency of the effect allele among the controls"),
     "z": _spec("float", "Signed root of the test's chi-square (one degree of freedom); agrees with neg_log10_p"),
-    "method": _spec("str", "How the test was made: score, logistic, firth, firth-approx or spa"),
+    "method": _spec(
+        "str", "How the test was made: score, logistic, firth, firth-approx, spa; mr-jti, ivw-fixed, egger ..."
+    ),
     "beta": _spec("float", "Effect in trait units per effect allele or per unit of the predictor"),
     "standard_error": _spec("float", "Standard error of beta"),
     "t": _spec("float", "t statistic"),
@@ -205,6 +207,28 @@ COLUMNS: dict[str, ColumnSpec] = {
     "n_snps_used": _spec("int", "SNPs of the model with an aligned GWAS result and a variance"),
     "n_snps_in_cov": _spec("int", "SNPs of the model with any covariance"),
     "n_snps_in_model": _spec("int", "SNPs of the model"),
+    # causal effects of expression
+    "estimate": _spec(
+        "float", "Mean of the term's bootstrap coefficients, in SD of the GWAS effects per SD of the column"
+    ),
+    "coefficient": _spec("float", "Thresholded lasso coefficient, on the scale of estimate"),
+    "lower": _spec("float", "Lower bound: of estimate by the basic bootstrap (MR-JTI), of beta otherwise"),
+    "upper": _spec("float", "Upper bound, as lower"),
+    "significant": _spec("bool", "The interval from lower to upper does not hold 0"),
+    "percentile_lower": _spec("float", "Lower bound of estimate, quantile of the bootstrap"),
+    "percentile_upper": _spec("float", "Upper bound of estimate, quantile of the bootstrap"),
+    "selection_frequency": _spec("float", "Share of the bootstrap in which the term is not 0"),
+    "lambda": _spec("float", "Penalty of the fit; 0 where nothing was penalised"),
+    "n_gwas": _spec("int", "Variants with GWAS p below 0.05, which have a term of their own"),
+    "n_heterogeneous": _spec("int", "Variants whose own term is significant"),
+    "heterogeneous_share": _spec("float", "n_heterogeneous over n"),
+    "cochran_q": _spec("float", "Weighted squared deviations of variants from the fit; of one variant, its part"),
+    "cochran_q_neg_log10_p": _spec("float", "-log10 p of cochran_q"),
+    "i2": _spec("float", "Share of cochran_q beyond what chance gives"),
+    "intercept": _spec("float", "Egger: mean effect of variants other than through expression"),
+    "intercept_standard_error": _spec("float", "Standard error of intercept"),
+    "intercept_neg_log10_p": _spec("float", "-log10 p of intercept"),
+    "i2_gx": _spec("float", "Egger: 1 less the share by which beta is diluted by errors of the effects on expression"),
     # batch items
     "status": _spec("str", "ok, or why there is no estimate"),
     "reason": _spec("str", "Why the item was left out; empty when it was kept"),

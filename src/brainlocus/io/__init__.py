@@ -36,6 +36,7 @@ from brainlocus.io.gradient_echo import (
 )
 from brainlocus.io.grm import grm_files, read_grm, write_grm
 from brainlocus.io.images import ImageList, ImageMatrix, convert_images, default_mask, find_images
+from brainlocus.io.instruments import GeneInstruments, read_instruments
 from brainlocus.io.nifti import (
     read_mask,
     read_parcellation,
@@ -72,6 +73,7 @@ __all__ = [
     "BgenWriter",
     "ChannelFiles",
     "GeneFolder",
+    "GeneInstruments",
     "GradientEchoFiles",
     "GradientEchoList",
     "ImageList",
@@ -127,6 +129,7 @@ __all__ = [
     "read_gradient_echo_peak_bytes",
     "read_grid",
     "read_grm",
+    "read_instruments",
     "read_label_names",
     "read_lines",
     "read_mask",

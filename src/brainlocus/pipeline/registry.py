@@ -73,6 +73,9 @@ STEPS: dict[str, StepEntry] = {
     "twas prepare": _entry("twas", "TWAS_PREPARE", "Keep what expression models need of many GWAS."),
     "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
+    "twas causal": _entry(
+        "twas_causal", "TWAS_CAUSAL", "Causal effects of expression: MR-JTI and Mendelian randomisation."
+    ),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 
-from brainlocus.genetics.twas import Instruments
+from brainlocus.core import Instruments
 from tests.real_data import real_data
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from brainlocus.core import SchemaError
-from brainlocus.genetics.twas import Instruments, causal_estimates, heterogeneity
+from brainlocus.core import Instruments, SchemaError
+from brainlocus.genetics.twas import causal_estimates, heterogeneity
 from tests.reference.mendelian import naive_ivw, naive_weighted_median
 from tests.unit.twas.example import mr_example
 

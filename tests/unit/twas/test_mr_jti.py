@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from brainlocus.core import SchemaError
-from brainlocus.genetics.twas import Instruments, MrJtiSettings, mr_jti
+from brainlocus.core import Instruments, SchemaError
+from brainlocus.genetics.twas import MrJtiSettings, mr_jti
 from tests.reference.mendelian import naive_mr_jti
 from tests.unit.twas.example import mr_example
 

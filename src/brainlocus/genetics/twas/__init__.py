@@ -2,7 +2,6 @@
 
 from brainlocus.genetics.twas.alignment import AlignedGwas, AlignmentRules, ModelSnps, align_gwas, unite_snps
 from brainlocus.genetics.twas.diagnosis import explain_no_overlap, genome_build_of, id_style
-from brainlocus.genetics.twas.instruments import Instruments
 from brainlocus.genetics.twas.mendelian import (
     CausalEstimate,
     Estimator,
@@ -31,7 +30,6 @@ __all__ = [
     "GeneWeights",
     "GwasStatistics",
     "Heterogeneity",
-    "Instruments",
     "ModelSnps",
     "MrJtiResult",
     "MrJtiSettings",

@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.special import ndtri, stdtrit
 
-from brainlocus.genetics.twas.instruments import Instruments
+from brainlocus.core.instruments import Instruments
 from brainlocus.numerics.tails import neg_log10_p_from_chi2, neg_log10_p_from_t, neg_log10_p_from_z
 
 __all__ = ["CausalEstimate", "Estimator", "Heterogeneity", "causal_estimates", "heterogeneity"]

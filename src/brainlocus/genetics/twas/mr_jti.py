@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Shaped
 
-from brainlocus.genetics.twas.instruments import Instruments
+from brainlocus.core.instruments import Instruments
 from brainlocus.numerics.elastic_net import (
     elastic_net_path,
     elastic_net_paths,
@@ -84,7 +84,8 @@ class MrJtiSettings:
 class MrJtiResult:
     """Terms of one gene and phenotype: ``expression``, ``ldsc``, then the variants with an indicator.
 
-    Coefficients are on the standardised scale: SD of gwas_beta per SD of the column.
+    Coefficients are on the standardised scale: SD of gwas_beta per SD of the column. Without a result only the first
+    term is there.
     """
 
     terms: Shaped[np.ndarray, " terms"]
@@ -107,15 +108,20 @@ class MrJtiResult:
     """Variants with every value."""
     n_pleiotropic: int
     """Indicators, q."""
-    slope: float
-    """`estimate` of expression as phenotype units per unit of expression."""
+    scale: float
+    """Phenotype units per unit of expression of a coefficient of expression of 1."""
     status: str
     notes: tuple[str, ...] = ()
 
     @property
     def heterogeneous_share(self) -> float:
         """Share of the variants whose indicator is significant."""
-        return float(self.significant[2:].sum() / self.n) if self.n else float("nan")
+        return float(self.significant[2:].sum() / self.n) if self.status == "ok" else float("nan")
+
+    @property
+    def slope(self) -> float:
+        """Estimate of expression in phenotype units per unit of expression."""
+        return float(self.estimate[0]) * self.scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,10 +163,10 @@ def mr_jti(
     terms = np.array(["expression", "ldsc", *instruments.variants[order[:q]].tolist()], dtype=np.str_)
     if order.size < chosen.min_variants:
         why = f"too few variants: {order.size} have every value, {chosen.min_variants} are needed"
-        return _without_result(terms, order.size, q, why)
+        return _without_result(order.size, q, why)
     for name, text in (("exposure_beta", "effects on expression"), ("outcome_beta", "effects on the phenotype")):
         if np.ptp(getattr(instruments, name)[order]) == 0:
-            return _without_result(terms, order.size, q, f"all {text} are equal")
+            return _without_result(order.size, q, f"all {text} are equal")
     kept, problem, scale = _prepare(instruments, order, q, chosen.weighted)
     penalty, fit = _fit(problem, chosen, random)
     draws = _bootstrap(problem, fit, penalty, chosen.bootstrap, random)
@@ -175,9 +181,8 @@ def mr_jti(
     return _summarise(terms, kept, fit, draws, penalty, order.size, q, scale, chosen.alpha, tuple(notes))
 
 
-def _without_result(terms: Shaped[np.ndarray, " terms"], n: int, q: int, status: str) -> MrJtiResult:
-    nan = np.full(terms.size, np.nan)
-    never = np.zeros(terms.size, dtype=bool)
+def _without_result(n: int, q: int, status: str) -> MrJtiResult:
+    terms, nan, never = np.array(["expression"]), np.full(1, np.nan), np.zeros(1, dtype=bool)
     return MrJtiResult(terms, nan, nan, nan, nan, nan, nan, nan, never, float("nan"), n, q, float("nan"), status)
 
 
@@ -328,7 +333,7 @@ def _summarise(
         penalty,
         n,
         q,
-        float(estimate[0]) * scale,
+        scale,
         "ok",
         notes,
     )
