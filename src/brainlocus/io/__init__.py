@@ -15,7 +15,13 @@ from brainlocus.io.bids import (
 from brainlocus.io.digest import digest_files, digest_input, require_path
 from brainlocus.io.echo_metadata import Note
 from brainlocus.io.echo_plan import ReadSettings
-from brainlocus.io.expression_models import find_covariance, model_tissue, read_covariance, read_expression_model
+from brainlocus.io.expression_models import (
+    find_covariance,
+    iter_covariances,
+    model_tissue,
+    read_covariance,
+    read_expression_model,
+)
 from brainlocus.io.gene_associations import (
     GeneFolder,
     is_gene_folder,
@@ -104,6 +110,7 @@ __all__ = [
     "genotype_files",
     "grm_files",
     "is_gene_folder",
+    "iter_covariances",
     "locked_folder",
     "model_tissue",
     "open_bed",

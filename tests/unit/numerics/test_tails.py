@@ -67,3 +67,13 @@ def test_normal_and_chi2_tails_against_scipy():
     np.testing.assert_allclose(neg_log10_p_from_z(z), -(stats.norm.logsf(z) + np.log(2)) / np.log(10), atol=1e-14)
     np.testing.assert_allclose(neg_log10_p_from_chi2(z**2), neg_log10_p_from_z(z), rtol=1e-12)
     np.testing.assert_allclose(neg_log10_p_from_chi2(z**2, 3.0), -np.log10(stats.chi2.sf(z**2, 3)), rtol=1e-10)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 7, 44, 300])
+@pytest.mark.parametrize("chi2", [0.5, 30.0, 900.0, 1500.0, 2000.0, 40_000.0, 3e6])
+def test_chi_square_far_beyond_doubles(df, chi2):
+    with mpmath.workdps(50):
+        tail = mpmath.gammainc(mpmath.mpf(df) / 2, mpmath.mpf(chi2) / 2, mpmath.inf, regularized=True)
+        expected = float(-mpmath.log10(tail))
+    # Where p is near 1 its logarithm is near 0, and has the digits of p.
+    assert float(neg_log10_p_from_chi2(np.array(chi2), float(df))) == pytest.approx(expected, rel=1e-11, abs=1e-15)

@@ -1,5 +1,6 @@
 """Transcriptome-wide association: predicted expression and thousands of phenotypes, and all that follows from it."""
 
+from brainlocus.genetics.twas.acat import acat
 from brainlocus.genetics.twas.alignment import AlignedGwas, AlignmentRules, ModelSnps, align_gwas, unite_snps
 from brainlocus.genetics.twas.diagnosis import explain_no_overlap, genome_build_of, id_style
 from brainlocus.genetics.twas.mendelian import (
@@ -10,6 +11,18 @@ from brainlocus.genetics.twas.mendelian import (
     heterogeneity,
 )
 from brainlocus.genetics.twas.mr_jti import MR_JTI_CAUTION, MrJtiResult, MrJtiSettings, mr_jti
+from brainlocus.genetics.twas.multi_tissue import (
+    CutOff,
+    GeneTissues,
+    MultiTissueStatus,
+    MultiTissueTests,
+    PseudoInverse,
+    index_genes,
+    invert_correlation,
+    join_tissues,
+    multixcan,
+    tissue_covariance,
+)
 from brainlocus.genetics.twas.spredixcan import (
     GeneWeights,
     PhenotypeBlock,
@@ -26,15 +39,21 @@ __all__ = [
     "AlignedGwas",
     "AlignmentRules",
     "CausalEstimate",
+    "CutOff",
     "Estimator",
+    "GeneTissues",
     "GeneWeights",
     "GwasStatistics",
     "Heterogeneity",
     "ModelSnps",
     "MrJtiResult",
     "MrJtiSettings",
+    "MultiTissueStatus",
+    "MultiTissueTests",
     "PhenotypeBlock",
+    "PseudoInverse",
     "TissueModel",
+    "acat",
     "align_gwas",
     "causal_estimates",
     "explain_no_overlap",
@@ -42,10 +61,15 @@ __all__ = [
     "gwas_statistics",
     "heterogeneity",
     "id_style",
+    "index_genes",
+    "invert_correlation",
+    "join_tissues",
     "mr_jti",
+    "multixcan",
     "prepare_tissue",
     "scan_genes",
     "scan_genes_peak_bytes",
+    "tissue_covariance",
     "unite_snps",
     "weigh_genes",
 ]
