@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         lambda_path,
         standardise_columns,
     )
+    from brainlocus.numerics.elastic_net_cv import cross_validate
     from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
     from brainlocus.numerics.multiplicity import (
@@ -50,6 +51,7 @@ __all__ = [
     "count_packed",
     "covariate_basis",
     "covariate_design",
+    "cross_validate",
     "decode_packed",
     "design_from_formula",
     "dipole_field",
@@ -93,6 +95,7 @@ _MODULES = {
         "lambda_path",
         "standardise_columns",
     ),
+    "elastic_net_cv": ("cross_validate",),
     "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
     "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),

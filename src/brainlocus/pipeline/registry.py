@@ -32,6 +32,9 @@ STEPS: dict[str, StepEntry] = {
     "simulate head": _entry(
         "simulate_head", "SIMULATE_HEAD", "Simulate gradient-echo scans of heads with planted susceptibility."
     ),
+    "simulate twas": _entry(
+        "simulate_twas", "SIMULATE_TWAS", "Simulate expression models and GWAS with planted effects of genes."
+    ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
     "qsm run": _entry(
         "qsm", "QSM_RUN", "Susceptibility and T2* maps, and measures of regions, from gradient-echo phase."
@@ -72,6 +75,7 @@ STEPS: dict[str, StepEntry] = {
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
     "twas prepare": _entry("twas", "TWAS_PREPARE", "Keep what expression models need of many GWAS."),
     "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
+    "twas train": _entry("twas_train", "TWAS_TRAIN", "Train models that predict expression from genotypes."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
     "twas causal": _entry(
         "twas_causal", "TWAS_CAUSAL", "Causal effects of expression: MR-JTI and Mendelian randomisation."

@@ -2,7 +2,10 @@
 
 from brainlocus.genetics.twas.acat import acat
 from brainlocus.genetics.twas.alignment import AlignedGwas, AlignmentRules, ModelSnps, align_gwas, unite_snps
+from brainlocus.genetics.twas.cis import CisDosage, cis_dosage, cis_window, usable_variants
 from brainlocus.genetics.twas.diagnosis import explain_no_overlap, genome_build_of, id_style
+from brainlocus.genetics.twas.folds import draw_folds, gene_rng
+from brainlocus.genetics.twas.jti import JtiModel, JtiSettings, check_similarity, tissue_weights, train_jti
 from brainlocus.genetics.twas.mendelian import (
     CausalEstimate,
     Estimator,
@@ -33,18 +36,29 @@ from brainlocus.genetics.twas.spredixcan import (
     weigh_genes,
 )
 from brainlocus.genetics.twas.statistics import GwasStatistics, gwas_statistics
+from brainlocus.genetics.twas.training import (
+    ElasticNetModel,
+    ElasticNetSettings,
+    adjust_expression,
+    train_elastic_net,
+)
 
 __all__ = [
     "MR_JTI_CAUTION",
     "AlignedGwas",
     "AlignmentRules",
     "CausalEstimate",
+    "CisDosage",
     "CutOff",
+    "ElasticNetModel",
+    "ElasticNetSettings",
     "Estimator",
     "GeneTissues",
     "GeneWeights",
     "GwasStatistics",
     "Heterogeneity",
+    "JtiModel",
+    "JtiSettings",
     "ModelSnps",
     "MrJtiResult",
     "MrJtiSettings",
@@ -54,9 +68,15 @@ __all__ = [
     "PseudoInverse",
     "TissueModel",
     "acat",
+    "adjust_expression",
     "align_gwas",
     "causal_estimates",
+    "check_similarity",
+    "cis_dosage",
+    "cis_window",
+    "draw_folds",
     "explain_no_overlap",
+    "gene_rng",
     "genome_build_of",
     "gwas_statistics",
     "heterogeneity",
@@ -70,6 +90,10 @@ __all__ = [
     "scan_genes",
     "scan_genes_peak_bytes",
     "tissue_covariance",
+    "tissue_weights",
+    "train_elastic_net",
+    "train_jti",
     "unite_snps",
+    "usable_variants",
     "weigh_genes",
 ]
