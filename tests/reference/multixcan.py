@@ -47,12 +47,13 @@ def naive_multixcan(weights, covariance, z, present=None, *, rule="condition-num
             kept += 1
             smallest = s[i]
     scores = np.array([z[t] for t in tissues])
+    every = np.array([one for one in z.values() if one is not None])
     chi2 = scores @ inverse @ scores
     p = {t: 2 * stats.norm.sf(abs(z[t])) for t in tissues}
     best, worst = min(p, key=p.get), max(p, key=p.get)
     return {
         "pvalue": stats.chi2.sf(chi2, kept),
-        "n": len(tissues),
+        "n": len(every),
         "n_indep": kept,
         "p_i_best": p[best],
         "t_i_best": best,
@@ -61,9 +62,9 @@ def naive_multixcan(weights, covariance, z, present=None, *, rule="condition-num
         "eigen_max": s[0],
         "eigen_min": s[-1],
         "eigen_min_kept": smallest,
-        "z_min": scores.min(),
-        "z_max": scores.max(),
-        "z_mean": scores.mean(),
-        "z_sd": scores.std(ddof=1) if len(scores) > 1 else np.nan,
+        "z_min": every.min(),
+        "z_max": every.max(),
+        "z_mean": every.mean(),
+        "z_sd": every.std(ddof=1) if len(every) > 1 else np.nan,
         "tmi": np.trace(r @ inverse),
     }

@@ -77,6 +77,9 @@ STEPS: dict[str, StepEntry] = {
     "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
     "twas train": _entry("twas_train", "TWAS_TRAIN", "Train models that predict expression from genotypes."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
+    "twas multi-tissue": _entry(
+        "twas_multi_tissue", "TWAS_MULTI_TISSUE", "One test of a gene from several tissues (S-MultiXcan, ACAT)."
+    ),
     "twas causal": _entry(
         "twas_causal", "TWAS_CAUSAL", "Causal effects of expression: MR-JTI and Mendelian randomisation."
     ),

@@ -204,8 +204,9 @@ def test_genes_without_covariance_variance_or_z():
     assert gene.gene_name == "Sg"
     found = multixcan(gene, tissue_covariance(gene), np.array([[2.0, np.nan], [1.0, 1.0]]))
     assert found.without_variance.tolist() == [1]
-    assert found.status.tolist() == [MultiTissueStatus.OK, MultiTissueStatus.NO_DATA]
-    assert found.n.tolist() == [1, 0]
+    assert found.status.tolist() == [MultiTissueStatus.OK, MultiTissueStatus.NO_COVARIANCE]
+    assert found.n.tolist() == [2, 1]
+    assert (found.z_mean[0], found.best[0]) == (1.5, 0)
     absent = join_tissues("h", models, places["h"], covariance)
     assert multixcan(absent, tissue_covariance(absent), np.array([[2.0]])).status[0] == MultiTissueStatus.NO_COVARIANCE
 

@@ -55,9 +55,10 @@ class MultiTissueStatus:
 
     OK = 0
     NO_DATA = -1
-    """No tissue with a z has a model of the gene with variance."""
+    """No tissue with a z has a model of the gene."""
     NO_Z = -2
     NO_COVARIANCE = -3
+    """No tissue with a z has a model with variance in the reference panel."""
     UNDERFLOW = -4
     """p is below the smallest double; -log10 p is there."""
     NOT_INVERTED = -6
@@ -139,7 +140,7 @@ class MultiTissueTests:
 
     neg_log10_p: Float64[np.ndarray, " phenotypes"]
     n: Int64[np.ndarray, " phenotypes"]
-    """Tissues with a z and a model with variance."""
+    """Tissues with a z; those without variance are among them."""
     n_indep: Int64[np.ndarray, " phenotypes"]
     """Components kept: degrees of freedom."""
     best: Int64[np.ndarray, " phenotypes"]
@@ -177,7 +178,7 @@ def join_tissues(
     places: Mapping[int, int],
     covariance: GeneCovariance,
     *,
-    snps: Sequence[Shaped[np.ndarray, " weights"]] | None = None,
+    snps: Sequence[Shaped[np.ndarray, " _weights"]] | None = None,
     missing_as_zero: bool = False,
 ) -> GeneTissues:
     """Join the models of a gene with the covariances of their SNPs.
@@ -306,13 +307,11 @@ def invert_correlation(correlation: Float64[np.ndarray, "tissues tissues"], cut_
     (1, [[0.25, 0.25], [0.25, 0.25]])
     """
     values, vectors = np.linalg.eigh(correlation)
-    values, vectors = values[::-1], vectors[:, ::-1]
+    smallest = cut_off.smallest(values[::-1], float(np.trace(correlation)))
     # Singular values, as published: a correlation estimated pair by pair may have eigenvalues below 0.
-    size = np.abs(values)
-    smallest = cut_off.smallest(np.sort(size)[::-1], float(np.trace(correlation)))
-    shifted = np.abs(values + cut_off.ridge)
-    order = np.argsort(-shifted, kind="stable")
-    size, signed, vectors = shifted[order], (values + cut_off.ridge)[order], vectors[:, order]
+    shifted = values + cut_off.ridge
+    order = np.argsort(-np.abs(shifted), kind="stable")
+    size, signed, vectors = np.abs(shifted)[order], shifted[order], vectors[:, order]
     # An eigenvalue that equals the cut-off but for rounding is kept.
     kept = size >= smallest * (1 - 1e-12)
     kept[0] = True
@@ -364,10 +363,10 @@ def multixcan(
     finite = np.isfinite(scores)
     mask = finite & usable[:, np.newaxis]
     result = _empty(n_phenotypes, gene.tissues[~usable] if gene.snps.size else gene.tissues[:0])
-    result.n[:] = mask.sum(axis=0)
-    _describe(result, gene, scores, mask)
-    no_tissue = result.n == 0
-    result.status[no_tissue] = MultiTissueStatus.NO_DATA if gene.snps.size else MultiTissueStatus.NO_COVARIANCE
+    result.n[:] = finite.sum(axis=0)
+    _describe(result, scores, finite)
+    _name_best(result, gene, scores, mask)
+    result.status[~mask.any(axis=0)] = MultiTissueStatus.NO_COVARIANCE
     result.status[~finite.any(axis=0)] = MultiTissueStatus.NO_Z
     for tissues, members in _patterns(mask):
         if not tissues.any():
@@ -406,28 +405,36 @@ def _empty(n: int, without_variance: Int64[np.ndarray, " left_out"]) -> MultiTis
 
 def _describe(
     result: MultiTissueTests,
+    scores: Float64[np.ndarray, "tissues phenotypes"],
+    finite: Bool[np.ndarray, "tissues phenotypes"],
+) -> None:
+    """Fill range, mean and spread of the z of each phenotype."""
+    some = finite.any(axis=0)
+    kept, value = finite[:, some], np.where(finite, scores, 0.0)[:, some]
+    count = kept.sum(axis=0)
+    mean = value.sum(axis=0) / np.maximum(count, 1)
+    deviation = np.where(kept, value - mean, 0.0)
+    result.z_mean[some] = mean
+    result.z_min[some] = np.where(kept, value, np.inf).min(axis=0, initial=np.inf)
+    result.z_max[some] = np.where(kept, value, -np.inf).max(axis=0, initial=-np.inf)
+    spread = np.sqrt((deviation**2).sum(axis=0) / np.maximum(count - 1, 1))
+    result.z_sd[some] = np.where(count > 1, spread, np.nan)
+
+
+def _name_best(
+    result: MultiTissueTests,
     gene: GeneTissues,
     scores: Float64[np.ndarray, "tissues phenotypes"],
     mask: Bool[np.ndarray, "tissues phenotypes"],
 ) -> None:
-    """Fill what is known of the z of each phenotype."""
+    """Fill the tissues of the largest and the smallest |z| among those that enter the test."""
     some = mask.any(axis=0)
     if not some.any():
         return
-    strength = np.where(mask, np.abs(scores), -1.0)[:, some]
-    best = strength.argmax(axis=0)
-    worst = np.where(mask[:, some], strength, np.inf).argmin(axis=0)
+    size = np.abs(scores[:, some])
+    best = np.where(mask[:, some], size, -1.0).argmax(axis=0)
+    worst = np.where(mask[:, some], size, np.inf).argmin(axis=0)
     each = np.arange(best.size)
     result.best[some], result.worst[some] = gene.tissues[best], gene.tissues[worst]
-    result.best_neg_log10_p[some] = neg_log10_p_from_z(strength[best, each])
-    result.worst_neg_log10_p[some] = neg_log10_p_from_z(strength[worst, each])
-    kept = mask[:, some]
-    count = kept.sum(axis=0)
-    value = np.where(kept, scores[:, some], 0.0)
-    mean = value.sum(axis=0) / count
-    deviation = np.where(kept, value - mean, 0.0)
-    result.z_mean[some] = mean
-    result.z_min[some] = np.where(kept, value, np.inf).min(axis=0)
-    result.z_max[some] = np.where(kept, value, -np.inf).max(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result.z_sd[some] = np.where(count > 1, np.sqrt((deviation**2).sum(axis=0) / (count - 1)), np.nan)
+    result.best_neg_log10_p[some] = neg_log10_p_from_z(size[best, each])
+    result.worst_neg_log10_p[some] = neg_log10_p_from_z(size[worst, each])
