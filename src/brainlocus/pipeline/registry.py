@@ -70,6 +70,7 @@ STEPS: dict[str, StepEntry] = {
         "signature", "SIGNATURE_TRAIN", "Train a disease signature and judge it on held-out people."
     ),
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
+    "store query": _entry("store_query", "STORE_QUERY", "Look genes or phenotypes up in a store."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
