@@ -193,13 +193,21 @@ class Scopes:
 
     def fill(self, rows: Rows) -> None:
         """Write q into rows that are sorted by phenotype, gene and tissue, where it can be computed."""
-        for pid in np.unique(rows["pid"]).tolist():
+        # Strengths are looked up in ascending order: neighbours are then found near each other.
+        ascending = np.argsort(rows["strength"])
+        pids = np.unique(rows["pid"]).tolist()
+        for k, scope in enumerate(("study", "modality", "atlas")):
+            of_pid = self._group_of[scope]
+            for name in {of_pid[pid] for pid in pids}:
+                ladder = self._ladders[scope, name]
+                if ladder is not None:
+                    members = [pid for pid in pids if of_pid[pid] == name]
+                    at = ascending[np.isin(rows["pid"][ascending], members)]
+                    rows["q"][at, k] = ladder.of(rows["strength"][at])
+        for pid in pids:
             first, last = (int(k) for k in np.searchsorted(rows["pid"], [pid, pid + 1]))
             mine = rows[first:last]
             for k, scope in enumerate(("study", "modality", "atlas")):
-                ladder = self._ladders[scope, self._group_of[scope][pid]]
-                if ladder is not None:
-                    mine["q"][:, k] = ladder.of(mine["strength"])
                 self._note(scope, pid, None, mine, k)
             self._fill_small(mine, "phenotype", pid, None)
             for tid in np.unique(mine["tid"]).tolist():
