@@ -186,6 +186,10 @@ class LocalStore:
         """Return the catalogue row of a phenotype."""
         return self._by_id.get(phenotype_id)
 
+    def phenotype_by_number(self, pid: int) -> Row | None:
+        """Return the catalogue row of a phenotype by its number in this store."""
+        return self._by_pid.get(pid)
+
     def region(self, region_id: str) -> Row | None:
         """Return the catalogue row of an atlas region."""
         return self._region.get(region_id)
@@ -223,7 +227,6 @@ class LocalStore:
             "models": bool(self.models),
             "atlas": any(row["kind"] == "atlas" for row in self.maps),
             "template": any(row["kind"] == "template" for row in self.maps),
-            "twas": self.twas is not None,
         }
 
     def map_path(self, row: Row) -> Path | None:
