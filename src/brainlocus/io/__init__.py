@@ -15,6 +15,7 @@ from brainlocus.io.bids import (
 from brainlocus.io.digest import digest_files, digest_input, require_path
 from brainlocus.io.echo_metadata import Note
 from brainlocus.io.echo_plan import ReadSettings
+from brainlocus.io.expression_models import find_covariance, model_tissue, read_covariance, read_expression_model
 from brainlocus.io.gene_associations import (
     GeneFolder,
     is_gene_folder,
@@ -96,6 +97,7 @@ __all__ = [
     "default_mask",
     "digest_files",
     "digest_input",
+    "find_covariance",
     "find_derivative",
     "find_gradient_echoes",
     "find_images",
@@ -104,6 +106,7 @@ __all__ = [
     "grm_files",
     "is_gene_folder",
     "locked_folder",
+    "model_tissue",
     "open_bed",
     "open_bgen",
     "open_channels",
@@ -118,6 +121,8 @@ __all__ = [
     "read_arrow",
     "read_associations",
     "read_brain_mask",
+    "read_covariance",
+    "read_expression_model",
     "read_fam",
     "read_gene_associations",
     "read_gene_blocks",

@@ -2,8 +2,8 @@
 
 Beside the columns of `read_gene_associations`, tables may say how many tests were made, which a table of the
 significant ones cannot show: ``n_tests`` (of the study) and ``n_tests_modality``, ``n_tests_atlas``,
-``n_tests_phenotype``, ``n_tests_phenotype_tissue``; or bring q-values of these scopes: ``q_study``, ``q_modality`` ...
-(NeuroimaGene's ``mod_BHpval`` is ``q_modality``).
+``n_tests_phenotype``, ``n_tests_phenotype_tissue``; or show it by ``p_bonferroni_study`` ...; or bring q-values of
+these scopes: ``q_bh_study``, ``q_bh_modality`` ... (NeuroimaGene's ``mod_BHpval`` is that of the modality).
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,11 +40,15 @@ CELLS = 1 << 20
 """Cells of a matrix, or rows of a table, in a block."""
 _TEXT_BYTES = 16 << 20
 """Text that is parsed at a time."""
+_SMALLEST = 1e-290
+"""A corrected p below this has lost digits."""
 
 _GIVEN = {"mod_BHpval": ("q", "modality"), "n_tests": ("n_tests", "study")}
 for _scope in SCOPES:
     _name = _scope.replace("-", "_")
-    _GIVEN |= {f"{kind}_{_name}": (kind.removesuffix("_bh"), _scope) for kind in ("q", "q_bh", "n_tests")}
+    _GIVEN |= {
+        f"{kind}_{_name}": (kind.removesuffix("_bh"), _scope) for kind in ("q", "q_bh", "n_tests", "p_bonferroni")
+    }
 
 
 def read_gene_blocks(
@@ -230,12 +234,23 @@ def _table_block(
         strength[kept],
         r2[kept],
     )
-    extra: dict[str, dict[str, Any]] = {"q": {}, "n_tests": {}}
+    extra: dict[str, dict[str, Any]] = {"q": {}, "n_tests": {}, "p_bonferroni": {}}
     for name in table.column_names:
         if name in _GIVEN:
             kind, scope = _GIVEN[name]
             extra[kind][scope] = _number(table.column(name))[kept]
+    for scope, corrected in extra["p_bonferroni"].items():
+        extra["n_tests"].setdefault(scope, _factor(corrected, strength[kept]))
     return GeneBlock(tests, counted, gene[first], tissue[first], r2[first], extra["q"], extra["n_tests"])
+
+
+def _factor(
+    corrected: Float[np.ndarray, " tests"], neg_log10_p: Float[np.ndarray, " tests"]
+) -> Float[np.ndarray, " tests"]:
+    """Return the number of tests that a Bonferroni p shows; NaN where it is 1 or too small to say."""
+    shown = (corrected < 1.0) & (corrected > _SMALLEST)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(shown, np.rint(10.0 ** (np.log10(corrected) + neg_log10_p)), np.nan)
 
 
 def _symbols(

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from brainlocus.numerics.dipole import dipole_field, dipole_kernel
     from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
-    from brainlocus.numerics.multiplicity import benjamini_hochberg_q, bonferroni_p
+    from brainlocus.numerics.multiplicity import (
+        benjamini_hochberg_q,
+        benjamini_yekutieli_q,
+        bonferroni_p,
+        holm_p,
+        scoped,
+    )
     from brainlocus.numerics.orientation import ras_axes, slice_axis, to_ras
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
     from brainlocus.numerics.projection import Basis, covariate_basis, project_out
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
         neg_log10_p_from_chi2,
         neg_log10_p_from_t,
         neg_log10_p_from_z,
+        z_from_neg_log10_p,
     )
     from brainlocus.numerics.transforms import rank_normal
 
@@ -30,6 +37,7 @@ __all__ = [
     "Design",
     "FourierBox",
     "benjamini_hochberg_q",
+    "benjamini_yekutieli_q",
     "bonferroni_p",
     "bounding_box",
     "count_packed",
@@ -41,6 +49,7 @@ __all__ = [
     "dipole_kernel",
     "fast_length",
     "formula_variables",
+    "holm_p",
     "map_points",
     "neg_log10_p_from_chi2",
     "neg_log10_p_from_t",
@@ -54,9 +63,11 @@ __all__ = [
     "resample_map",
     "resample_mask",
     "same_people",
+    "scoped",
     "select_people",
     "slice_axis",
     "to_ras",
+    "z_from_neg_log10_p",
 ]
 
 _MODULES = {
@@ -65,12 +76,12 @@ _MODULES = {
     "dipole": ("dipole_field", "dipole_kernel"),
     "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
-    "multiplicity": ("benjamini_hochberg_q", "bonferroni_p"),
+    "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),
     "orientation": ("ras_axes", "slice_axis", "to_ras"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),
-    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"),
+    "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z", "z_from_neg_log10_p"),
     "transforms": ("rank_normal",),
 }
 

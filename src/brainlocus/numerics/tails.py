@@ -20,9 +20,9 @@ from typing import no_type_check
 import numpy as np
 from jaxtyping import Float
 from numba import njit
-from scipy.special import betainc, gammaincc, log_ndtr
+from scipy.special import betainc, gammaincc, log_ndtr, ndtri
 
-__all__ = ["MEDIAN_CHI2", "neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z"]
+__all__ = ["MEDIAN_CHI2", "neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z", "z_from_neg_log10_p"]
 
 MEDIAN_CHI2 = 0.454936423119572
 """Median of chi-square with one degree of freedom: the denominator of genomic inflation."""
@@ -34,6 +34,7 @@ _BODY_T2 = 12.0
 """For df above `_LARGE_DF` the fraction is used from t^2 = 12 (p about 5e-4): below, ``1 - x ~ t^2 / df`` is so
 small that the fraction's first denominator would lose up to 1e-10, while ``1 - I`` still has 12 digits."""
 _LN10 = math.log(10.0)
+_MAX_NEWTON = 30
 
 
 @njit(cache=True)
@@ -164,6 +165,36 @@ def neg_log10_p_from_z(z: Float[np.ndarray, "*shape"] | float) -> Float[np.ndarr
     """
     z_array = np.abs(np.asarray(z, dtype=np.float64))
     return np.asarray(-(log_ndtr(-z_array) + math.log(2.0)) / _LN10)
+
+
+def z_from_neg_log10_p(neg_log10_p: Float[np.ndarray, "*shape"] | float) -> Float[np.ndarray, "*shape"]:
+    """Return |z| of a two-sided p-value given as -log10 p; NaN gives NaN, infinite gives infinity.
+
+    Newton's method on ``log_ndtr(-z) = ln(p / 2)``, from ``sqrt(2 ln(10) m)``, which is above the root; the relative
+    error is below 1e-12 for p down to 1e-300000. Near p = 1, where the logarithm is flat, from the inverse directly.
+
+    Examples
+    --------
+    >>> z_from_neg_log10_p(np.array([0.0, 1.3010299956639813, 349.136])).round(4).tolist()
+    [0.0, 1.96, 40.0]
+    """
+    m = np.asarray(neg_log10_p, dtype=np.float64)
+    target = -m * _LN10 - math.log(2.0)
+    usable = np.isfinite(m) & (m > 0.5)
+    z = np.sqrt(2.0 * _LN10 * np.where(usable, m, 1.0))
+    goal = np.where(usable, target, float(-_LN10 - math.log(2.0)))
+    for _ in range(_MAX_NEWTON):
+        tail = log_ndtr(-z)
+        # d log_ndtr(-z) / dz = -phi(z) / Phi(-z)
+        slope = -np.exp(-0.5 * z * z - 0.5 * math.log(2.0 * math.pi) - tail)
+        step = (tail - goal) / slope
+        z = z - step
+        if np.all(np.abs(step) <= 1e-15 * z):
+            break
+    with np.errstate(invalid="ignore"):
+        body = -ndtri(0.5 * 10.0**-m)
+    far = np.isposinf(m)
+    return np.asarray(np.where(far, np.inf, np.where(usable, z, np.where(m >= 0, body, np.nan))))
 
 
 def neg_log10_p_from_chi2(

@@ -71,6 +71,8 @@ STEPS: dict[str, StepEntry] = {
     ),
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
     "store query": _entry("store_query", "STORE_QUERY", "Look genes or phenotypes up in a store."),
+    "twas prepare": _entry("twas", "TWAS_PREPARE", "Keep what expression models need of many GWAS."),
+    "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""

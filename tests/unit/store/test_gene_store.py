@@ -335,6 +335,23 @@ def test_a_table_of_some_tests_has_no_q_unless_it_says_how_many(folder, tmp_path
         assert found == (q <= 0.05).sum()
 
 
+def test_bonferroni_columns_show_how_many_tests_were_made(folder, annotation, path, tmp_path):
+    """As ``twas associate`` writes them: p times the tests of the scope, at most 1."""
+    n = int(np.isfinite(folder.z).sum())
+
+    def corrected(k, m, p):
+        z = folder.z[m, p]
+        return "NA" if np.isnan(z) else repr(min(n * 10.0 ** -float(neg_log10_p_from_z(np.array([z]))[0]), 1.0))
+
+    (tmp_path / "t.tsv").write_text(as_table(folder, p_bonferroni_study=corrected))
+    blocks = read_gene_blocks([tmp_path / "t.tsv"], max_p=MAX_P)
+    with closing(LocalStore(build(tmp_path / "s", blocks, annotation))) as store, closing(LocalStore(path)) as full:
+        assert store.twas.scopes == ["study"]
+        assert store.meta["counts"]["gene_tests"] == n
+        for gene in full.twas.genes:
+            assert store.twas.find_gene(gene["gene"])["n_significant"] == gene["n_significant"]
+
+
 def test_q_that_comes_with_the_results_is_kept(folder, tmp_path):
     text = as_table(folder, mod_BHpval=lambda k, m, p: 0.001 if k % 2 else 0.2)
     (tmp_path / "t.tsv").write_text(text)

@@ -1,0 +1,259 @@
+"""``twas prepare`` and ``twas associate``: predicted expression against the GWAS of any number of phenotypes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float
+from pydantic import Field, field_validator
+
+from brainlocus.core import SchemaError
+from brainlocus.io import read_annotation, read_arrow
+from brainlocus.pipeline.config import CommaList, InputPath, OutputPath
+from brainlocus.pipeline.people import report_folder
+from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
+from brainlocus.pipeline.twas_gwas import (
+    GwasInput,
+    PreparedGwas,
+    is_prepared,
+    open_prepared,
+    prepare_gwas,
+    write_phenotypes,
+)
+from brainlocus.pipeline.twas_results import (
+    adjust_scan,
+    count_tests,
+    scopes_of,
+    write_gene_folder,
+    write_gene_table,
+)
+from brainlocus.pipeline.twas_scan import GeneScan, scan_phenotypes
+
+__all__ = ["TWAS_ASSOCIATE", "TWAS_PREPARE", "TwasAssociateConfig", "TwasPrepareConfig"]
+
+_EVERY_TEST = 20_000_000
+"""Tests up to which all are written by default."""
+_NOMINAL = 0.05
+_DENSE = 64
+"""Phenotypes above which numbers are kept as float32."""
+
+
+class TwasPrepareConfig(GwasInput):
+    """Settings of ``twas prepare``."""
+
+    precision: Literal["float32", "float64"] = Field("float32", description="How z and beta are kept")
+
+
+class TwasAssociateConfig(GwasInput):
+    """Settings of ``twas associate``."""
+
+    hits: float | None = Field(
+        None, gt=0, le=1, description="Largest p to write; by default all, or 0.05 above 20 million tests"
+    )
+    full: OutputPath | None = Field(None, description="Folder for the whole matrices of z and effects")
+    every_gene: bool = Field(False, description="Also list genes of which a GWAS has no SNP")
+    annotation: InputPath | None = Field(
+        None, description="Table of the phenotypes (modality, atlas, region ...); its columns can be scopes"
+    )
+    scope: CommaList = Field(
+        ("study",),
+        description="Tests corrected together: study, tissue, phenotype, phenotype-tissue, or a column of --annotation",
+    )
+    adjust: CommaList = Field(("bh",), description="Corrections: bh, by, bonferroni")
+    traits: InputPath | None = Field(
+        None, description="Table phenotype, n, h2: corrects for inflation where the models have phi (Liang 2023)"
+    )
+    precision: Literal["auto", "float32", "float64"] = Field(
+        "auto", description="How matrices are kept; auto: float32 above 64 phenotypes"
+    )
+    report: OutputPath | None = Field(None, description="Folder for tables of what became of each GWAS and model")
+
+    @field_validator("adjust")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        bad = [name for name in value if name not in ("bh", "by", "bonferroni")]
+        if bad:
+            raise ValueError(f"expected bh, by or bonferroni, found {bad[0]}")
+        return value
+
+
+def _failed(gwas: PreparedGwas) -> list[str]:
+    return [str(row["phenotype"]) for row in gwas.report if row["status"] != "ok"]
+
+
+def _summary(gwas: PreparedGwas) -> list[str]:
+    """Return what the person at the terminal should know of the GWAS."""
+    shares = [row["snps_found"] / max(row["snps_of_models"], 1) for row in gwas.report]
+    told = sorted({f"{row['columns']}, z from {row['z_from']}" for row in gwas.report})
+    lines = [
+        f"{len(gwas.phenotypes):,} phenotypes; {gwas.models.snps.n_entries:,} SNPs of {len(gwas.models.tissues)} "
+        f"models, of which {100 * float(np.median(shares)):.1f} % are in the GWAS (lowest {100 * min(shares):.1f} %)",
+        f"Columns: {'; '.join(told)}",
+    ]
+    failed = _failed(gwas)
+    if failed:
+        lines.append(f"{len(failed)} GWAS have no SNP of the models: {', '.join(failed[:3])}")
+    return lines
+
+
+def _counts(gwas: PreparedGwas) -> dict[str, Any]:
+    numbers = [n for n, v in gwas.report[0].items() if isinstance(v, int) and not isinstance(v, bool)]
+    totals = {n: int(sum(row.get(n, 0) for row in gwas.report)) for n in numbers if n != "snps_of_models"}
+    return {
+        "phenotypes": len(gwas.phenotypes),
+        "snps_of_models": gwas.models.snps.n_entries,
+        "tissues": {t.tissue: int(t.genes.size) for t in gwas.models.tissues},
+        "covariances_taken_as_0": {t.tissue: t.n_pairs_missing for t in gwas.models.tissues if t.n_pairs_missing},
+        **totals,
+        "phenotypes_without_snps": _failed(gwas),
+    }
+
+
+def twas_prepare(config: TwasPrepareConfig, out: Path, context: Context) -> StepResult:
+    """Keep the models, and z and beta of their SNPs in every GWAS."""
+    gwas = prepare_gwas(config, context, context.shards, dtype=config.precision)
+    shutil.move(context.shards / "models", out / "models")
+    names = ["z.npy", *(["beta.npy"] if gwas.beta is not None else [])]
+    for name in names:
+        shutil.move(context.shards / name, out / name)
+    write_phenotypes(gwas.report, out / "phenotypes.parquet")
+    description = {"format": "brainlocus-twas-gwas", "version": 1, "snp_key": config.snp_key, "match": config.match}
+    (out / "prepared.json").write_text(json.dumps(description, indent=1) + "\n")
+    return StepResult(_counts(gwas), n_failed=len(_failed(gwas)), summary=tuple(_summary(gwas)))
+
+
+def _gwas(config: TwasAssociateConfig, context: Context) -> PreparedGwas:
+    prepared = [path for path in config.gwas if is_prepared(path)]
+    if not prepared:
+        # Nothing is rounded where there is room for all digits.
+        dtype = "float64" if config.precision != "float32" else "float32"
+        return prepare_gwas(config, context, context.shards, dtype=dtype)
+    if len(config.gwas) > 1 or config.models:
+        raise SchemaError(
+            f"{prepared[0]} has its GWAS and models already: give it alone, without --models and other GWAS."
+        )
+    changed = [
+        name
+        for name, field in GwasInput.model_fields.items()
+        if name != "gwas" and getattr(config, name) != field.default
+    ]
+    if changed:
+        shown = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+        raise SchemaError(f"{prepared[0]} was prepared already; {shown} can only be given to twas prepare.")
+    return open_prepared(prepared[0])
+
+
+def _n_h2(config: TwasAssociateConfig, gwas: PreparedGwas) -> Float[np.ndarray, " phenotypes"] | None:
+    """Return N times h2 of every phenotype, NaN where the table lacks it."""
+    if config.traits is None:
+        return None
+    if all(np.isnan(t.phi).all() for t in gwas.models.tissues):
+        raise SchemaError(
+            "--traits: the models have no inflation factor (column phi of the table extra), so none can be used."
+        )
+    table = read_arrow(config.traits)
+    for name in ("phenotype", "n", "h2"):
+        if name not in table.column_names:
+            raise SchemaError(f"{config.traits}: expected columns phenotype, n and h2, found {table.column_names}.")
+    known = {}
+    cells = zip(*(table.column(c).to_pylist() for c in ("phenotype", "n", "h2")), strict=True)
+    for name, n, h2 in cells:
+        try:
+            known[str(name)] = float(n) * float(h2)
+        except (TypeError, ValueError):
+            continue
+    found = np.array([known.get(p, np.nan) for p in gwas.phenotypes])
+    if np.isnan(found).all():
+        raise SchemaError(f"{config.traits}: it has n and h2 of none of the phenotypes, such as {gwas.phenotypes[0]}.")
+    return found
+
+
+def twas_associate(config: TwasAssociateConfig, out: Path, context: Context) -> StepResult:
+    """Scan, correct for the number of tests, write."""
+    gwas = _gwas(config, context)
+    many = len(gwas.phenotypes) > _DENSE
+    dtype = config.precision if config.precision != "auto" else ("float32" if many else "float64")
+    n_h2 = _n_h2(config, gwas)
+    scan = scan_phenotypes(gwas, context.shards, context, dtype=dtype, n_h2=n_h2)
+    n_cells = scan.z.size
+    max_p = config.hits or (1.0 if n_cells <= _EVERY_TEST else _NOMINAL)
+    annotation = None if config.annotation is None else read_annotation(config.annotation)
+    scopes = scopes_of(config.scope, scan, annotation)
+    adjustments = adjust_scan(scan, scopes, config.adjust, max_p=max_p, progress=context.progress)  # type: ignore[arg-type]
+    written = write_gene_table(
+        scan, adjustments, out, max_p=max_p, every_gene=config.every_gene, progress=context.progress
+    )
+    counts = {**_counts(gwas), **written, "largest_p": max_p, "scopes": count_tests(adjustments)}
+    if annotation is not None:
+        known = set(annotation.phenotypes.tolist())
+        absent = [p for p in gwas.phenotypes if p not in known]
+        counts["phenotypes_without_annotation"] = len(absent)
+        if len(absent) == len(gwas.phenotypes):
+            raise SchemaError(
+                f"{config.annotation}: it has none of the phenotypes, such as {absent[0]}; it has "
+                f"{annotation.phenotypes[0]}. Name them alike, see --phenotype-pattern."
+            )
+    with report_folder(config.report) as folder:
+        if folder is not None:
+            _write_report(scan, folder)
+    with report_folder(config.full) as folder:
+        if folder is not None:
+            write_gene_folder(scan, folder)
+    return StepResult(counts, n_failed=len(_failed(gwas)), summary=(*_summary(gwas), *_result_lines(counts, max_p)))
+
+
+def _result_lines(counts: dict[str, Any], max_p: float) -> list[str]:
+    shown = "all tests" if max_p >= 1 else f"tests with p <= {max_p:g}"
+    lines = [f"{counts['rows']:,} rows ({shown})"]
+    for column, n in counts["significant_5_percent"].items():
+        scope = counts["scopes"][column]
+        groups = f" in {scope['groups']:,} groups" if scope["groups"] > 1 else ""
+        lines.append(f"{column} < 0.05: {n:,} of {scope['tests']:,} tests{groups}")
+    return lines
+
+
+def _write_report(scan: GeneScan, folder: Path) -> None:
+    write_phenotypes(scan.gwas.report, folder / "gwas.parquet")
+    rows = []
+    for k, tissue in enumerate(scan.tissues):
+        part = slice(int(scan.offsets[k]), int(scan.offsets[k + 1]))
+        used = scan.patterns.n_snps_used[part]
+        rows.append(
+            {
+                "tissue": tissue.tissue,
+                "genes": int(tissue.genes.size),
+                "genes_with_snps": int((used > 0).sum()),
+                "weights": int(tissue.weight.size),
+                "weights_used": int(used.sum()),
+                "weights_without_variance": int(np.isnan(tissue.variance).sum()),
+                "pairs_taken_as_0": tissue.n_pairs_missing,
+            }
+        )
+    pq.write_table(pa.Table.from_pylist(rows), folder / "models.parquet")
+
+
+def _estimate(config: GwasInput, memory_bytes: int) -> Estimate:
+    """Return six CPU seconds for every 250 MB of text, or 20 ms for a prepared phenotype and model."""
+    size = sum(path.stat().st_size for path in config.gwas if path.is_file())
+    return Estimate(min(memory_bytes, 2 << 30), 5.0 + size / 4e7, "text is read once for all models")
+
+
+TWAS_PREPARE = Step(
+    "twas prepare",
+    "Keep what expression models need of many GWAS.",
+    TwasPrepareConfig,
+    twas_prepare,
+    out="folder",
+    estimate=_estimate,
+)
+TWAS_ASSOCIATE = Step(
+    "twas associate",
+    "Associate predicted expression with GWAS (S-PrediXcan).",
+    TwasAssociateConfig,
+    twas_associate,
+    estimate=_estimate,
+)
