@@ -1,10 +1,12 @@
 """JSON about genes: from a gene to brain phenotypes and back, and a gene painted on an atlas."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, Path, Query
+from jaxtyping import Int
 
 from brainlocus.core import SchemaError
 from brainlocus.portal import problems
@@ -18,6 +20,7 @@ Limit = Annotated[int, Query(ge=1, le=1_000)]
 Offset = Annotated[int, Query(ge=0, le=10_000_000)]
 Text = Annotated[str, Query(max_length=128)]
 GeneStat = Literal["z", "effect", "neg_log10_p"]
+MatrixLimit = Annotated[int, Query(ge=1, le=100)]
 By = Literal["phenotype", "gene", "region", "tissue", "modality"]
 Scope = Literal["study", "modality", "atlas", "phenotype", "phenotype-tissue", "nominal"]
 
@@ -229,16 +232,30 @@ def add_genes(router: APIRouter, store: LocalStore, find_atlas: Any) -> None:
         }
 
     @router.get("/genes/{gene}/matrix", tags=["genes"])
-    def matrix(gene: Key, chosen: Chosen, limit: Annotated[int, Query(ge=1, le=200)] = 40) -> Answer:
-        """Return z of the gene's strongest phenotypes in every tissue with a model; null: p above what is kept.
+    def gene_matrix(gene: Key, chosen: Chosen, limit: MatrixLimit = 30) -> Answer:
+        """Return z of the gene's strongest phenotypes in every tissue; null: no model, or p above what is kept.
 
         Phenotypes are chosen by the filter; their cells are shown whatever their q.
         """
         row, twas = find.gene(gene), find.twas
-        settled = _settled(twas, chosen)
-        passed = twas.of_gene(row["gid"], settled)
-        every = twas.of_gene(row["gid"], replace(settled, scope="nominal", alpha=float(twas.meta["max_p"])))
-        return _matrix(store, twas, row["gid"], passed, every, limit)
+        passed, every = _both(twas, twas.of_gene, row["gid"], _settled(twas, chosen))
+
+        def name(pid: int) -> Answer:
+            phenotype = store.phenotype_by_number(pid) or {}
+            return {n: phenotype.get(n) for n in ("phenotype_id", "label", "modality", "category")}
+
+        return _matrix(twas, passed.pid, every.pid, every, name, lambda _: int(row["gid"]), limit)
+
+    @router.get("/phenotypes/{phenotype_id}/genes/matrix", tags=["genes"])
+    def phenotype_matrix(phenotype_id: Key, chosen: Chosen, limit: MatrixLimit = 30) -> Answer:
+        """Return z of the phenotype's strongest genes in every tissue; null: no model, or p above what is kept."""
+        row, twas = find.phenotype(phenotype_id), find.twas
+        passed, every = _both(twas, twas.of_phenotype, row["pid"], _settled(twas, chosen))
+
+        def name(gid: int) -> Answer:
+            return {n: twas.genes[gid][n] for n in ("gene", "gene_name")}
+
+        return _matrix(twas, passed.gid, every.gid, every, name, lambda gid: gid, limit)
 
     @router.get("/phenotypes/{phenotype_id}/genes", tags=["genes"])
     def phenotype_genes(phenotype_id: Key, chosen: Chosen, cursor: Offset = 0, limit: Limit = 100) -> Answer:
@@ -278,21 +295,44 @@ def _summary(twas: GeneResults, rows: GeneRows, chosen: GeneFilter, by: By) -> A
     }
 
 
-def _matrix(store: LocalStore, twas: GeneResults, gid: int, passed: GeneRows, every: GeneRows, limit: int) -> Answer:
-    chosen = list(dict.fromkeys(passed.pid.tolist()))[:limit]
-    column = {pid: k for k, pid in enumerate(chosen)}
-    tissues = [model["tissue"] for model in twas.models_of(gid)]
-    place = {name: k for k, name in enumerate(tissues)}
-    z: list[list[float | None]] = [[None] * len(chosen) for _ in tissues]
-    for pid, tid, value in zip(every.pid.tolist(), every.tid.tolist(), every.z.tolist(), strict=True):
-        name = twas.tissues[tid]["tissue"]
-        if pid in column and name in place:
-            z[place[name]][column[pid]] = value
-    phenotypes = [store.phenotype_by_number(pid) for pid in chosen]
-    names = ("phenotype_id", "label", "modality", "category")
+def _both(
+    twas: GeneResults, read: Callable[[int, GeneFilter], GeneRows], number: int, chosen: GeneFilter
+) -> tuple[GeneRows, GeneRows]:
+    """Return what passes a filter, and the same without its scope and alpha."""
+    return read(number, chosen), read(number, replace(chosen, scope="nominal", alpha=float(twas.meta["max_p"])))
+
+
+def _matrix(
+    twas: GeneResults,
+    passed: Int[np.ndarray, " passed"],
+    number: Int[np.ndarray, " every"],
+    every: GeneRows,
+    name: Callable[[int], Answer],
+    gene_of: Callable[[int], int],
+    limit: int,
+) -> Answer:
+    """Return z of what passed, strongest first, by tissue.
+
+    Parameters
+    ----------
+    passed, number
+        What a row of the matrix is (phenotype or gene), of the associations that passed and of `every`.
+    """
+    shown = list(dict.fromkeys(passed.tolist()))
+    rows = {key: k for k, key in enumerate(shown[:limit])}
+    modelled = [{model["tissue"] for model in twas.models_of(gene_of(key))} for key in rows]
+    used = set().union(*modelled) if modelled else set()
+    tissues = [row["tissue"] for row in twas.tissues if row["tissue"] in used]
+    place = {tissue: k for k, tissue in enumerate(tissues)}
+    z: list[list[float | None]] = [[None] * len(tissues) for _ in rows]
+    for key, tid, value in zip(number.tolist(), every.tid.tolist(), every.z.tolist(), strict=True):
+        tissue = twas.tissues[tid]["tissue"]
+        if key in rows and tissue in place:
+            z[rows[key]][place[tissue]] = value
     return {
+        "total": len(shown),
         "tissues": tissues,
-        "phenotypes": [{name: row[name] for name in names} for row in phenotypes if row is not None],
-        "total": len(set(passed.pid.tolist())),
+        "rows": [name(key) for key in rows],
         "z": z,
+        "modelled": [[tissue in mine for tissue in tissues] for mine in modelled],
     }

@@ -168,18 +168,22 @@ def test_sums_and_matrix(client, study):
     assert by_modality["dMRI"]["n_negative"] == by_modality["dMRI"]["n_associations"]
     assert client.get("/api/v1/genes/LOCUS2/summary?by=colour").status_code == 422
     found = get(client, "/genes/LOCUS2/matrix", limit=5)
-    assert len(found["phenotypes"]) == 5
+    assert len(found["rows"]) == 5
     assert found["tissues"] == list(TISSUES)
     tests = study.genes.tests
-    for i, tissue in enumerate(found["tissues"]):
-        for j, phenotype in enumerate(found["phenotypes"]):
+    for i, phenotype in enumerate(found["rows"]):
+        for j, tissue in enumerate(found["tissues"]):
             at = (tests.gene == 2) & (tests.tissue == TISSUES.index(tissue))
             at &= tests.phenotypes[tests.phenotype] == phenotype["phenotype_id"]
             z, p = tests.z[at][0], 10.0 ** -tests.neg_log10_p[at][0]
-            if p <= MAX_P:
-                assert found["z"][i][j] == pytest.approx(z, rel=1e-5)
-            else:
-                assert found["z"][i][j] is None
+            assert found["z"][i][j] == (pytest.approx(z, rel=1e-5) if p <= MAX_P else None)
+            assert found["modelled"][i][j]
+    turned = get(client, "/phenotypes/C12_3/genes/matrix", scope="nominal")
+    assert turned["rows"][0]["gene_name"] == "LOCUS1"
+    for i, gene in enumerate(turned["rows"]):
+        number = study.genes.tests.genes.tolist().index(gene["gene"])
+        tissues = {TISSUES[t] for t in study.genes.model_tissue[study.genes.model_gene == number].tolist()}
+        assert {t for t, known in zip(turned["tissues"], turned["modelled"][i], strict=True) if known} == tissues
 
 
 def test_search_finds_genes(client):
@@ -190,7 +194,8 @@ def test_search_finds_genes(client):
 
 
 ROUTES = ["/genes/{}", "/genes/{}/associations", "/genes/{}/summary", "/genes/{}/map", "/genes/{}/matrix",
-          "/phenotypes/{}/genes", "/genes?q={}", "/genes?sort={}", "/genes/LOCUS1/associations?modality={}",
+          "/phenotypes/{}/genes", "/phenotypes/{}/genes/matrix",
+          "/genes?q={}", "/genes?sort={}", "/genes/LOCUS1/associations?modality={}",
           "/genes/LOCUS1/associations?tissue={}", "/genes/LOCUS1/associations?scope={}",
           "/genes/LOCUS1/associations?alpha={}", "/genes/LOCUS1/associations?cursor={}",
           "/genes/LOCUS1/map?map_id={}", "/genes/LOCUS1/summary?by={}", "/genes/LOCUS1/matrix?limit={}",
