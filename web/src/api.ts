@@ -104,6 +104,9 @@ export interface GeneSum {
   gene_name?: string;
   tissue?: string;
   modality?: string;
+  atlas?: string;
+  region?: string;
+  side?: string;
   n_associations: number;
   n_phenotypes?: number;
   n_genes?: number;

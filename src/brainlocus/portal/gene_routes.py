@@ -322,7 +322,7 @@ def _matrix(
     rows = {key: k for k, key in enumerate(shown[:limit])}
     modelled = [{model["tissue"] for model in twas.models_of(gene_of(key))} for key in rows]
     used = set().union(*modelled) if modelled else set()
-    tissues = [row["tissue"] for row in twas.tissues if row["tissue"] in used]
+    tissues = sorted(used, key=str.lower)
     place = {tissue: k for k, tissue in enumerate(tissues)}
     z: list[list[float | None]] = [[None] * len(tissues) for _ in rows]
     for key, tid, value in zip(number.tolist(), every.tid.tolist(), every.z.tolist(), strict=True):

@@ -8,9 +8,9 @@ export type FilterName = (typeof FILTERS)[number];
 export const scopeOf = (query: URLSearchParams, twas: TwasMeta): Scope => (query.get('scope') as Scope | null) ?? twas.default_scope;
 
 /** The filter of an address as the query of a request. */
-export function filterQuery(query: URLSearchParams, twas: TwasMeta, more: Record<string, string> = {}): string {
-  const asked = new URLSearchParams({ scope: scopeOf(query, twas), ...more });
-  for (const name of FILTERS) {
+export function filterQuery(query: URLSearchParams, twas: TwasMeta, names: readonly FilterName[] = FILTERS): string {
+  const asked = new URLSearchParams({ scope: scopeOf(query, twas) });
+  for (const name of names) {
     const value = query.get(name);
     if (value) asked.set(name, value);
   }
