@@ -231,21 +231,18 @@ def test_gene_page_filters_are_in_the_address(watched):
     assert "8 at FDR q" in page.inner_text("section[aria-labelledby='phenotypes-title']")
     page.get_by_role("combobox", name="Tissue", exact=True).select_option("Liver")
     page.wait_for_url("**tissue=Liver**")
-    page.wait_for_load_state("networkidle")
-    tissues = page.locator("section[aria-labelledby='table-title'] tbody tr td:nth-child(3)").all_inner_texts()
-    assert tissues
-    assert set(tissues) == {"Liver"}
+    cells = "section[aria-labelledby='table-title'] tbody tr td:nth-child(3)"
+    page.wait_for_selector(f"{cells}:has-text('Liver')")
+    assert set(page.locator(cells).all_inner_texts()) == {"Liver"}
     page.get_by_role("combobox", name="Significance", exact=True).select_option("nominal")
     page.wait_for_url("**scope=nominal**")
-    page.wait_for_load_state("networkidle")
-    assert "p ≤ 0.05; strongest" in page.inner_text("section[aria-labelledby='phenotypes-title']")
+    page.wait_for_selector("section[aria-labelledby='phenotypes-title']:has-text('at p ≤ 0.05')")
     page.reload()
     page.wait_for_selector("[data-plot^='gene-ENSG']")
     assert page.get_by_role("combobox", name="Tissue", exact=True).input_value() == "Liver"
     page.get_by_role("button", name="Clear").click()
-    page.wait_for_load_state("networkidle")
+    page.wait_for_selector("section[aria-labelledby='phenotypes-title']:has-text('8 at FDR q')")
     assert "?" not in page.url
-    assert "8 at FDR q" in page.inner_text("section[aria-labelledby='phenotypes-title']")
 
 
 def test_heat_map_of_tissues_shows_its_colours_and_its_numbers(watched, study):
@@ -268,6 +265,7 @@ def test_heat_map_of_tissues_shows_its_colours_and_its_numbers(watched, study):
     assert "z =" in said
     page.keyboard.press("Enter")
     page.wait_for_url("**/phenotype/TBSS_**")
+    page.wait_for_selector("[data-plot^='genes-']")
     assert "+crus_(" in page.inner_text("main")
 
 
