@@ -36,7 +36,7 @@ from brainlocus.numerics.tails import neg_log10_p_from_z
 
 __all__ = ["read_gene_blocks"]
 
-CELLS = 1 << 20
+CELLS = 1 << 19
 """Cells of a matrix, or rows of a table, in a block."""
 _TEXT_BYTES = 16 << 20
 """Text that is parsed at a time."""

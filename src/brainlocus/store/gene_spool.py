@@ -10,7 +10,7 @@ from brainlocus.core import SCOPES
 
 __all__ = ["BUFFER_BYTES", "ROW", "Rows", "Spool"]
 
-BUFFER_BYTES = 32 << 20
+BUFFER_BYTES = 16 << 20
 """Rows held before they are written."""
 
 ROW = np.dtype(
@@ -63,6 +63,10 @@ class Spool:
                 for part in parts:
                     file.write(part.tobytes())
         self._held, self._bytes = {}, 0
+
+    def largest(self) -> int:
+        """Return the number of rows of the fullest file."""
+        return max((self._path(n).stat().st_size // self.kind.itemsize for n in self.numbers), default=0)
 
     def read(self, number: int, *, remove: bool = False) -> Rows:
         """Return the rows of a file."""

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from brainlocus.core import SCOPES, GeneBlock, SchemaError
+from brainlocus.core import SCOPES, GeneBlock, ResourceError, SchemaError
 from brainlocus.store import layout
 from brainlocus.store.gene_scopes import ALPHA, CountedTests, Scopes
 from brainlocus.store.gene_spool import BUFFER_BYTES, ROW, Rows, Spool
@@ -71,13 +71,23 @@ class GeneTestWriter:
         kept out of the store.
     full_precision
         Keep float32; else z and -log10 p are rounded to 16 mantissa bits and effects to 12.
+    memory_bytes
+        What may be used; 0 for no limit.
     """
 
     def __init__(
-        self, folder: Path, *, max_p: float, register: Callable[[str], int], full_precision: bool = False
+        self,
+        folder: Path,
+        *,
+        max_p: float,
+        register: Callable[[str], int],
+        full_precision: bool = False,
+        memory_bytes: int = 0,
     ) -> None:
         self._folder, self._max_p, self._register = folder, max_p, register
         self._bits = (None, None) if full_precision else (Z_BITS, BETA_BITS)
+        self._memory_bytes = memory_bytes
+        self._rows_of_gene = np.zeros(0, dtype=np.int64)
         self._work = folder / "twas" / ".rows"
         self._rows = Spool(self._work / "phenotypes", ROW)
         self._genes, self._tissues = _Numbers(), _Numbers()
@@ -110,6 +120,22 @@ class GeneTestWriter:
             with np.errstate(divide="ignore"):
                 rows["q"][:, SCOPES.index(scope)] = -np.log10(q[shown])
         self._rows.append(rows, rows["pid"] // layout.PHENOTYPES_PER_FILE)
+        counted = np.bincount(rows["gene"], minlength=len(self._genes.of))
+        counted[: self._rows_of_gene.size] += self._rows_of_gene
+        self._rows_of_gene = counted
+
+    def _check_memory(self) -> None:
+        """Check that the strengths of all rows, and the rows of the fullest file, can be held."""
+        of_genes = np.add.reduceat(
+            self._rows_of_gene[self._order], np.arange(0, self._order.size, layout.GENES_PER_FILE)
+        )
+        fullest = max(self._rows.largest(), int(of_genes.max()))
+        needed = max(5 * self.n_kept, 4 * ROW.itemsize * fullest) + 3 * BUFFER_BYTES
+        if self._memory_bytes and needed > self._memory_bytes:
+            raise ResourceError(
+                f"{self.n_kept:,} associations of genes need {needed / 2**20:,.0f} MiB to be sorted, --memory allows "
+                f"{self._memory_bytes / 2**20:,.0f} MiB. Give more, or keep fewer with a smaller --twas-max-p."
+            )
 
     def finish(self, phenotypes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Write all files, add counts to the catalogue rows of phenotypes, and return what the store says of it.
@@ -129,7 +155,8 @@ class GeneTestWriter:
         order = np.argsort(names, kind="stable")
         rank = np.empty(order.size, dtype=np.int64)
         rank[order] = np.arange(order.size)
-        self._gene_ids, self._gid = names[order], rank
+        self._gene_ids, self._gid, self._order = names[order], rank, order
+        self._check_memory()
         scopes = Scopes(self._counts, phenotypes, list(self._tissues.of), self._work, self._rows)
         self._by_gene = Spool(self._work / "genes", ROW)
         self._of_tissue = np.zeros((2, len(self._tissues.of)), dtype=np.int64)
@@ -236,26 +263,34 @@ class GeneTestWriter:
     # --- files -------------------------------------------------------------------------------------------------
 
     def _write(self, relative: str, rows: Rows) -> None:
-        columns = {"gid": rows["gene"], "pid": rows["pid"], "tid": rows["tid"]}
-        columns["z"] = round_mantissa(rows["z"], bits=self._bits[0])
-        columns["nlog10p"] = round_mantissa(rows["strength"], bits=self._bits[0])
-        columns["effect"] = round_mantissa(rows["effect"], bits=self._bits[1])
-        columns |= {layout.q_column(scope): rows["q"][:, k] for k, scope in enumerate(SCOPES)}
-        group = max(layout.GENE_GROUP, -(-rows.size // 200))
-        self._write_table(relative, layout.GENE_TESTS_SCHEMA, columns, row_group=group)
-
-    def _write_table(
-        self, relative: str, schema: pa.Schema, columns: Mapping[str, Any], *, row_group: int = layout.ROW_GROUP
-    ) -> None:
-        n = next(len(c) for c in columns.values() if c is not None)
-        arrays = [
-            pa.nulls(n, f.type) if columns[f.name] is None else pa.array(columns[f.name], from_pandas=True).cast(f.type)
-            for f in schema
-        ]
+        """Write sorted rows, one row group after the other, so that they are held once."""
         path = self._folder / relative
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = pa.Table.from_arrays(arrays, schema=schema)
-        pq.write_table(table, path, row_group_size=row_group, **layout.parquet_options(schema))
+        group, schema = max(layout.GENE_GROUP, -(-rows.size // 200)), layout.GENE_TESTS_SCHEMA
+        with pq.ParquetWriter(path, schema, **layout.parquet_options(schema)) as writer:
+            for start in range(0, rows.size, group):
+                part = rows[start : start + group]
+                columns = {"gid": part["gene"], "pid": part["pid"], "tid": part["tid"]}
+                columns["z"] = round_mantissa(part["z"], bits=self._bits[0])
+                columns["nlog10p"] = round_mantissa(part["strength"], bits=self._bits[0])
+                columns["effect"] = round_mantissa(part["effect"], bits=self._bits[1])
+                columns |= {layout.q_column(scope): part["q"][:, k] for k, scope in enumerate(SCOPES)}
+                writer.write_table(_table(schema, columns), row_group_size=group)
+
+    def _write_table(self, relative: str, schema: pa.Schema, columns: Mapping[str, Any]) -> None:
+        path = self._folder / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(_table(schema, columns), path, **layout.parquet_options(schema))
+
+
+def _table(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
+    """Return columns as a table of `schema`; NaN and absent columns become null."""
+    n = next(len(c) for c in columns.values() if c is not None)
+    arrays = [
+        pa.nulls(n, f.type) if columns[f.name] is None else pa.array(columns[f.name], from_pandas=True).cast(f.type)
+        for f in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _summarise_genes(rows: Rows, found: dict[str, Any]) -> None:

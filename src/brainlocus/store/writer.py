@@ -576,6 +576,7 @@ class StoreWriter:
         max_p: float = 1.0,
         annotation: PhenotypeAnnotation | None = None,
         info: Callable[[str], PhenotypeInfo] = PhenotypeInfo,
+        memory_bytes: int = 0,
     ) -> None:
         """Add the associations of genes with phenotypes, once, after all phenotypes with a genome scan.
 
@@ -591,9 +592,13 @@ class StoreWriter:
             catalogue does not have yet, also of phenotypes with a genome scan.
         info
             Returns what is known of a new phenotype by its name.
+        memory_bytes
+            What may be used; 0 for no limit.
 
         Raises
         ------
+        ResourceError
+            Sorting needs more memory than that.
         SchemaError
             Called twice, no test has a result, a gene was tested twice for a phenotype and tissue, two names of
             phenotypes become one id, or columns of the annotation look like participants.
@@ -619,7 +624,11 @@ class StoreWriter:
             return -1 if self._phenotypes[pid]["masked"] else pid
 
         writer = GeneTestWriter(
-            self._folder, max_p=max_p, register=register, full_precision=self.settings.precision == "full"
+            self._folder,
+            max_p=max_p,
+            register=register,
+            full_precision=self.settings.precision == "full",
+            memory_bytes=memory_bytes,
         )
         for block in blocks:
             writer.add(block)

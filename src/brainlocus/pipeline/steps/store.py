@@ -338,6 +338,7 @@ def _add_genes(store: StoreWriter, config: StoreBuildConfig, atlases: _Atlases, 
         max_p=config.twas_max_p,
         annotation=annotation,
         info=lambda name: _phenotype(name, config, atlases),
+        memory_bytes=context.memory_bytes,
     )
 
 
