@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from brainlocus.core import SCOPES, SchemaError
 from brainlocus.core.errors import nearest
@@ -118,6 +118,8 @@ class GeneResults:
         self._tid = {row["tissue"].lower(): row["tid"] for row in self.tissues}
         self._n_phenotypes = max((row["pid"] for row in phenotypes), default=-1) + 1
         self._phenotype = {row["pid"]: row for row in phenotypes}
+        self._sizes_of: dict[str, Float[np.ndarray, "phenotypes tissues"]] = {}
+        self._grouped: dict[str, tuple[list[Row], Callable[[GeneRows], Int[np.ndarray, " rows"]]]] = {}
         self._names: dict[str, list[int]] = {}
         for row in self.genes:
             keys = {row["gene"].lower(), row["gene"].split(".")[0].lower(), row["gene_name"].lower()} - {""}
@@ -243,7 +245,7 @@ class GeneResults:
         return error
 
     def _checked_sizes(self, scope: str) -> Float[np.ndarray, "phenotypes tissues"]:
-        sizes = self.n_tests(scope)
+        sizes = self._sizes(scope)
         if not np.isfinite(sizes).any():
             raise self._unknown_scope(scope)
         return sizes
@@ -375,10 +377,9 @@ class GeneResults:
         return 10.0**-rows.log_q, bonferroni
 
     def _sizes(self, scope: str) -> Float[np.ndarray, "phenotypes tissues"]:
-        cache: dict[str, Float[np.ndarray, "phenotypes tissues"]] = self.__dict__.setdefault("_size_cache", {})
-        if scope not in cache:
-            cache[scope] = self.n_tests(scope)
-        return cache[scope]
+        if scope not in self._sizes_of:
+            self._sizes_of[scope] = self.n_tests(scope)
+        return self._sizes_of[scope]
 
     # --- sums --------------------------------------------------------------------------------------------------
 
@@ -388,7 +389,9 @@ class GeneResults:
         ``n_associations`` of ``n_genes``, ``n_phenotypes`` and ``n_tissues``; how many z are above and below 0; the
         mean z and the mean of |z|; and the strongest association.
         """
-        names, group_of = self._groups(by)
+        if by not in self._grouped:
+            self._grouped[by] = self._groups(by)
+        names, group_of = self._grouped[by]
         sums = GroupSums.of(len(names))
         for rows in parts:
             sums.add(rows, group_of(rows))
@@ -417,7 +420,7 @@ class GeneResults:
             )
         return found
 
-    def _groups(self, by: Summary) -> tuple[list[Row], Any]:
+    def _groups(self, by: Summary) -> tuple[list[Row], Callable[[GeneRows], Int[np.ndarray, " rows"]]]:
         """Return what names every group, and a function from rows to the numbers of their groups."""
         if by == "gene":
             named = [{"gene": row["gene"], "gene_name": row["gene_name"]} for row in self.genes]
