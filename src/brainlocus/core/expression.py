@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from brainlocus.core.errors import SchemaError
+from brainlocus.core.errors import AlignmentError, SchemaError
+from brainlocus.core.samples import SampleIndex
 
-__all__ = ["ExpressionModel", "GeneCovariance"]
+__all__ = ["ExpressionMatrix", "ExpressionModel", "GeneCovariance", "GenePlace"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,3 +85,48 @@ class GeneCovariance:
                 f"Covariance: offsets of {self.genes.size} genes must run to {self.value.size} pairs, found "
                 f"{self.offsets.size} up to {self.offsets[-1]}."
             )
+
+
+@dataclass(frozen=True, slots=True)
+class GenePlace:
+    """Where a gene is; both ends belong to it."""
+
+    gene: str
+    name: str
+    """Symbol; empty where unknown."""
+    kind: str
+    """Biotype; empty where unknown."""
+    chromosome: str
+    start: int
+    stop: int
+    strand: str
+    """``+``, ``-``, or empty where unknown."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExpressionMatrix:
+    """Measured expression of genes in samples of one tissue.
+
+    Raises
+    ------
+    AlignmentError
+        The matrix does not have one row per gene and one column per sample.
+    SchemaError
+        A gene occurs twice.
+    """
+
+    genes: Shaped[np.ndarray, " genes"]
+    samples: SampleIndex
+    values: Float[np.ndarray, "genes samples"]
+    """NaN where a sample has no value."""
+    places: tuple[GenePlace, ...]
+    """Of every gene, when the file has them (BED); else empty."""
+
+    def __post_init__(self) -> None:
+        expected = (self.genes.size, len(self.samples))
+        if self.values.shape != expected:
+            raise AlignmentError(f"Expression is {self.values.shape}, expected (genes, samples) = {expected}.")
+        names, counts = np.unique(self.genes, return_counts=True)
+        if (counts > 1).any():
+            twice = ", ".join(names[counts > 1][:3].tolist())
+            raise SchemaError(f"A gene may have one row of expression; {int((counts > 1).sum())} have more: {twice}.")

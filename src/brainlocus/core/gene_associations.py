@@ -85,6 +85,8 @@ class GeneMatrix:
     z: Float[np.ndarray, "genes phenotypes"]
     """NaN: no result. May be float32, and may lie in a memory map."""
     effect: Float[np.ndarray, "genes phenotypes"] | None = None
+    pred_perf_r2: Float[np.ndarray, " genes"] | None = None
+    """Performance of the genes' models, where it is known at all; NaN for those where it is not."""
 
     def __post_init__(self) -> None:
         expected = (self.genes.size, self.phenotypes.size)

@@ -85,9 +85,9 @@ def read_arrow(path: Path) -> pa.Table:
         raise FormatError(f"{path}: expected a header line, found an empty file.")
     names = header.split(_DELIMITERS[suffix])
     _check_delimiter(names, suffix, path)
-    _check_header([n.strip().strip('"') for n in names], path)
+    _check_header([n for n in (n.strip().strip('"') for n in names) if n], path)
     try:
-        return pacsv.read_csv(
+        table = pacsv.read_csv(
             pa.BufferReader(data),
             parse_options=pacsv.ParseOptions(delimiter=_DELIMITERS[suffix]),
             convert_options=pacsv.ConvertOptions(
@@ -98,6 +98,25 @@ def read_arrow(path: Path) -> pa.Table:
         if "UTF8" in str(error):
             raise FormatError(f"{path}: expected text in UTF-8: {error}. Save it as UTF-8.") from error
         raise FormatError(f"{path}: expected {len(names)} columns in every row: {error}") from error
+    return _without_unnamed(table, path)
+
+
+def _without_unnamed(table: pa.Table, path: Path) -> pa.Table:
+    """Return a table without the columns that have neither a name nor a value, as spreadsheets leave at the right.
+
+    Raises
+    ------
+    SchemaError
+        Several columns have values but no name.
+    """
+    unnamed = [k for k, name in enumerate(table.column_names) if not name.strip()]
+    if len(unnamed) < 2:
+        return table
+    filled = [k for k in unnamed if any(str(cell or "").strip() for cell in table.column(k).to_pylist())]
+    if len(filled) > 1:
+        where = ", ".join(str(k + 1) for k in filled)
+        raise SchemaError(f"{path}: column names must be unique, found none at columns {where}. Name them.")
+    return table.select([k for k in range(table.num_columns) if k not in unnamed or k in filled])
 
 
 def _check_delimiter(names: list[str], suffix: str, path: Path) -> None:

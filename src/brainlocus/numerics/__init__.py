@@ -8,9 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from brainlocus.numerics.counts import neg_log10_p_from_binomial, neg_log10_p_from_hypergeometric
     from brainlocus.numerics.cropping import bounding_box
     from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
     from brainlocus.numerics.dipole import dipole_field, dipole_kernel
+    from brainlocus.numerics.elastic_net import (
+        elastic_net_path,
+        elastic_net_path_columns,
+        elastic_net_paths,
+        lambda_path,
+        standardise_columns,
+    )
+    from brainlocus.numerics.elastic_net_cv import cross_validate
     from brainlocus.numerics.fourier import FourierBox, fast_length
     from brainlocus.numerics.missingness import refuse_infinite, same_people
     from brainlocus.numerics.multiplicity import (
@@ -43,15 +52,22 @@ __all__ = [
     "count_packed",
     "covariate_basis",
     "covariate_design",
+    "cross_validate",
     "decode_packed",
     "design_from_formula",
     "dipole_field",
     "dipole_kernel",
+    "elastic_net_path",
+    "elastic_net_path_columns",
+    "elastic_net_paths",
     "fast_length",
     "formula_variables",
     "holm_p",
+    "lambda_path",
     "map_points",
+    "neg_log10_p_from_binomial",
     "neg_log10_p_from_chi2",
+    "neg_log10_p_from_hypergeometric",
     "neg_log10_p_from_t",
     "neg_log10_p_from_z",
     "project_out",
@@ -66,14 +82,24 @@ __all__ = [
     "scoped",
     "select_people",
     "slice_axis",
+    "standardise_columns",
     "to_ras",
     "z_from_neg_log10_p",
 ]
 
 _MODULES = {
+    "counts": ("neg_log10_p_from_binomial", "neg_log10_p_from_hypergeometric"),
     "cropping": ("bounding_box",),
     "design": ("Design", "covariate_design", "design_from_formula", "formula_variables"),
     "dipole": ("dipole_field", "dipole_kernel"),
+    "elastic_net": (
+        "elastic_net_path",
+        "elastic_net_path_columns",
+        "elastic_net_paths",
+        "lambda_path",
+        "standardise_columns",
+    ),
+    "elastic_net_cv": ("cross_validate",),
     "fourier": ("FourierBox", "fast_length"),
     "missingness": ("refuse_infinite", "same_people"),
     "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),

@@ -32,6 +32,9 @@ STEPS: dict[str, StepEntry] = {
     "simulate head": _entry(
         "simulate_head", "SIMULATE_HEAD", "Simulate gradient-echo scans of heads with planted susceptibility."
     ),
+    "simulate twas": _entry(
+        "simulate_twas", "SIMULATE_TWAS", "Simulate expression models and GWAS with planted effects of genes."
+    ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
     "qsm run": _entry(
         "qsm", "QSM_RUN", "Susceptibility and T2* maps, and measures of regions, from gradient-echo phase."
@@ -73,7 +76,24 @@ STEPS: dict[str, StepEntry] = {
     "store query": _entry("store_query", "STORE_QUERY", "Look genes or phenotypes up in a store."),
     "twas prepare": _entry("twas", "TWAS_PREPARE", "Keep what expression models need of many GWAS."),
     "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
+    "twas train": _entry("twas_train", "TWAS_TRAIN", "Train models that predict expression from genotypes."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
+    "genes ontology": _entry(
+        "genes_ontology", "GENES_ONTOLOGY", "Ontology terms that clusters of genes share, more than the genes tested."
+    ),
+    "twas replicate": _entry(
+        "twas_replicate",
+        "TWAS_REPLICATE",
+        "Compare gene associations with those of another cohort or an external set.",
+    ),
+    "twas specificity": _entry(
+        "twas_specificity", "TWAS_SPECIFICITY", "In how many tissues, and in which, genes are associated."
+    ),
+    "twas enrich": _entry(
+        "twas_enrich", "TWAS_ENRICH", "Associations of a set of genes with a set of phenotypes, against sets drawn."
+    ),
+    "twas cluster": _entry("twas_cluster", "TWAS_CLUSTER", "Cluster and embed phenotypes by their genes."),
+    "twas map": _entry("twas_map", "TWAS_MAP", "Draw effects of regions on the cortex."),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 

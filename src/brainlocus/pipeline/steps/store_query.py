@@ -164,7 +164,7 @@ def _table(twas: GeneResults, rows: GeneRows, scope: str) -> ResultTable:
 
 
 def _summary_table(rows: list[dict[str, Any]], config: StoreQueryConfig) -> ResultTable:
-    renamed = {"phenotype_id": "phenotype", "top_phenotype_id": "top_phenotype"}
+    renamed = {"phenotype_id": "phenotype", "label": "phenotype_label", "top_phenotype_id": "top_phenotype"}
     names = _SUMMARY_OF[config.summary]
     table = [{renamed.get(name, name): value for name, value in row.items()} for row in rows]
     columns = {}
@@ -178,7 +178,7 @@ def _summary_table(rows: list[dict[str, Any]], config: StoreQueryConfig) -> Resu
 _COUNTS = ("n_associations", "n_genes", "n_phenotypes", "n_tissues", "n_positive", "n_negative")
 _REST = ("mean_z", "mean_abs_z", "top_z", "top_neg_log10_p", "top_gene", "top_phenotype", "top_tissue")
 _KEYS = {
-    "phenotype": ("phenotype", "label", "modality", "atlas", "side", "region", "measurement"),
+    "phenotype": ("phenotype", "phenotype_label", "modality", "atlas", "side", "region", "measurement"),
     "gene": ("gene", "gene_name"),
     "region": ("atlas", "region", "side"),
     "tissue": ("tissue",),
