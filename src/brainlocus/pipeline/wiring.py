@@ -326,13 +326,8 @@ def _multi_tissue(w: Wiring) -> Wired | None:
     joint = w.inputs.get("joint_covariance")
     if joint is None or models is None:
         return {"results": (full,), "method": "acat"}
-    return {
-        "results": (full,),
-        "method": "both",
-        "models": (models,),
-        "covariance": joint,
-        "gwas": w.output("twas_prepare"),
-    }
+    prepared = w.output("twas_prepare")
+    return {"results": (full,), "method": "both", "models": (models,), "covariance": joint, "gwas": prepared}
 
 
 def _twas_cluster(w: Wiring) -> Wired | None:
