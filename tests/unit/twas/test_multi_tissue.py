@@ -73,7 +73,7 @@ def _simulated(n_tissues=6, n_snps=9, n_phenotypes=40, seed=0):
 
 
 def _compare(found, tissues, phenotype, expected):
-    assert 10.0 ** -found.neg_log10_p[phenotype] == pytest.approx(expected["pvalue"], rel=1e-9)
+    assert 10.0 ** -found.neg_log10_p[phenotype] == pytest.approx(expected["pvalue"], rel=1e-10)
     assert tissues[found.best[phenotype]] == expected["t_i_best"]
     assert tissues[found.worst[phenotype]] == expected["t_i_worst"]
     assert 10.0 ** -found.best_neg_log10_p[phenotype] == pytest.approx(expected["p_i_best"], rel=1e-10)
