@@ -11,7 +11,7 @@ from brainlocus.core.errors import (
 )
 from brainlocus.core.executor import Executor
 from brainlocus.core.expression import ExpressionModel, GeneCovariance
-from brainlocus.core.gene_associations import GeneAssociations, GeneMatrix, PhenotypeAnnotation
+from brainlocus.core.gene_associations import SCOPES, GeneAssociations, GeneBlock, GeneMatrix, PhenotypeAnnotation
 from brainlocus.core.genotypes import (
     ArrayGenotypes,
     GenotypeBlock,
@@ -48,6 +48,7 @@ from brainlocus.core.volumes import Grid, Mask, Parcellation, Volume, check_same
 __all__ = [
     "COLUMNS",
     "GAMMA_BAR_MHZ_PER_T",
+    "SCOPES",
     "Acquisition",
     "AffineTransform",
     "AlignmentError",
@@ -62,6 +63,7 @@ __all__ = [
     "ExpressionModel",
     "FormatError",
     "GeneAssociations",
+    "GeneBlock",
     "GeneCovariance",
     "GeneMatrix",
     "GenotypeBlock",

@@ -30,6 +30,7 @@ from brainlocus.io.gene_associations import (
     read_gene_associations,
     read_gene_matrices,
 )
+from brainlocus.io.gene_blocks import read_gene_blocks
 from brainlocus.io.genotypes import OpenedGenotypes, genotype_files, open_genotypes
 from brainlocus.io.gradient_echo import (
     ChannelFiles,
@@ -58,6 +59,7 @@ from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
 from brainlocus.io.segments import read_array_quality, read_named_regions, read_segments
 from brainlocus.io.ssf import SSF_VERSION, SsfMetadata, SsfVariants, prepare_ssf, ssf_metadata_path, write_ssf
 from brainlocus.io.tables import (
+    ResultWriter,
     arrow_column,
     check_table_name,
     read_arrow,
@@ -91,6 +93,7 @@ __all__ = [
     "PgenSource",
     "PgenWriter",
     "ReadSettings",
+    "ResultWriter",
     "SsfMetadata",
     "SsfVariants",
     "VcfSource",
@@ -131,6 +134,7 @@ __all__ = [
     "read_expression_model",
     "read_fam",
     "read_gene_associations",
+    "read_gene_blocks",
     "read_gene_matrices",
     "read_gradient_echo",
     "read_gradient_echo_peak_bytes",
