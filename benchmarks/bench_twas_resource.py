@@ -15,8 +15,8 @@ from benchmarks.measure import Measurement, cpu_seconds
 from brainlocus.core import GeneAssociations, GeneMatrix
 from brainlocus.genetics.genes import annotate, enrich, term_graph
 from brainlocus.genetics.twas import (
+    blocks_of_genes,
     count_hits,
-    gene_blocks,
     gene_strata,
     internal_replication,
     mark_significant,
@@ -84,7 +84,7 @@ def _draws() -> list[Measurement]:
         ways = {
             "none": gene_strata(members, everyone),
             "models": gene_strata(members, everyone, modelled.sum(axis=1).astype(float), exact=True),
-            "blocks": gene_blocks(members, everyone, np.sort(rng.integers(0, 1703, GENES))),
+            "blocks": blocks_of_genes(members, everyone, np.sort(rng.integers(0, 1703, GENES))),
         }
         for match, way in ways.items():
             _, seconds = cpu_seconds(lambda w=way: permute_set(hits, members, w, n_draws=DRAWS, rng=rng))  # noqa: B023

@@ -35,6 +35,7 @@ from brainlocus.core.gradient_echo import (
     iter_channels,
 )
 from brainlocus.core.grm import Grm
+from brainlocus.core.instruments import Instruments
 from brainlocus.core.manifest import InputFile, Manifest
 from brainlocus.core.phenotypes import Column, PhenotypeTable, quantitative_table
 from brainlocus.core.results import ResultTable, concat_results
@@ -71,6 +72,7 @@ __all__ = [
     "Grid",
     "Grm",
     "InputFile",
+    "Instruments",
     "Manifest",
     "Mask",
     "MissingExtraError",

@@ -15,7 +15,13 @@ from brainlocus.io.bids import (
 from brainlocus.io.digest import digest_files, digest_input, require_path
 from brainlocus.io.echo_metadata import Note
 from brainlocus.io.echo_plan import ReadSettings
-from brainlocus.io.expression_models import find_covariance, model_tissue, read_covariance, read_expression_model
+from brainlocus.io.expression_models import (
+    find_covariance,
+    iter_covariances,
+    model_tissue,
+    read_covariance,
+    read_expression_model,
+)
 from brainlocus.io.gene_associations import (
     GeneFolder,
     is_gene_folder,
@@ -37,6 +43,7 @@ from brainlocus.io.gradient_echo import (
 )
 from brainlocus.io.grm import grm_files, read_grm, write_grm
 from brainlocus.io.images import ImageList, ImageMatrix, convert_images, default_mask, find_images
+from brainlocus.io.instruments import GeneInstruments, read_instruments
 from brainlocus.io.nifti import (
     read_mask,
     read_parcellation,
@@ -74,6 +81,7 @@ __all__ = [
     "BgenWriter",
     "ChannelFiles",
     "GeneFolder",
+    "GeneInstruments",
     "GradientEchoFiles",
     "GradientEchoList",
     "ImageList",
@@ -105,6 +113,7 @@ __all__ = [
     "genotype_files",
     "grm_files",
     "is_gene_folder",
+    "iter_covariances",
     "locked_folder",
     "model_tissue",
     "open_bed",
@@ -131,6 +140,7 @@ __all__ = [
     "read_gradient_echo_peak_bytes",
     "read_grid",
     "read_grm",
+    "read_instruments",
     "read_label_names",
     "read_lines",
     "read_mask",

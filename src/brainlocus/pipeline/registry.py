@@ -94,6 +94,12 @@ STEPS: dict[str, StepEntry] = {
     ),
     "twas cluster": _entry("twas_cluster", "TWAS_CLUSTER", "Cluster and embed phenotypes by their genes."),
     "twas map": _entry("twas_map", "TWAS_MAP", "Draw effects of regions on the cortex."),
+    "twas multi-tissue": _entry(
+        "twas_multi_tissue", "TWAS_MULTI_TISSUE", "One test of a gene from several tissues (S-MultiXcan, ACAT)."
+    ),
+    "twas causal": _entry(
+        "twas_causal", "TWAS_CAUSAL", "Causal effects of expression: MR-JTI and Mendelian randomisation."
+    ),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 

@@ -3,10 +3,10 @@ import pytest
 from scipy import stats
 
 from brainlocus.genetics.twas import (
+    blocks_of_genes,
     count_hits,
     draw_genes,
     enrichment,
-    gene_blocks,
     gene_density,
     gene_strata,
     permute_set,
@@ -117,7 +117,7 @@ def test_blocks_keep_the_pattern():
     block = np.repeat(np.arange(50), rng.integers(1, 9, 50))
     block[:3] = -1  # no place
     members = np.r_[0, np.flatnonzero(block == 20)[:1], np.flatnonzero(np.isin(block, np.unique(block)[-6:]))]
-    blocks = gene_blocks(members, np.ones(block.size, bool), block)
+    blocks = blocks_of_genes(members, np.ones(block.size, bool), block)
     pattern = sorted(np.unique(np.where(block < 0, 100 + np.arange(block.size), block)[members], return_counts=True)[1])
     assert list(blocks.pattern) == pattern[::-1]
     drawn = blocks.draw(300, rng)
@@ -129,7 +129,7 @@ def test_blocks_keep_the_pattern():
 
 def test_single_genes_of_blocks_are_drawn_uniformly():
     block = np.repeat(np.arange(30), 1 + np.arange(30) % 5)
-    blocks = gene_blocks(np.array([3]), np.ones(block.size, bool), block)
+    blocks = blocks_of_genes(np.array([3]), np.ones(block.size, bool), block)
     drawn = blocks.draw(30_000, np.random.default_rng(0))[:, 0]
     assert stats.chisquare(np.bincount(drawn, minlength=block.size)).pvalue > 1e-4
 
@@ -149,7 +149,7 @@ def test_bad_input(study):
     with pytest.raises(ValueError, match="only 2 can be drawn"):
         gene_strata(np.arange(3), np.array([True, True, False]))
     with pytest.raises(ValueError, match="1 blocks with 3 genes or more, but only 0"):
-        gene_blocks(np.arange(3), np.arange(10) > 2, np.r_[np.zeros(3, int), np.arange(1, 8)])
+        blocks_of_genes(np.arange(3), np.arange(10) > 2, np.r_[np.zeros(3, int), np.arange(1, 8)])
     hits = count_hits(tests, np.arange(3), [0.1])
     with pytest.raises(ValueError, match="0 genes"):
         permute_set(hits, np.zeros(0, int), gene_strata(np.arange(2), np.ones(60, bool)), rng=np.random.default_rng(0))

@@ -3,7 +3,7 @@ r"""Is a set of genes associated with a set of phenotypes more often than other 
 Data flow::
 
     GeneAssociations, phenotypes, thresholds --count_hits--> GeneHits    (per gene: counts, and a bit a phenotype)
-    genes of the set, match --gene_strata | gene_blocks--> Strata | Blocks
+    genes of the set, match --gene_strata | blocks_of_genes--> Strata | Blocks
     GeneHits, set, draws --permute_set--> SetEnrichment
 
 For every threshold t of p two statistics of a set of genes: the number of its associations (over all tissues) with the
@@ -48,9 +48,9 @@ __all__ = [
     "GeneHits",
     "SetEnrichment",
     "Strata",
+    "blocks_of_genes",
     "count_hits",
     "draw_genes",
-    "gene_blocks",
     "gene_density",
     "gene_strata",
     "permute_set",
@@ -266,7 +266,7 @@ class Blocks:
         """Return sets of genes, one a row.
 
         Blocks are chosen one after the other, those with most genes of the set first, among the blocks with enough
-        genes that are not taken yet; a block with n genes has a chance proportional to n. `gene_blocks` has seen to it
+        genes that are not taken yet; a block with n genes has a chance proportional to n. `blocks_of_genes` has seen to it
         that one is left.
         """
         n = np.diff(self.starts)
@@ -294,7 +294,7 @@ class Blocks:
         return np.asarray(self.genes[self.starts[block][:, None] + picked])
 
 
-def gene_blocks(
+def blocks_of_genes(
     members: Int[np.ndarray, " set_size"],
     candidates: Bool[np.ndarray, " genes"],
     block: Int[np.ndarray, " genes"],

@@ -13,8 +13,8 @@ from brainlocus.genetics.twas import (
     GeneHits,
     SetEnrichment,
     Strata,
+    blocks_of_genes,
     count_hits,
-    gene_blocks,
     gene_density,
     gene_strata,
     permute_set,
@@ -86,7 +86,7 @@ def _draws(
     if config.match == "blocks":
         places = _places(config.positions or Path(), study.tests.genes)
         block = read_intervals(config.blocks or Path()).find(places.chromosome, places.middle)
-        draws = gene_blocks(members, candidates, block)
+        draws = blocks_of_genes(members, candidates, block)
         return draws, {
             "genes_of_set_without_block": int((block[members] < 0).sum()),
             "genes_of_set_by_block": list(draws.pattern),
