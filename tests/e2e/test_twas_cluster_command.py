@@ -72,7 +72,7 @@ def test_planted_clusters_are_found(planted, tmp_path):
     assert (tissues["trustworthiness"] > 0.85).all()
     clusters = read_results(out / "clusters.parquet")
     first = clusters.take(clusters["tissue"] == "Brain_Cortex")
-    assert adjusted_rand(first["cluster"], np.tile(lobe, 2)[:79]) == 1.0
+    assert adjusted_rand(first["phenotype_cluster"], np.tile(lobe, 2)[:79]) == 1.0
     assert sorted(first["leaf"].tolist()) == list(range(1, 80))
     rho = np.load(out / "Brain_Cortex" / "spearman.npy")
     assert (out / "Brain_Cortex" / "phenotypes.txt").read_text().split() == first["phenotype"].tolist()
@@ -121,7 +121,7 @@ def test_choices_of_phenotypes_and_all_tissues_together(planted, tmp_path):
     assert tissues["n_genes"].tolist() == [400, 300, 700]
     assert read_results(out / "embedding.parquet")["tissue"].tolist() == ["all"] * 15
     clusters = read_results(out / "clusters.parquet")
-    assert clusters["cluster"].max() == 4
+    assert clusters["phenotype_cluster"].max() == 4
     counts = json.loads((tmp_path / "out.json").read_text())["counts"]["tissues"]["Liver"]
     assert counts["not_in_list"] == 50
     assert counts["listed_but_not_in_results"] == 1

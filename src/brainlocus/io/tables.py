@@ -8,7 +8,9 @@ which columns are categories.
 import json
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from brainlocus.io.atomic import atomic_path
 
 __all__ = [
     "MISSING_TEXT",
+    "ResultWriter",
     "arrow_column",
     "check_table_name",
     "read_arrow",
@@ -480,3 +483,41 @@ def write_table(table: PhenotypeTable, path: Path, *, participant_id: Sequence[s
 def write_results(table: ResultTable, path: Path) -> None:
     """Write a result table, by extension; NaN is NaN in Parquet and an empty cell in text."""
     _write_arrow(pa.table({name: arrow_column(column) for name, column in table.columns.items()}), path)
+
+
+class ResultWriter:
+    """Writes a result table part by part, by extension; for tables that are not held in memory whole.
+
+    Every part has the columns of the first, of the same kinds. Use as a context manager: without an error the file gets
+    its name at the end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._suffix = check_table_name(path)
+        self._path = path
+        self._stack = ExitStack()
+        self._writer: Any = None
+
+    def __enter__(self) -> "ResultWriter":
+        self._partial = self._stack.enter_context(atomic_path(self._path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def append(self, part: ResultTable) -> None:
+        """Write the rows of one part."""
+        table = pa.table({name: arrow_column(column) for name, column in part.columns.items()})
+        if self._writer is None:
+            self._writer = self._stack.enter_context(self._open(table.schema))
+        self._writer.write_table(table if self._suffix == ".parquet" else _without_nan(table))
+
+    def _open(self, schema: pa.Schema) -> Any:
+        if self._suffix == ".parquet":
+            return pq.ParquetWriter(self._partial, schema, compression="zstd")
+        compression = "gzip" if self._path.suffix.lower() == ".gz" else None
+        stream = self._stack.enter_context(pa.output_stream(str(self._partial), compression=compression))
+        options = pacsv.WriteOptions(delimiter=_DELIMITERS[self._suffix], quoting_style="needed")
+        return pacsv.CSVWriter(stream, schema, write_options=options)

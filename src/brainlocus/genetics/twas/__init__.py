@@ -1,7 +1,21 @@
 """Transcriptome-wide association: predicted expression and thousands of phenotypes, and all that follows from it."""
 
-from brainlocus.genetics.twas.alignment import AlignedGwas, AlignmentRules, ModelSnps, align_gwas, unite_snps
-from brainlocus.genetics.twas.cis import CisDosage, cis_dosage, cis_window, usable_variants
+from brainlocus.genetics.twas.acat import (
+    acat,
+)
+from brainlocus.genetics.twas.alignment import (
+    AlignedGwas,
+    AlignmentRules,
+    ModelSnps,
+    align_gwas,
+    unite_snps,
+)
+from brainlocus.genetics.twas.cis import (
+    CisDosage,
+    cis_dosage,
+    cis_window,
+    usable_variants,
+)
 from brainlocus.genetics.twas.clustering import (
     Homologues,
     NeighbourHits,
@@ -20,7 +34,11 @@ from brainlocus.genetics.twas.clustering import (
     ward_tree,
     ward_tree_peak_bytes,
 )
-from brainlocus.genetics.twas.diagnosis import explain_no_overlap, genome_build_of, id_style
+from brainlocus.genetics.twas.diagnosis import (
+    explain_no_overlap,
+    genome_build_of,
+    id_style,
+)
 from brainlocus.genetics.twas.embedding import (
     MissingCells,
     PrincipalComponents,
@@ -39,8 +57,30 @@ from brainlocus.genetics.twas.embedding import (
     trustworthiness,
     umap_settings,
 )
-from brainlocus.genetics.twas.folds import draw_folds, gene_rng
-from brainlocus.genetics.twas.jti import JtiModel, JtiSettings, check_similarity, tissue_weights, train_jti
+from brainlocus.genetics.twas.enrichment import (
+    Blocks,
+    Draws,
+    GeneHits,
+    SetEnrichment,
+    Strata,
+    blocks_of_genes,
+    count_hits,
+    draw_genes,
+    gene_density,
+    gene_strata,
+    permute_set,
+)
+from brainlocus.genetics.twas.folds import (
+    draw_folds,
+    gene_rng,
+)
+from brainlocus.genetics.twas.jti import (
+    JtiModel,
+    JtiSettings,
+    check_similarity,
+    tissue_weights,
+    train_jti,
+)
 from brainlocus.genetics.twas.maps import (
     DESIKAN_KILLIANY,
     SUBCORTEX,
@@ -53,12 +93,55 @@ from brainlocus.genetics.twas.maps import (
     match_regions,
     subcortical_labels,
 )
+from brainlocus.genetics.twas.mendelian import (
+    CausalEstimate,
+    Estimator,
+    Heterogeneity,
+    causal_estimates,
+    heterogeneity,
+)
+from brainlocus.genetics.twas.mr_jti import (
+    MR_JTI_CAUTION,
+    MrJtiResult,
+    MrJtiSettings,
+    mr_jti,
+)
+from brainlocus.genetics.twas.multi_tissue import (
+    CutOff,
+    GeneTissues,
+    MultiTissueStatus,
+    MultiTissueTests,
+    PseudoInverse,
+    index_genes,
+    invert_correlation,
+    join_tissues,
+    multixcan,
+    tissue_covariance,
+)
+from brainlocus.genetics.twas.replication import (
+    HemispherePairs,
+    TissueMerge,
+    TissuePair,
+    annotated_hemispheres,
+    external_replication,
+    internal_replication,
+    match_hemispheres,
+    pair_tissue,
+)
 from brainlocus.genetics.twas.similarity import (
     RankLevels,
     rank_levels,
     spearman,
     spearman_peak_bytes,
     undefined_correlations,
+)
+from brainlocus.genetics.twas.specificity import (
+    NON_BRAIN_TISSUES,
+    Specificity,
+    expected_counts,
+    mark_significant,
+    tissue_groups,
+    tissue_specificity,
 )
 from brainlocus.genetics.twas.spredixcan import (
     GeneWeights,
@@ -70,7 +153,10 @@ from brainlocus.genetics.twas.spredixcan import (
     turn_block,
     weigh_genes,
 )
-from brainlocus.genetics.twas.statistics import GwasStatistics, gwas_statistics
+from brainlocus.genetics.twas.statistics import (
+    GwasStatistics,
+    gwas_statistics,
+)
 from brainlocus.genetics.twas.training import (
     ElasticNetModel,
     ElasticNetSettings,
@@ -80,62 +166,104 @@ from brainlocus.genetics.twas.training import (
 
 __all__ = [
     "DESIKAN_KILLIANY",
+    "MR_JTI_CAUTION",
+    "NON_BRAIN_TISSUES",
     "SUBCORTEX",
     "AlignedGwas",
     "AlignmentRules",
+    "Blocks",
+    "CausalEstimate",
     "CisDosage",
+    "CutOff",
+    "Draws",
     "ElasticNetModel",
     "ElasticNetSettings",
+    "Estimator",
+    "GeneHits",
+    "GeneTissues",
     "GeneWeights",
     "GwasStatistics",
+    "HemispherePairs",
+    "Heterogeneity",
     "Homologues",
     "JtiModel",
     "JtiSettings",
     "MissingCells",
     "ModelSnps",
+    "MrJtiResult",
+    "MrJtiSettings",
+    "MultiTissueStatus",
+    "MultiTissueTests",
     "NeighbourHits",
     "PhenotypeBlock",
     "PrincipalComponents",
+    "PseudoInverse",
     "RankLevels",
     "RegionMatches",
+    "SetEnrichment",
+    "Specificity",
     "SquaredDifferences",
+    "Strata",
+    "TissueMerge",
     "TissueModel",
+    "TissuePair",
     "UmapEmbedding",
     "UmapSettings",
     "WardMethod",
     "WardTree",
+    "acat",
     "adjust_expression",
     "adjusted_rand",
     "align_gwas",
+    "annotated_hemispheres",
     "best_number_of_clusters",
+    "blocks_of_genes",
     "border_edges",
+    "causal_estimates",
     "check_similarity",
     "cis_dosage",
     "cis_window",
+    "count_hits",
     "cut_tree",
     "cut_tree_at",
     "desikan_killiany_codes",
     "draw_folds",
+    "draw_genes",
     "embed_umap",
     "embedding_peak_bytes",
     "enigma_regions",
+    "expected_counts",
     "explain_no_overlap",
+    "external_replication",
     "face_codes",
     "face_values",
     "find_homologues",
     "gene_blocks",
+    "gene_density",
     "gene_rng",
+    "gene_strata",
     "genome_build_of",
     "gwas_statistics",
+    "heterogeneity",
     "homologue_hits",
     "id_style",
+    "index_genes",
+    "internal_replication",
+    "invert_correlation",
+    "join_tissues",
+    "mark_significant",
+    "match_hemispheres",
     "match_regions",
+    "mr_jti",
+    "multixcan",
     "nearest_neighbours",
     "neighbour_hits",
     "neighbour_overlap",
     "newick",
     "nominal_genes",
     "orient_components",
+    "pair_tissue",
+    "permute_set",
     "prepare_tissue",
     "principal_components",
     "rank_levels",
@@ -147,6 +275,9 @@ __all__ = [
     "spearman_peak_bytes",
     "squared_differences",
     "subcortical_labels",
+    "tissue_covariance",
+    "tissue_groups",
+    "tissue_specificity",
     "tissue_weights",
     "train_elastic_net",
     "train_jti",

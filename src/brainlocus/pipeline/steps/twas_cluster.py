@@ -304,7 +304,7 @@ def _cluster_table(
         {
             "tissue": np.full(n, tissue),
             "phenotype": names,
-            "cluster": clusters,
+            "phenotype_cluster": clusters,
             "leaf": leaf,
             "silhouette": width,
             "nearest_phenotype": names[near],
