@@ -79,7 +79,7 @@ class CohortHarmoniseConfig(StepConfig):
     model: OutputPath | None = Field(None, description="Write the fitted model (.npz) here")
     apply: InputPath | None = Field(None, description="Apply this model instead of fitting one")
     nuisance: str = Field(
-        "", description="Formula taken out before site effects are reported; that of --preserve if empty"
+        "", description="Formula taken out before site effects are reported; what is preserved if empty"
     )
     unknown: Literal["error", "estimate", "nan"] = Field("error", description="People of sites the model has not")
     report: OutputPath | None = Field(None, description="Folder for figures and before/after statistics")
