@@ -78,8 +78,8 @@ def test_planted_clusters_are_found(planted, tmp_path):
     assert (out / "Brain_Cortex" / "phenotypes.txt").read_text().split() == first["phenotype"].tolist()
     assert first["spearman"][0] == np.sort(rho[0])[-2]
     validity = read_results(out / "validity.parquet")
-    rows = dict(zip(validity["annotation"].tolist()[:3], range(3), strict=True))
-    assert list(rows) == ["lobe", "atlas", "homologue"]  # modality has one level
+    assert validity["annotation"].tolist()[:3] == ["lobe", "atlas", "homologue"]  # modality has one level
+    assert validity["tissue"].tolist() == ["Brain_Cortex"] * 3 + ["Liver"] * 3
     assert validity["adjusted_rand"][0] == 1.0
     assert abs(validity["adjusted_rand"][1]) < 0.1
     assert validity["neighbour_hit_rate"][0] == 1.0
@@ -89,6 +89,7 @@ def test_planted_clusters_are_found(planted, tmp_path):
     assert {"pc_1", "pc_10", "umap_1", "umap_2"} <= set(points.names)
     components = read_results(out / "components.parquet")
     assert components["component"].tolist() == [*range(1, 11)] * 2
+    assert components["tissue"].tolist() == ["Brain_Cortex"] * 10 + ["Liver"] * 10
     assert components["gene_name"][0].startswith("G")
     assert components["variance_explained"][:4].sum() > 0.5
     linkage = read_results(out / "Liver" / "linkage.parquet")

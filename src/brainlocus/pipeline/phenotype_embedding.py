@@ -177,7 +177,7 @@ def _components(
     count = turned.share.size
     table = ResultTable(
         {
-            "tissue": np.full(count, vectors.label, dtype=np.str_),
+            "tissue": np.full(count, vectors.label),
             "component": np.arange(1, count + 1),
             "variance_explained": turned.share,
             "gene": genes[gene],

@@ -266,8 +266,8 @@ class Blocks:
         """Return sets of genes, one a row.
 
         Blocks are chosen one after the other, those with most genes of the set first, among the blocks with enough
-        genes that are not taken yet; a block with n genes has a chance proportional to n. `blocks_of_genes` has seen to it
-        that one is left.
+        genes that are not taken yet; a block with n genes has a chance proportional to n. `blocks_of_genes` has seen to
+        it that one is left.
         """
         n = np.diff(self.starts)
         blocks = np.empty((n_draws, len(self.pattern)), dtype=np.int64)

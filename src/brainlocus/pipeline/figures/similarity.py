@@ -123,11 +123,12 @@ def draw_similarity(
     colours_module = import_extra("matplotlib.colors", extra="plot")
     n, n_clusters = tree.n_leaves, int(clusters.max())
     named = n <= _NAMED
-    room = min(2.6, 0.062 * max(map(len, names)) + 0.1) if named else 0.0
+    room = min(2.6, 0.047 * max(map(len, names)) + 0.12) if named else 0.0
     side, strip, branch = 6.2, 0.17, 1.1
     legends = 1.6 if strips else 0.0
     width = 0.25 + branch + strip * len(strips) + side + room + 0.75 + legends
-    height = side + 0.75 + room
+    head = max([0.45, *(0.062 * len(name) + 0.12 for name in strips)])
+    height = side + 0.3 + head + room
     figure = figure_module.Figure(figsize=(width, height))
 
     def place(left: float, bottom: float, wide: float, high: float) -> Any:

@@ -371,7 +371,7 @@ def _validity(
     if not rows:
         columns = {name: np.zeros(0, dtype=np.str_ if name == "annotation" else np.float64) for name in names}
     columns |= {name: columns[name].astype(np.int64) for name in ("n_phenotypes", "n_levels")}
-    return ResultTable({"tissue": np.full(len(rows), chosen.matrix.tissue, dtype=np.str_), **columns})
+    return ResultTable({"tissue": np.full(len(rows), chosen.matrix.tissue), **columns})
 
 
 def _embed(
