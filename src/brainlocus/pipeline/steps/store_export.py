@@ -25,7 +25,15 @@ __all__ = ["STORE_EXPORT", "StoreExportConfig"]
 
 _SHOWN = 500
 """Rows of a page; the JSON file beside it has all."""
-_COLUMNS = ("zscore", "effect_size", "neg_log10_p", "q_bh", "p_bonferroni", "pred_perf_r2")
+_COLUMNS = {
+    "zscore": "z",
+    "effect_size": "effect",
+    "neg_log10_p": "-log10 p",
+    "q_bh": "FDR q",
+    "p_bonferroni": "Bonferroni p",
+    "pred_perf_r2": "model R²",
+}
+"""Numbers of an association, and what pages call them."""
 
 
 class StoreExportConfig(StepConfig):
@@ -60,12 +68,14 @@ def store_export(config: StoreExportConfig, out: Path, context: Context) -> Step
                 row = phenotypes[k - len(genes)]
                 files.phenotype(row, twas.of_phenotype(row["pid"], chosen))
         files.indexes(str(store.meta.get("licence") or ""), str(store.meta.get("citation") or ""))
-    counts = {"genes": len(files.genes), "phenotypes": len(files.phenotypes), "associations": files.n_associations}
-    counts |= {"genes_without_association": len(genes) - len(files.genes), "store_sha256": store.digest}
-    text = (
-        f"{counts['associations']:,} associations of {counts['genes']:,} genes with {counts['phenotypes']:,} phenotypes"
-    )
-    return StepResult(counts, summary=(f"{text}; open index.html",))
+    counts = {
+        "store_sha256": store.digest,
+        "genes": len(files.genes),
+        "genes_without_association": len(genes) - len(files.genes),
+        "phenotypes": len(files.phenotypes),
+        "associations": files.n_associations,
+    }
+    return StepResult(counts, summary=(f"{files.count()}; open index.html",))
 
 
 class _Files:
@@ -143,9 +153,9 @@ class _Files:
         (self._out / f"{path}.json").write_text(text + "\n")
         part = rows.take(np.arange(min(len(rows), _SHOWN)))
         shown = {name: column[:_SHOWN] for name, column in columns.items()}
-        numbers = {name: shown[name] for name in _COLUMNS if any(value is not None for value in shown[name])}
+        numbers = {text: shown[n] for n, text in _COLUMNS.items() if any(value is not None for value in shown[n])}
         note = f"The {_SHOWN} strongest of {len(rows):,}; the JSON file has all." if len(rows) > _SHOWN else ""
-        cells = {**first(shown, part), "tissue": shown["tissue"], **numbers}
+        cells = {**first(shown, part), "tissue": [t.replace("_", " ") for t in shown["tissue"]], **numbers}
         links = paragraph("", ("the same as JSON", f"{path.split('/')[1]}.json"))
         body = [lead, table("Associations, strongest first", cells, note=note), links]
         (self._out / f"{path}.html").write_text(page(title, body, up=(self._title, "../index.html")))
