@@ -1,6 +1,7 @@
-"""Causal effects of expression: MR-JTI and the estimators on the public example of 145 variants; wide elastic nets.
+"""Causal effects of expression, tests of several tissues, and the elastic nets of a gene's SNPs.
 
-The example needs BRAINLOCUS_DATA. R's glmnet is measured beside ours where Rscript and glmnet are installed.
+MR-JTI and the estimators run on the public example of 145 variants, which needs BRAINLOCUS_DATA. R's glmnet is measured
+beside ours where Rscript and glmnet are installed.
 """
 
 import csv
@@ -14,7 +15,7 @@ import numpy as np
 
 from benchmarks.measure import Measurement, cpu_seconds
 from brainlocus.core import Instruments
-from brainlocus.genetics.twas import MrJtiSettings, causal_estimates, mr_jti
+from brainlocus.genetics.twas import GeneTissues, MrJtiSettings, causal_estimates, mr_jti, multixcan, tissue_covariance
 from brainlocus.numerics.elastic_net import elastic_net_path_columns, lambda_path, standardise_columns
 
 EXAMPLE = "twas/mr/mrjti_example.txt"
@@ -105,6 +106,25 @@ def _wide(n: int, p: int) -> list[Measurement]:
     return rows
 
 
+def _tissues() -> list[Measurement]:
+    """Measure S-MultiXcan of one gene in 44 tissues, with one set of tissues for all phenotypes and with many."""
+    rng = np.random.default_rng(0)
+    tissues, snps, phenotypes = 44, 200, 3935
+    x = rng.normal(size=(300, snps)) + rng.normal(size=(300, 1))
+    weights = rng.normal(size=(tissues, snps)) * (rng.random((tissues, snps)) < 0.1)
+    names = np.array([f"rs{k}" for k in range(snps)])
+    gene = GeneTissues("g", "G", np.arange(tissues), names, weights, np.cov(x.T), 0)
+    z = rng.normal(size=(tissues, phenotypes))
+    holes = np.where(rng.random(z.shape) < 0.01, np.nan, z)
+    rows = []
+    for label, scores in (("all tissues in each", z), ("1 % of z missing", holes)):
+        multixcan(gene, tissue_covariance(gene), scores[:, :2])
+        _, seconds = cpu_seconds(lambda s=scores: multixcan(gene, tissue_covariance(gene), s))
+        name = f"S-MultiXcan, a gene in {tissues} tissues, {phenotypes:,} phenotypes"
+        rows.append(Measurement(name, seconds, "CPU s", None, label))
+    return rows
+
+
 def run() -> list[Measurement]:
-    """Measure MR-JTI, the estimators, and elastic-net paths of a gene's SNPs."""
-    return [*_mr(), *(row for size in SIZES for row in _wide(*size))]
+    """Measure MR-JTI, the estimators, S-MultiXcan, and elastic-net paths of a gene's SNPs."""
+    return [*_mr(), *_tissues(), *(row for size in SIZES for row in _wide(*size))]

@@ -7,14 +7,20 @@ thread; peak memory of a process of its own, less that of its start.
 import resource
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
+from benchmarks.bench_genetics import COMMAND, _measured
 from benchmarks.measure import Measurement, cpu_seconds
 from brainlocus.core import GeneAssociations, GeneMatrix
 from brainlocus.genetics.genes import annotate, enrich, term_graph
 from brainlocus.genetics.twas import (
+    NON_BRAIN_TISSUES,
     blocks_of_genes,
     count_hits,
     gene_strata,
@@ -163,7 +169,39 @@ def _ontology() -> list[Measurement]:
     ]
 
 
+def _folder() -> list[Measurement]:
+    """Measure the commands on a folder of whole matrices: 19 tissues, 100 phenotypes."""
+    rng = np.random.default_rng(0)
+    modelled, phenotypes = _models(rng), 100
+    tissue, gene = np.nonzero(modelled.T)
+    labels = [f"Brain_{k}" for k in range(13)] + [name.replace(" ", "_") for name in NON_BRAIN_TISSUES]
+    truth = 3 * rng.normal(size=(GENES, phenotypes)) * (rng.uniform(size=(GENES, phenotypes)) < 0.03)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "full"
+        folder.mkdir()
+        np.save(folder / "z.npy", (truth[gene] + rng.normal(size=(gene.size, phenotypes))).astype(np.float32))
+        models = {
+            "tissue": [labels[t] for t in tissue],
+            "gene": [f"ENSG{g:011d}" for g in gene],
+            "gene_name": [f"S{g}" for g in gene],
+            "pred_perf_r2": rng.uniform(0, 0.4, gene.size),
+        }
+        pq.write_table(pa.table(models), folder / "models.parquet")
+        pq.write_table(pa.table({"phenotype": [f"p{k}" for k in range(phenotypes)]}), folder / "phenotypes.parquet")
+        (Path(name) / "genes.txt").write_text("\n".join(f"S{k}" for k in range(SET)))
+        (Path(name) / "phenotypes.txt").write_text("\n".join(f"p{k}" for k in range(CHOSEN)))
+        lists = ["--genes", f"{name}/genes.txt", "--phenotypes", f"{name}/phenotypes.txt"]
+        measured = []
+        for verb, more in (("specificity", []), ("enrich", lists), ("replicate", [str(folder)])):
+            out = f"{name}/{verb}" + (".parquet" if verb == "replicate" else "")
+            command = [*COMMAND, "twas", verb, folder, *more, "--quiet", "--out", out]
+            cpu, wall = _measured([str(c) for c in command])
+            text = f"twas {verb}, folder of {gene.size * phenotypes / MILLION:.0f} million tests, whole process"
+            measured.append(Measurement(text, cpu, "CPU s", None, f"{wall:.1f} s wall"))
+    return measured
+
+
 def run() -> list[Measurement]:
     """Measure the analyses of a study's results."""
     with threadpool_limits(1):
-        return [*_draws(), *_in_own_process(4), _replication(), *_ontology()]
+        return [*_draws(), *_in_own_process(4), _replication(), *_ontology(), *_folder()]

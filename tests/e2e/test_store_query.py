@@ -242,3 +242,29 @@ def test_every_published_phenotype_name_is_an_id(tmp_path):
         names = [line.split("\t")[0] for line in stream][1:]
     assert len(names) == 3_935
     assert [public_id(name) for name in names] == names
+
+
+def test_the_store_corrects_as_the_scan_does(capsys, tmp_path):
+    """Simulated models and GWAS, scanned by twas associate: its q and Bonferroni p, by another algorithm."""
+    sim, scopes = tmp_path / "sim", ("study", "phenotype", "phenotype-tissue")
+    assert run(capsys, "simulate", "twas", sim, "--genes", "60", "--regions", "2", "--causal", "6", "--quiet")[0] == 0
+    options = ["--models", sim / "models", "--scope", ",".join(scopes), "--adjust", "bh,bonferroni", "--hits", "0.05"]
+    outputs = ["--full", tmp_path / "full", "--out", tmp_path / "t.parquet", "--quiet"]
+    assert run(capsys, "twas", "associate", sim / "discovery.tsv", *options, *outputs)[0] == 0
+    scan = read_results(tmp_path / "t.parquet")
+    for source in ("full", "t.parquet"):
+        store = tmp_path / f"store of {source}"
+        assert run(capsys, "store", "build", "--twas", tmp_path / source, "--quiet", "--out", store)[0] == 0
+        for scope in scopes:
+            name = scope.replace("-", "_")
+            code, _, found = query(capsys, store, tmp_path / f"{source}-{name}.parquet", "--scope", scope)
+            assert code == 0
+            keys = ("gene", "phenotype", "tissue")
+            passed = scan.take(scan[f"q_bh_{name}"] <= 0.05)
+            columns = (*keys, f"q_bh_{name}", f"p_bonferroni_{name}")
+            expected = {row[:3]: row[3:] for row in zip(*(passed[c].tolist() for c in columns), strict=True)}
+            assert len(found) == len(expected) > 5
+            for row in zip(*(found[k].tolist() for k in (*keys, "q_bh", "p_bonferroni")), strict=True):
+                q, p = expected[row[:3]]
+                assert row[3] == pytest.approx(q, rel=1e-4)
+                assert row[4] == pytest.approx(p, rel=2e-3)

@@ -213,3 +213,29 @@ def test_bad_files(study, capsys):
     (study / "z.tsv").write_text("phenotype\ttissue\tgene\tzscore\nt\tLiver\tENSG1.2\t1\n")
     assert code_of(*alone, *options) == 2
     assert "No gene of the results is in the models" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_prepared_folder_says_which_snps_each_phenotype_has(study):
+    snps = {"t1": ("a", "c", "d"), "t2": ("a", "b", "c")}
+    files = []
+    for phenotype, names in snps.items():
+        files.append(study / f"{phenotype}.tsv")
+        files[-1].write_text("SNP\tA1\tA2\tZ\n" + "".join(f"{s}\tC\tA\t1.0\n" for s in names))
+    for tissue in WEIGHTS:
+        lines = [f"{g} {a} {b} {v}" for g, p in COVARIANCE.items() for (a, b), v in p.items()]
+        (study / "db" / f"TW_{tissue}.txt").write_text("GENE RSID1 RSID2 VALUE\n" + "\n".join(lines) + "\n")
+    prepared, out = study / "prepared", study / "out.tsv"
+    given = ("--models", study / "db", "--model-pattern", r"TW_(.+)\.db")
+    assert code_of("twas", "prepare", *files, *given, "--quiet", "--out", prepared) == 0
+    rows = [f"{p}\t{t}\tG1\t{z}" for p in snps for t, z in (("Cortex", 2.0), ("Liver", -1.0), ("Lung", 0.5))]
+    (study / "z.tsv").write_text("phenotype\ttissue\tgene\tzscore\n" + "\n".join(rows) + "\n")
+    options = (*_options(study), "--gwas", prepared, "--quiet", "--out", out)
+    assert code_of("twas", "multi-tissue", study / "z.tsv", *options) == 0
+    found = read_results(out)
+    z = {"Cortex": 2.0, "Liver": -1.0, "Lung": 0.5}
+    weights = {t: g["G1"] for t, g in WEIGHTS.items()}
+    for phenotype, names in snps.items():
+        at = int(np.flatnonzero(found["phenotype"] == phenotype)[0])
+        expected = naive_multixcan(weights, COVARIANCE["G1"], z, set(names))
+        assert found["pvalue"][at] == pytest.approx(expected["pvalue"], rel=1e-10)
+        assert found["n_indep"][at] == expected["n_indep"]

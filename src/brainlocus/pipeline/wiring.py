@@ -373,7 +373,8 @@ _FROM_QC = frozenset({"keep", "variants", "genome_build"})
 _OF_READING = frozenset(
     {
         "preset", "columns", "phenotype_pattern", "precedence", "replace_zero_p", "match", "strand", "palindromic",
-        "duplicates", "genome_build", "decimal_comma", "model_pattern", "snp_key", "strip_versions", "missing_covariance",
+        "duplicates", "genome_build", "decimal_comma", "model_pattern", "snp_key", "strip_versions",
+        "missing_covariance",
     }
 )  # fmt: skip
 """How GWAS and models are read: of the prepared study, said once there."""

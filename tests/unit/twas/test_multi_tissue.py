@@ -73,7 +73,7 @@ def _simulated(n_tissues=6, n_snps=9, n_phenotypes=40, seed=0):
 
 
 def _compare(found, tissues, phenotype, expected):
-    assert 10.0 ** -found.neg_log10_p[phenotype] == pytest.approx(expected["pvalue"], rel=1e-9)
+    assert 10.0 ** -found.neg_log10_p[phenotype] == pytest.approx(expected["pvalue"], rel=1e-10)
     assert tissues[found.best[phenotype]] == expected["t_i_best"]
     assert tissues[found.worst[phenotype]] == expected["t_i_worst"]
     assert 10.0 ** -found.best_neg_log10_p[phenotype] == pytest.approx(expected["p_i_best"], rel=1e-10)
@@ -250,3 +250,17 @@ def test_indefinite_correlations_are_inverted_as_by_singular_values():
 def test_cut_offs_out_of_range(given, said):
     with pytest.raises(ValueError, match=said):
         CutOff(*given)
+
+
+def test_p_of_correlated_z_without_effect_is_uniform():
+    models, covariance, _, _, _ = _simulated(n_tissues=5, seed=7)
+    gene = join_tissues("g", models, index_genes(models)["g"], covariance)
+    v = tissue_covariance(gene)
+    spread = np.sqrt(np.diag(v))
+    z = np.linalg.cholesky(v / np.outer(spread, spread)) @ np.random.default_rng(0).normal(size=(5, 40_000))
+    found = multixcan(gene, v, z)
+    assert found.n_indep[0] < 5  # some components are left out
+    p = 10.0**-found.neg_log10_p
+    # Standard errors are 0.0011 and 0.00016.
+    assert np.mean(p < 0.05) == pytest.approx(0.05, abs=0.004)
+    assert np.mean(p < 0.001) == pytest.approx(0.001, abs=0.0006)

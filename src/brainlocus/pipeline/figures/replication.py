@@ -79,6 +79,8 @@ def draw_modalities(found: ResultTable, path: Path) -> None:
         axis.hlines(at, rows[f"{column}_lower"], rows[f"{column}_upper"], color=GREY, lw=2)
         axis.plot(rows[column], at, "o", color=BLUE, ms=5)
         axis.set_yticks(at, labels, fontsize=8)
+        low = min(chance, float(np.nanmin(np.r_[rows[f"{column}_lower"], rows[column]], initial=chance)))
+        axis.set_xlim(max(low, 2 * chance - 1) - 0.05, 1.05)
         axis.set_xlabel(f"{text} (95 % interval)")
     save_figure(figure, path)
 
@@ -94,10 +96,11 @@ def draw_tissues(found: ResultTable, path: Path) -> None:
     axis = axes[0, 0]
     image = axis.imshow(grid, cmap="RdBu", vmin=0, vmax=1, aspect="auto")
     for k, j in zip(*place, strict=True):
-        axis.text(j, k, f"{grid[k, j]:.2f}", ha="center", va="center", fontsize=6)
+        colour = "white" if abs(grid[k, j] - 0.5) > 0.35 else "black"
+        axis.text(j, k, f"{grid[k, j]:.2f}", ha="center", va="center", fontsize=6, color=colour)
     axis.set_xticks(range(modalities.size), modalities.tolist(), rotation=60, ha="right", fontsize=7)
     axis.set_yticks(range(tissues.size), tissues.tolist(), fontsize=7)
-    figure.colorbar(image, ax=axis, label="share of equal sign (0.5 by chance)", shrink=0.8)
+    figure.colorbar(image, ax=axis, label="equal sign", shrink=0.8)
     save_figure(figure, path)
 
 

@@ -28,7 +28,7 @@ def draw_breadth(found: Specificity, path: Path) -> None:
             axis.plot(k, rows["possible_count"], color=GREY, lw=1.2, ls="--", label="with so many models or more")
         positive = np.r_[rows["count"], rows["expected_count"]]
         axis.set_yscale("log")
-        axis.set_ylim(0.5, 3 * max(positive.max(), rows["possible_count"].max() if level == "gene" else 1.0))
+        axis.set_ylim(0.5, 60 * max(positive.max(), rows["possible_count"].max() if level == "gene" else 1.0))
         axis.legend(frameon=False, fontsize=7)
         axis.set_xlabel("tissues with an association (k)")
         axis.set_ylabel(text)
