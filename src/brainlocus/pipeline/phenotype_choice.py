@@ -13,10 +13,18 @@ from pydantic import Field, field_validator
 
 from brainlocus.core import GeneMatrix, PhenotypeAnnotation, SchemaError
 from brainlocus.core.errors import nearest
-from brainlocus.io import read_annotation, read_gene_matrices, read_lines
+from brainlocus.io import is_gene_folder, open_gene_folder, read_annotation, read_gene_matrices, read_lines
 from brainlocus.pipeline.config import CommaList, InputPath, InputPaths, Positional, StepConfig
 
-__all__ = ["ChosenPhenotypes", "GeneResultsInput", "choose_phenotypes", "chosen_by", "gene_matrices", "read_choice"]
+__all__ = [
+    "ChosenPhenotypes",
+    "GeneResultsInput",
+    "choose_phenotypes",
+    "chosen_by",
+    "count_tissues",
+    "gene_matrices",
+    "read_choice",
+]
 
 _FILTERS = ("modality", "atlas", "side", "measurement", "region")
 
@@ -39,7 +47,8 @@ class GeneResultsInput(StepConfig):
     phenotypes: CommaList = Field((), description="Phenotypes: names or patterns (IDP_T1_*); all by default")
     phenotype_list: InputPath | None = Field(None, description="List of phenotypes, one a line")
     annotation: InputPath | None = Field(
-        None, description="Table whose first column names phenotypes: modality, atlas, side, region, measurement ..."
+        None,
+        description="Table whose first column names phenotypes: their modality, atlas, side, region, measurement",
     )
     modality: CommaList = Field((), description="Only phenotypes of these modalities of the annotation")
     atlas: CommaList = Field((), description="Only phenotypes of these atlases of the annotation")
@@ -175,6 +184,13 @@ def choose_phenotypes(
         beside = f"; the annotation has {annotated} ..." if annotated else ""
         raise SchemaError(f"No phenotype is left ({said}). The results have {some} ...{beside}")
     return np.flatnonzero(kept), counts
+
+
+def count_tissues(config: GeneResultsInput) -> int:
+    """Return how many tissues there are to do; of tables, which have not been read, at least 1."""
+    if not config.tissues and len(config.results) == 1 and is_gene_folder(config.results[0]):
+        return len(open_gene_folder(config.results[0]).tissues)
+    return max(len(config.tissues), 1)
 
 
 def gene_matrices(config: GeneResultsInput) -> Iterator[GeneMatrix]:
