@@ -180,7 +180,7 @@ def test_single_cell_contexts_of_schizophrenia(tmp_path):
     files = sorted(folder.glob("*.csv.gz"))
     out = tmp_path / "out"
     code = code_of(
-        "twas", "cluster", *files, "--pattern", r"(?P<phenotype>[^.]+)\.assn", "--tissue-name", "scz",
+        "twas", "cluster", *files, "--file-pattern", r"(?P<phenotype>[^.]+)\.assn", "--tissue-name", "scz",
         "--min-finite", "0.1", "--missing", "pairwise", "--embed", "pca", "--out", out, "--quiet",
     )  # fmt: skip
     assert code == 0
@@ -227,8 +227,8 @@ def test_big40_annotation_goes_with_its_names(tmp_path):
         (("--values", "effect_size"), "the results have no effect sizes"),
         (("--min-finite", "1"), "expected two phenotypes or more with values for 100%"),
         (("--tissues", "liver"), "there is no tissue 'liver'. Did you mean 'Liver'?"),
-        (("--pattern", "(?P<gene>x)"), "expected a group (?P<phenotype>...) or (?P<tissue>...)"),
-        (("--pattern", "("), "expected a regular expression"),
+        (("--file-pattern", "(?P<gene>x)"), "expected a group (?P<phenotype>...) or (?P<tissue>...)"),
+        (("--file-pattern", "("), "expected a regular expression"),
         (("--memory", "20MiB"), "Raise --memory"),
     ],
 )

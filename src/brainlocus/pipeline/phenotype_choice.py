@@ -36,7 +36,7 @@ class GeneResultsInput(StepConfig):
         description="Tables of twas associate or S-PrediXcan, or one folder of twas associate --full"
     )
     tissues: CommaList = Field((), description="Tissues, in this order; all by default")
-    pattern: str = Field(
+    file_pattern: str = Field(
         "",
         description=(
             "What the names of files without such columns mean: a regular expression with the groups phenotype and "
@@ -56,7 +56,7 @@ class GeneResultsInput(StepConfig):
     measurement: CommaList = Field((), description="Only phenotypes of these measurements of the annotation")
     region: CommaList = Field((), description="Only phenotypes of these regions of the annotation")
 
-    @field_validator("pattern")
+    @field_validator("file_pattern")
     @classmethod
     def _is_regular(cls, pattern: str) -> str:
         try:
@@ -201,4 +201,6 @@ def gene_matrices(config: GeneResultsInput) -> Iterator[GeneMatrix]:
     FormatError, SchemaError
         As `read_gene_matrices`.
     """
-    return read_gene_matrices(config.results, tissues=config.tissues, pattern=config.pattern, tissue=config.tissue_name)
+    return read_gene_matrices(
+        config.results, tissues=config.tissues, pattern=config.file_pattern, tissue=config.tissue_name
+    )
