@@ -17,10 +17,10 @@ Benjamini & Hochberg (1995), J. R. Stat. Soc. B 57:289; Benjamini & Yekutieli (2
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, no_type_check
+from typing import Any, Literal, no_type_check
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numba import njit
 
 __all__ = ["FdrCurve", "TestBlock", "fdr_curves"]
@@ -98,7 +98,7 @@ def fdr_curves(
     wanted[:, max(first - 1, 0) :] = True
     taken = _take(blocks, wanted, counts, dtype)
     curves = []
-    weak: list[Float[np.ndarray, " wanted"]] = []
+    weak: list[Float[np.ndarray, " _wanted"]] = []
     logs = []
     for group in range(n_groups):
         values = np.sort(taken[group])
@@ -166,10 +166,10 @@ def _collect(bits, values, row_group, column_group, wanted, starts, filled, out)
 
 def _take(
     blocks: Callable[[], Iterable[TestBlock]],
-    wanted: Int[np.ndarray, "groups bins"],
+    wanted: Bool[np.ndarray, "groups bins"],
     counts: Int[np.ndarray, "groups bins"],
-    dtype: np.dtype,
-) -> list[Float[np.ndarray, " tests"]]:
+    dtype: np.dtype[Any],
+) -> list[Float[np.ndarray, " _tests"]]:
     """Return, of every group, the strengths in the wanted bins, in one pass."""
     sizes = np.where(wanted, counts, 0).sum(axis=1)
     starts = np.r_[0, np.cumsum(sizes)].astype(np.int64)
@@ -186,9 +186,9 @@ def _tails(
     blocks: Callable[[], Iterable[TestBlock]],
     counts: Int[np.ndarray, "groups bins"],
     n_wanted: list[int],
-    logs: list[Float[np.ndarray, " wanted"]],
+    logs: list[Float[np.ndarray, " _wanted"]],
     convert: Callable[[Float[np.ndarray, " tests"]], Float[np.ndarray, " tests"]],
-    dtype: np.dtype,
+    dtype: np.dtype[Any],
     smallest: float,
 ) -> list[float]:
     """Return, of every group, the largest ``-log10(p m / j)`` among the tests below the wanted ones, if it matters."""
@@ -237,7 +237,7 @@ def _tails(
 
 def _ranks(
     values: Float[np.ndarray, " tests"],
-    mine: Int[np.ndarray, " bins"],
+    mine: Int[np.ndarray, " some"],
     counts: Int[np.ndarray, " bins"],
     reached: Int[np.ndarray, " bins"],
 ) -> Int[np.ndarray, " tests"]:

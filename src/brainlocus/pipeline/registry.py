@@ -32,6 +32,9 @@ STEPS: dict[str, StepEntry] = {
     "simulate head": _entry(
         "simulate_head", "SIMULATE_HEAD", "Simulate gradient-echo scans of heads with planted susceptibility."
     ),
+    "simulate twas": _entry(
+        "simulate_twas", "SIMULATE_TWAS", "Simulate expression models and GWAS with planted effects of genes."
+    ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
     "qsm run": _entry(
         "qsm", "QSM_RUN", "Susceptibility and T2* maps, and measures of regions, from gradient-echo phase."

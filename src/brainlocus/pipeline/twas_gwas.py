@@ -479,8 +479,8 @@ def _no_overlap(models: ModelSet, report: dict[str, Any]) -> str:
     if report["rows_in_models"]:
         return (
             f"{report['file']}: {report['rows_in_models']} rows are of SNPs of the models, but none has their alleles "
-            f"and a usable statistic ({report['other_alleles']} with other alleles). Are effect and other allele the right "
-            f"columns ({report['columns']})? See --columns and --strand."
+            f"and a usable statistic ({report['other_alleles']} with other alleles). Are effect and other allele the "
+            f"right columns ({report['columns']})? See --columns and --strand."
         )
     why = explain_no_overlap(models.snps.names[:3].tolist(), names)
     return f"{report['file']}: none of the {n:,} SNPs of the models is among its {report['rows_read']:,} rows: {why}"

@@ -16,7 +16,15 @@ from brainlocus.pipeline.config import CommaPaths, StepConfig
 from brainlocus.pipeline.models import read_arrays, write_arrays
 from brainlocus.pipeline.progress import Progress
 
-__all__ = ["ModelInput", "ModelSet", "covariance_files", "load_models", "read_model_set", "write_model_set"]
+__all__ = [
+    "ModelInput",
+    "ModelSet",
+    "covariance_files",
+    "load_models",
+    "model_files",
+    "read_model_set",
+    "write_model_set",
+]
 
 _FORMAT, _VERSION = "brainlocus-expression-models", 1
 
@@ -24,7 +32,9 @@ _FORMAT, _VERSION = "brainlocus-expression-models", 1
 class ModelInput(StepConfig):
     """Options that say which expression models are used, and how their SNPs are named."""
 
-    models: CommaPaths = Field((), description="Expression models of PredictDB or JTI (.db), one a tissue")
+    models: CommaPaths = Field(
+        (), description="Expression models of PredictDB or JTI (.db), one a tissue; or folders of them"
+    )
     covariances: CommaPaths = Field(
         (), description="Covariances of the models' SNPs, in the order of the models; those named after them by default"
     )
@@ -51,6 +61,27 @@ class ModelSet:
         return np.asarray(np.r_[0, np.cumsum([t.genes.size for t in self.tissues])].astype(np.int64))
 
 
+def model_files(config: ModelInput) -> list[Path]:
+    """Return the model files, those of folders sorted by name.
+
+    Raises
+    ------
+    FormatError, SchemaError
+        None is given, or a folder has none.
+    """
+    if not config.models:
+        raise SchemaError(
+            "--models: required, but not given: expression models (.db), separated by commas, or a folder."
+        )
+    found: list[Path] = []
+    for path in config.models:
+        inside = sorted(path.glob("*.db")) if path.is_dir() else [path]
+        if not inside:
+            raise FormatError(f"{path}: expected expression models (.db) in the folder, found none.")
+        found += inside
+    return found
+
+
 def covariance_files(config: ModelInput) -> list[Path]:
     """Return the covariance file of every model.
 
@@ -59,15 +90,16 @@ def covariance_files(config: ModelInput) -> list[Path]:
     FormatError, SchemaError
         One is not found, or the numbers differ.
     """
-    if config.covariances and len(config.covariances) != len(config.models):
+    models = model_files(config)
+    if config.covariances and len(config.covariances) != len(models):
         raise SchemaError(
-            f"--covariances: expected {len(config.models)} files, one for each of the --models, found "
+            f"--covariances: expected {len(models)} files, one for each of the --models, found "
             f"{len(config.covariances)}."
         )
     if config.covariances:
         return list(config.covariances)
     found = []
-    for model in config.models:
+    for model in models:
         beside = find_covariance(model)
         if beside is None:
             stem = model.name.removesuffix(".db")
@@ -108,15 +140,14 @@ def load_models(
     BrainlocusError
         A file is not as it should be, two models have one tissue, a model and its covariance do not fit.
     """
-    if not config.models:
-        raise SchemaError("--models: required, but not given: expression models (.db), separated by commas.")
+    paths = model_files(config)
     files = covariance_files(config)
-    tissues = [model_tissue(path, config.model_pattern) for path in config.models]
+    tissues = [model_tissue(path, config.model_pattern) for path in paths]
     twice = sorted({t for t in tissues if tissues.count(t) > 1})
     if twice:
         raise SchemaError(f"--models: tissue {twice[0]} occurs twice; each may have one model. See --model-pattern.")
     models: list[ExpressionModel] = []
-    pairs = list(zip(config.models, tissues, strict=True))
+    pairs = list(zip(paths, tissues, strict=True))
     for path, tissue in progress.track(pairs, "Reading models", len(pairs)):
         models.append(
             read_expression_model(path, tissue=tissue, snp_key=config.snp_key, strip_versions=config.strip_versions)

@@ -119,7 +119,9 @@ class _Weights:
         self.base_present = base
         self.base = [weigh_genes(t, base) for t in tissues]
 
-    def corrections(self, present: Bool[np.ndarray, " entries"]) -> list[tuple[Int[np.ndarray, " genes"], GeneWeights]]:
+    def corrections(
+        self, present: Bool[np.ndarray, " entries"]
+    ) -> list[tuple[Int[np.ndarray, " _genes"], GeneWeights]]:
         """Return, for every model, the genes that touch a SNP where the pattern differs, and their weights."""
         differs = present != self.base_present
         found = []
@@ -234,7 +236,7 @@ def _scan_into(
 
 
 def _differing(
-    found: list[tuple[Int[np.ndarray, " genes"], GeneWeights]], offsets: Int[np.ndarray, " tissues_and_one"]
+    found: list[tuple[Int[np.ndarray, " _genes"], GeneWeights]], offsets: Int[np.ndarray, " tissues_and_one"]
 ) -> tuple[Any, Any, Any, Any]:
     return (
         np.concatenate([offsets[k] + genes for k, (genes, _) in enumerate(found)]),
@@ -245,7 +247,7 @@ def _differing(
 
 
 def _correct(
-    found: list[tuple[Int[np.ndarray, " genes"], GeneWeights]],
+    found: list[tuple[Int[np.ndarray, " _genes"], GeneWeights]],
     block: PhenotypeBlock,
     columns: Int[np.ndarray, " columns"],
     z: Any,

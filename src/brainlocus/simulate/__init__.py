@@ -1,5 +1,12 @@
-"""Cohorts with planted truth: genomes, people and maps; and scans of a head."""
+"""Cohorts with planted truth: genomes, people and maps; scans of a head; GWAS that genes change."""
 
+from brainlocus.simulate.expression import (
+    ExpressionStudy,
+    ExpressionStudyPlan,
+    annotate_phenotypes,
+    draw_scans,
+    plan_expression_study,
+)
 from brainlocus.simulate.genomes import SimulatedChromosome, simulate_chromosome
 from brainlocus.simulate.head import (
     HEAD_PRESETS,
@@ -25,13 +32,17 @@ __all__ = [
     "HEAD_PRESETS",
     "CausalPlan",
     "CohortTruth",
+    "ExpressionStudy",
+    "ExpressionStudyPlan",
     "HeadSettings",
     "MapModel",
     "SimulatedChannels",
     "SimulatedChromosome",
     "SimulatedHead",
     "achievable_balanced_accuracy",
+    "annotate_phenotypes",
     "draw_people",
+    "draw_scans",
     "grey_matter_template",
     "head_peak_bytes",
     "head_settings",
@@ -39,6 +50,7 @@ __all__ = [
     "participants_table",
     "phenotype_table",
     "plan_causal_variants",
+    "plan_expression_study",
     "plant_regions",
     "simulate_chromosome",
     "simulate_head",

@@ -39,7 +39,9 @@ def _folds(n, k):
     return (7 * np.arange(1, n + 1)) % k
 
 
-@pytest.mark.parametrize(("name", "n", "p", "mixing"), [("tall", 120, 30, 0.5), ("wide", 60, 90, 0.5), ("lasso", 60, 90, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "n", "p", "mixing"), [("tall", 120, 30, 0.5), ("wide", 60, 90, 0.5), ("lasso", 60, 90, 1.0)]
+)
 def test_cross_validation(name, n, p, mixing):
     x = _dosages(n, p)
     y = _outcome(x, 0)

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from brainlocus.numerics import neg_log10_p_from_chi2, neg_log10_p_from_t, neg_log10_p_from_z
+from brainlocus.numerics import (
+    neg_log10_p_from_chi2,
+    neg_log10_p_from_t,
+    neg_log10_p_from_z,
+    z_from_neg_log10_p,
+)
 
 
 def exact_neg_log10_p(t: float, df: float) -> float:
@@ -67,3 +72,20 @@ def test_normal_and_chi2_tails_against_scipy():
     np.testing.assert_allclose(neg_log10_p_from_z(z), -(stats.norm.logsf(z) + np.log(2)) / np.log(10), atol=1e-14)
     np.testing.assert_allclose(neg_log10_p_from_chi2(z**2), neg_log10_p_from_z(z), rtol=1e-12)
     np.testing.assert_allclose(neg_log10_p_from_chi2(z**2, 3.0), -np.log10(stats.chi2.sf(z**2, 3)), rtol=1e-10)
+
+
+@pytest.mark.parametrize("m", [1e-8, 0.01, 0.3, 0.49, 0.51, 1.0, 1.30103, 7.3, 300.0, 324.0, 5_000.0, 300_000.0])
+def test_z_from_p_to_1e12(m):
+    found = float(z_from_neg_log10_p(m))
+    with mpmath.workdps(60):
+        # The root by mpmath, started from ours: it would leave it were it not the root.
+        target = -mpmath.mpf(m) * mpmath.log(10)
+        exact = mpmath.findroot(lambda z: mpmath.log(mpmath.erfc(z / mpmath.sqrt(2))) - target, found)
+        assert abs(found / exact - 1) < 1e-12
+    assert float(neg_log10_p_from_z(found)) == pytest.approx(m, rel=1e-11, abs=1e-15)
+
+
+def test_z_from_p_at_the_ends():
+    np.testing.assert_array_equal(
+        z_from_neg_log10_p(np.array([0.0, np.inf, np.nan, -1.0])), [0, np.inf, np.nan, np.nan]
+    )

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from tests.reference.twas_training import naive_jti_grid
 
 from brainlocus.genetics.twas import JtiSettings, adjust_expression, check_similarity, tissue_weights, train_jti
 from brainlocus.genetics.twas.folds import gene_rng
 from brainlocus.genetics.twas.jti import _donor_folds, _start
+from tests.reference.twas_training import naive_jti_grid
 
 
 def _tissues(n=40, m=6, n_tissues=3, *, seed=0, shared=1.0, r2=0.4, share=0.7):

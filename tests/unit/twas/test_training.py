@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy import stats
-from tests.reference.twas_training import naive_nested
 
 from brainlocus.core import VariantTable
 from brainlocus.core.expression import GenePlace
@@ -18,6 +17,7 @@ from brainlocus.genetics.twas import (
     train_elastic_net,
     usable_variants,
 )
+from tests.reference.twas_training import naive_nested
 
 
 def _gene(n=60, m=12, *, seed=0, r2=0.5):

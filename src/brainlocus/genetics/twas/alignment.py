@@ -33,9 +33,9 @@ class ModelSnps:
     effect_allele: Int[np.ndarray, " entries"]
     """Place in `alleles`."""
     other_allele: Int[np.ndarray, " entries"]
-    entry: tuple[Int[np.ndarray, " weights"], ...]
+    entry: tuple[Int[np.ndarray, " _weights"], ...]
     """Of every model, the entry of each weight."""
-    sign: tuple[Float[np.ndarray, " weights"], ...]
+    sign: tuple[Float[np.ndarray, " _weights"], ...]
     """-1 where the model counts the other allele of the entry, else 1."""
 
     @property
@@ -49,7 +49,7 @@ class ModelSnps:
         return np.repeat(self.names, np.diff(self.offsets))
 
 
-def unite_snps(models: Sequence[ExpressionModel], keys: Sequence[Shaped[np.ndarray, " weights"]]) -> ModelSnps:
+def unite_snps(models: Sequence[ExpressionModel], keys: Sequence[Shaped[np.ndarray, " _weights"]]) -> ModelSnps:
     """Return the union of the models' SNPs.
 
     Parameters
@@ -144,13 +144,16 @@ def align_gwas(
     effect, other = effect_allele[row].astype(np.int64), other_allele[row].astype(np.int64)
     same = (effect == entry_effect) & (other == entry_other)
     swapped = (effect == entry_other) & (other == entry_effect) & ~same
-    complement = np.array([known.get(str(a).translate(_COMPLEMENT), -2) for a in alleles.tolist()] or [-2])
-    palindromic = complement[effect] == other if effect.size else np.zeros(0, dtype=bool)
+    complements = [str(a).translate(_COMPLEMENT) for a in snps.alleles.tolist()]
+    ours = {text: code for code, text in enumerate(snps.alleles.tolist())}
+    complement = np.array([ours.get(text, -1) for text in complements], dtype=np.int64)
+    palindromic = complement[snps.effect_allele[entry]] == snps.other_allele[entry]
     if rules.strand == "complement":
-        e, o = complement[effect], complement[other]
-        again = ~same & ~swapped & ~palindromic & np.isin(complement[effect], np.arange(alleles.size))
-        flipped_same = again & (e == entry_effect) & (o == entry_other)
-        flipped = again & (e == entry_other) & (o == entry_effect) & ~flipped_same
+        theirs = np.array([known.get(text, -1) for text in complements], dtype=np.int64)
+        first, second = theirs[snps.effect_allele[entry]], theirs[snps.other_allele[entry]]
+        again = ~same & ~swapped & ~palindromic
+        flipped_same = again & (effect == first) & (other == second)
+        flipped = again & (effect == second) & (other == first) & ~flipped_same
         counts["other_strand"] = int((flipped_same | flipped).sum())
         same, swapped = same | flipped_same, swapped | flipped
     sign = np.where(same, 1.0, np.where(swapped, -1.0, 0.0))

@@ -284,9 +284,7 @@ def _joint(
 
 def _donor_rows(
     expression: Float[np.ndarray, "tissues donors"], tissue: Float[np.ndarray, "pairs tissues"]
-) -> tuple[
-    Float[np.ndarray, "pairs donors"], Float[np.ndarray, "pairs donors"], Float[np.ndarray, "pairs donors"]
-]:
+) -> tuple[Float[np.ndarray, "pairs donors"], Float[np.ndarray, "pairs donors"], Float[np.ndarray, "pairs donors"]]:
     """Return the mean and sum of weights of each donor's samples, weighted by tissue, and their variance."""
     known = ~np.isnan(expression)
     filled = np.where(known, expression, 0.0)

@@ -112,5 +112,6 @@ def _from_p(
         largest = float(np.nanmax(strength)) if np.isfinite(strength).any() else 0.0
         strength = np.where(zero, max(largest, _SMALLEST_P), strength)
         counts["p_zero_replaced"] = int(zero.sum())
-    found = _counted(signs * z_from_neg_log10_p(strength), beta, "p and sign", zero & ~replace_zero, "p_zero")
+    dropped = np.zeros(zero.size, dtype=bool) if replace_zero else zero
+    found = _counted(signs * z_from_neg_log10_p(strength), beta, "p and sign", dropped, "p_zero")
     return GwasStatistics(found.z, beta, found.source, {**counts, **found.counts})
