@@ -1,7 +1,7 @@
 """Training of expression models: one gene with 4,000 variants within 1 Mb, at the size of GTEx v8.
 
-838 donors; 49 tissues of 73 to 706 samples (as in GTEx, mean 311); genotypes in LD (thresholded autoregressive normals,
-correlation 0.95 between neighbours, minor allele frequency 0.01 to 0.5); three causal variants. CPU seconds of one
+838 donors; 49 tissues of 73 to 706 samples (as in GTEx, mean 311); genotypes in LD (thresholded autoregressive
+normals, correlation 0.95 between neighbours, minor allele frequency 0.01 to 0.5); three causal variants. CPU seconds of one
 thread; the first gene of a process is not counted (compiled kernels are loaded). R 4.2.2 with glmnet 4.1-6 runs the same
 data with its own tolerance where `Rscript` has it: nested cross-validation is six cv.glmnet of ten folds, and the joint
 fit of one pair of powers is one cv.glmnet of five folds with a row for every sample.
@@ -40,7 +40,8 @@ w <- read("w.bin")
 fold <- as.integer(read("f.bin"))
 lambda <- read("l.bin")
 if (length(lambda) == 0) lambda <- NULL
-time <- system.time(cv.glmnet(x, y, weights = w, foldid = fold, alpha = 0.5, lambda = lambda, pmax = if (is.null(lambda)) ncol(x) else 200))
+most <- if (is.null(lambda)) ncol(x) else 200
+time <- system.time(cv.glmnet(x, y, weights = w, foldid = fold, alpha = 0.5, lambda = lambda, pmax = most))
 cat(time[1] + time[2])
 """
 
@@ -112,7 +113,9 @@ def run() -> list[Measurement]:
         n = int((~np.isnan(genes[0][target])).sum())
         seconds = _mean_seconds(lambda k: train_elastic_net(dosage, genes[k][target], gene=f"g{k}"))
         rows.append(
-            Measurement("elastic net, nested cross-validation", seconds, "CPU s", None, f"{n} people, {VARIANTS} variants")
+            Measurement(
+                "elastic net, nested cross-validation", seconds, "CPU s", None, f"{n} people, {VARIANTS} variants"
+            )
         )
         seconds = _mean_seconds(lambda k: train_elastic_net(dosage, genes[k][target], gene=f"g{k}", settings=whole))
         rows.append(Measurement("the same, every lambda", seconds, "CPU s"))
@@ -130,7 +133,11 @@ def _r_rows(
     donor_fold = rng.permutation(np.arange(DONORS) % 5)
     some = tissue < 12  # all 49 take ten minutes
     joint = _in_r(
-        dosage[:, donor[some]], values[tissue[some], donor[some]], weight[tissue[some]], donor_fold[donor[some]], lambdas
+        dosage[:, donor[some]],
+        values[tissue[some], donor[some]],
+        weight[tissue[some]],
+        donor_fold[donor[some]],
+        lambdas,
     )
     return [
         Measurement("R: six cv.glmnet of ten folds", 6 * single, "CPU s", None, "six times one of them"),

@@ -112,7 +112,8 @@ def test_nothing_depends_on_shards_threads_or_order(trained, study, tmp_path):
         assert (out / name).read_bytes() == (trained / name).read_bytes()
     lines = study.files["Cortex"].read_text().strip().split("\n")
     turned = tmp_path / "Cortex.tsv"
-    turned.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    cells = [line.split("\t") for line in [lines[0], *reversed(lines[1:])]]
+    turned.write_text("".join("\t".join([row[0], *reversed(row[1:])]) + "\n" for row in cells))
     again = tmp_path / "again"
     code_of(
         "twas", "train", study.genotypes, turned, "--genes", study.genes, "--covariates", study.covariates,

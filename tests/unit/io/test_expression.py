@@ -42,7 +42,10 @@ def test_every_form_is_the_same_matrix(tmp_path, name):
     np.testing.assert_array_equal(found.values, [[1, 2], [np.nan, 0.5]])
     assert expression_samples(path).ids.tolist() == ["a", "b"]
     if ".bed" in name:
-        assert [(p.gene, p.chromosome, p.start, p.stop) for p in found.places] == [("G1", "2", 10, 10), ("G2", "X", 100, 100)]
+        assert [(p.gene, p.chromosome, p.start, p.stop) for p in found.places] == [
+            ("G1", "2", 10, 10),
+            ("G2", "X", 100, 100),
+        ]
     else:
         assert found.places == ()
 

@@ -7,7 +7,7 @@ import pytest
 
 from brainlocus.core import ExpressionModel, GeneCovariance
 from brainlocus.io import read_covariance, read_expression_model
-from brainlocus.io.write_expression_models import write_covariance, write_expression_model
+from brainlocus.io.write_expression_models import CovarianceWriter, write_covariance, write_expression_model
 
 
 def _model():
@@ -75,12 +75,20 @@ def test_covariances_are_read_back_as_they_were(tmp_path, name):
         )
         for gene in ("G1", "G2")
     ]  # fmt: skip
-    write_covariance(iter(parts), tmp_path / name)
+    with CovarianceWriter(tmp_path / name) as writer:
+        for part in parts:
+            writer.append(part)
     found = read_covariance(tmp_path / name)
     assert found.genes.tolist() == ["G1", "G2"]
     np.testing.assert_array_equal(found.offsets, [0, 3, 6])
     np.testing.assert_array_equal(found.value, np.concatenate([p.value for p in parts]))
     assert found.names[found.second].tolist() == ["rs1", "rs2", "rs2"] * 2
     first = (tmp_path / name).read_bytes()
-    write_covariance(parts, tmp_path / name)
+    write_covariance([found], tmp_path / name)
     assert (tmp_path / name).read_bytes() == first
+
+
+def test_covariances_that_fail_leave_nothing(tmp_path):
+    with pytest.raises(RuntimeError), CovarianceWriter(tmp_path / "c.txt.gz"):
+        raise RuntimeError("stop")
+    assert not list(tmp_path.iterdir())
