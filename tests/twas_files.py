@@ -3,6 +3,7 @@
 import gzip
 import sqlite3
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +166,47 @@ class Panel:
                 bottom += chosen[s] * sigma * sigma * gwas[s][1]
             found[gene] = (top / np.sqrt(variance), bottom / variance, variance, len(used))
         return found
+
+
+def write_prepared(folder: Path, *, n_phenotypes: int, n_genes: int, n_snps: int, tissues=("A", "B")) -> None:
+    """Write a folder as ``twas prepare`` does, of random numbers."""
+    from brainlocus.core import ExpressionModel, GeneCovariance
+    from brainlocus.genetics.twas import prepare_tissue, unite_snps
+    from brainlocus.pipeline.twas_gwas import write_phenotypes
+    from brainlocus.pipeline.twas_models import ModelSet, write_model_set
+
+    rng = np.random.default_rng(0)
+    offsets = np.linspace(0, n_snps, n_genes + 1).astype(np.int64)
+    names = np.array([f"rs{k}" for k in range(n_snps)])
+    genes = np.array([f"G{k}" for k in range(n_genes)])
+    nothing = np.full(n_genes, np.nan)
+    models = [
+        ExpressionModel(
+            tissue, genes, genes, offsets, names, np.full(n_snps, "A"), np.full(n_snps, "G"), rng.normal(size=n_snps),
+            np.diff(offsets), nothing, nothing, nothing, nothing,
+        )
+        for tissue in tissues
+    ]  # fmt: skip
+    pairs = [np.triu_indices(int(b - a)) for a, b in pairwise(offsets.tolist())]
+    first, second = (
+        np.concatenate([offsets[g] + pair[side] for g, pair in enumerate(pairs)]).astype(np.int32) for side in (0, 1)
+    )
+    counts = np.array([pair[0].size for pair in pairs])
+    covariance = GeneCovariance(
+        genes, np.r_[0, np.cumsum(counts)].astype(np.int64), names, first, second, np.where(first == second, 0.5, 0.1)
+    )
+    snps = unite_snps(models, [m.snps for m in models])
+    prepared = tuple(
+        prepare_tissue(m, covariance, entry=snps.entry[k], sign=snps.sign[k]) for k, m in enumerate(models)
+    )
+    folder.mkdir(parents=True)
+    write_model_set(ModelSet(prepared, snps), folder / "models")
+    for name, scale in (("z.npy", 1.0), ("beta.npy", 0.01)):
+        array = np.lib.format.open_memmap(folder / name, mode="w+", dtype=np.float32, shape=(n_phenotypes, n_snps))
+        for k in range(n_phenotypes):
+            array[k] = rng.standard_normal(n_snps, dtype=np.float32) * np.float32(scale)
+    row = {"status": "ok", "columns": "simulated", "z_from": "z", "rows_read": 0, "snps_of_models": n_snps}
+    write_phenotypes(
+        [{"phenotype": f"p{k}", **row, "snps_found": n_snps} for k in range(n_phenotypes)],
+        folder / "phenotypes.parquet",
+    )

@@ -58,7 +58,7 @@ print(json.dumps({"code": code, "peak": peak[0] - base}))
 
 def measure(folder, warm, arguments, memory_mib, *more):
     """Run a command on small data and then on large data; return the exit code and what the second took, in bytes."""
-    suffix = ".parquet" if arguments[0] in ("associate", "idp") else ".bgen" if "convert" in arguments else ""
+    suffix = ".parquet" if arguments[0] in ("associate", "idp", "twas") else ".bgen" if "convert" in arguments else ""
     common = ("--quiet", "--threads", "2", "--memory", f"{memory_mib}MiB", *map(str, more))
     first = [*map(str, warm), "--out", str(folder / f"warm{suffix}"), *common[:3], *map(str, more)]
     second = [*map(str, arguments), "--out", str(folder / f"out{suffix}"), *common]
@@ -238,6 +238,26 @@ def test_a_phenome_is_scanned_within_the_memory_given(data, tmp_path):
     assert peak <= 400 * MIB, f"{peak / MIB:.0f} MiB of 400"
     (tmp_path / "out.parquet").unlink()
     code, _, message, out = measure(tmp_path, (*scan, small, small), (*scan, large, tmp_path / "phenome.parquet"), 40)
+    assert code == 2
+    assert "--memory" in message
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_prepared_transcriptome_is_scanned_within_the_memory_given(tmp_path):
+    """900 phenotypes x 30,000 SNPs (206 MiB) and 2 tissues x 10,000 genes (137 MiB of results)."""
+    from tests.twas_files import write_prepared
+
+    write_prepared(tmp_path / "small", n_phenotypes=3, n_genes=20, n_snps=60)
+    write_prepared(tmp_path / "large", n_phenotypes=900, n_genes=10_000, n_snps=30_000)
+    scan = ("twas", "associate")
+    more = ("--hits", "0.05", "--precision", "float32", "--full")
+    commands = [(*scan, tmp_path / name, *more, tmp_path / f"full-{name}") for name in ("small", "large")]
+    code, peak, message, _ = measure(tmp_path, *commands, 160)
+    assert code == 0, message
+    assert peak <= 160 * MIB, f"{peak / MIB:.0f} MiB of 160"
+    (tmp_path / "out.parquet").unlink()
+    code, _, message, out = measure(tmp_path, *commands, 20)
     assert code == 2
     assert "--memory" in message
     assert not out.exists()

@@ -13,7 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
 
-from brainlocus.core import PhenotypeAnnotation, SchemaError
+from brainlocus.core import PhenotypeAnnotation, ResourceError, SchemaError
 from brainlocus.io import arrow_column, atomic_path, check_table_name
 from brainlocus.numerics import neg_log10_p_from_z, z_from_neg_log10_p
 from brainlocus.numerics.streaming_fdr import FdrCurve, TestBlock, fdr_curves
@@ -32,8 +32,8 @@ __all__ = [
 
 Method = Literal["bh", "by", "bonferroni"]
 
-_CELLS = 1 << 22
-"""Cells of the matrices that are looked at together."""
+_CELLS = 1 << 21
+"""Cells of the matrices that are looked at together: arrays of 16 MiB, whose memory is used again."""
 _COLUMNS_AT_ONCE = 128
 """Phenotypes whose own rates are made together: 2 MiB of counts each."""
 
@@ -117,11 +117,24 @@ def scopes_of(names: Sequence[str], scan: GeneScan, annotation: PhenotypeAnnotat
 
 
 def adjust_scan(
-    scan: GeneScan, scopes: Sequence[Scope], methods: Sequence[Method], *, max_p: float, progress: Progress
+    scan: GeneScan,
+    scopes: Sequence[Scope],
+    methods: Sequence[Method],
+    *,
+    max_p: float,
+    memory_bytes: int,
+    progress: Progress,
 ) -> list[Adjustment]:
-    """Return the adjusted p of all tests up to `max_p`, counted against all tests of their scope."""
+    """Return the adjusted p of all tests up to `max_p`, counted against all tests of their scope.
+
+    Raises
+    ------
+    ResourceError
+        The tests up to `max_p` do not fit in memory.
+    """
     found = []
     pairs = [(scope, method) for scope in scopes for method in methods]
+    _check_memory(scan, [m for _, m in pairs], max_p, memory_bytes)
     for scope, method in progress.track(pairs, "False discovery rates", len(pairs)):
         fdr: Literal["bh", "by"] = "by" if method == "by" else "bh"
         smallest = float(z_from_neg_log10_p(-np.log10(max_p))) if max_p < 1 else 0.0
@@ -131,6 +144,24 @@ def adjust_scan(
         curves = _narrow_curves(scan, scope, smallest, fdr) if own else _wide_curves(scan, scope, smallest, fdr)
         found.append(Adjustment(scope, method, curves))
     return found
+
+
+def _check_memory(scan: GeneScan, methods: Sequence[Method], max_p: float, memory_bytes: int) -> None:
+    """Count the tests whose rates are held, and refuse more than fit."""
+    n_curves = sum(method != "bonferroni" for method in methods)
+    if not n_curves:
+        return
+    smallest = float(z_from_neg_log10_p(-np.log10(max_p))) if max_p < 1 else 0.0
+    step = max(1, _CELLS // max(scan.z.shape[1], 1))
+    starts = range(0, scan.z.shape[0], step)
+    n = sum(int(np.count_nonzero(np.abs(scan.z[start : start + step]) >= smallest)) for start in starts)
+    needed = n * (_BYTES_WHILE_SORTED + n_curves * _BYTES_OF_CURVE)
+    if needed > memory_bytes:
+        raise ResourceError(
+            f"False discovery rates of {n:,} tests with p <= {max_p:g} need {needed / 2**20:,.0f} MiB, "
+            f"{memory_bytes / 2**20:,.0f} MiB are given. Raise --memory, write fewer tests with --hits, or give fewer "
+            "--scope."
+        )
 
 
 def _wide_curves(scan: GeneScan, scope: Scope, smallest: float, method: Literal["bh", "by"]) -> list[FdrCurve]:
@@ -170,6 +201,12 @@ def count_tests(adjustments: Sequence[Adjustment]) -> dict[str, Any]:
     """Return, by column, the number of tests and of groups."""
     sizes = {a.column: sum(c.n_tests for c in a.curves) for a in adjustments}
     return {a.column: {"tests": int(sizes[a.column]), "groups": len(a.scope.groups)} for a in adjustments}
+
+
+_BYTES_WHILE_SORTED, _BYTES_OF_CURVE = 40, 16
+"""Of a test: taken, sorted, ranked and joined; then kept."""
+_BYTES_OF_CELL = 400
+"""Of a cell that is looked at, if it is written: its numbers, its row as columns of Arrow, and the row as Parquet."""
 
 
 class _TableWriter:
@@ -219,6 +256,7 @@ def write_gene_table(
     *,
     max_p: float,
     every_gene: bool,
+    memory_bytes: int,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write the tests up to a p, by tissue and phenotype, the strongest first; return counts.
@@ -236,7 +274,7 @@ def write_gene_table(
     with atomic_path(path) as partial:
         writer = _TableWriter(partial)
         try:
-            stretches = list(_stretches(scan))
+            stretches = list(_stretches(scan, min(_CELLS, max(1, memory_bytes // (4 * _BYTES_OF_CELL)))))
             for tissue, start, stop in progress.track(stretches, "Writing", len(stretches)):
                 table = _rows(scan, adjustments, tissue, start, stop, smallest, max_p, every_gene, counts, significant)
                 if table.num_rows or (tissue, start) == stretches[-1][:2]:
@@ -247,10 +285,10 @@ def write_gene_table(
     return counts
 
 
-def _stretches(scan: GeneScan) -> Iterator[tuple[int, int, int]]:
+def _stretches(scan: GeneScan, cells: int) -> Iterator[tuple[int, int, int]]:
     for tissue in range(len(scan.tissues)):
         n_genes = int(scan.offsets[tissue + 1] - scan.offsets[tissue])
-        step = max(1, _CELLS // max(n_genes, 1))
+        step = max(1, cells // max(n_genes, 1))
         for start in range(0, scan.z.shape[1], step):
             yield tissue, start, min(start + step, scan.z.shape[1])
 

@@ -20,6 +20,7 @@ from brainlocus.genetics.twas import (
     TissueModel,
     scan_genes,
     scan_genes_peak_bytes,
+    turn_block,
     weigh_genes,
 )
 from brainlocus.pipeline.step import Context
@@ -165,17 +166,17 @@ def scan_phenotypes(
     weights: _Weights | None = None
     others: dict[int, tuple[Any, Any, Any, Any]] = {}
     phi = np.concatenate([t.phi for t in tissues])
+    buffers = _Buffers(gwas, size)
     for start in context.progress.track(starts, "Scanning phenotypes", len(starts)):
         stop = min(start + size, shape[1])
-        raw = np.asarray(gwas.z[start:stop])
-        present = np.isfinite(raw)
+        if stop - start < size:
+            buffers = _Buffers(gwas, stop - start)
+        present, block = buffers.read(gwas, start, stop)
         keys = [blake2b(np.packbits(row).tobytes(), digest_size=16).digest() for row in present]
         if weights is None:
             common = Counter(keys).most_common(1)[0][0]
             weights = _Weights(tissues, present[keys.index(common)])
             numbers[common] = 0
-        block = _block(raw, present, gwas, start, stop)
-        del raw
         for k in range(len(tissues)):
             rows = slice(int(offsets[k]), int(offsets[k + 1]))
             _scan_into(weights.base[k], block, z, effect, rows, start, stop, dtype)
@@ -207,19 +208,25 @@ def _matrix(path: Path, shape: tuple[int, int], dtype: str, *, on_disk: bool) ->
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
-def _block(
-    raw: Float[np.ndarray, "phenotypes entries"],
-    present: Bool[np.ndarray, "phenotypes entries"],
-    gwas: PreparedGwas,
-    start: int,
-    stop: int,
-) -> PhenotypeBlock:
-    """Return z and beta turned to SNPs x phenotypes, zero where the SNP is absent: 0 times NaN is not 0."""
-    z = np.ascontiguousarray(np.where(present, raw, raw.dtype.type(0)).T)
-    if gwas.beta is None:
-        return PhenotypeBlock(z, None)
-    beta = np.asarray(gwas.beta[start:stop])
-    return PhenotypeBlock(z, np.ascontiguousarray(np.where(present, beta, beta.dtype.type(0)).T))
+class _Buffers:
+    """Memory for blocks of as many phenotypes."""
+
+    def __init__(self, gwas: PreparedGwas, size: int) -> None:
+        shape = (gwas.models.snps.n_entries, size)
+        self._present = np.empty(shape[::-1], dtype=bool)
+        self._z = np.empty(shape, dtype=gwas.z.dtype)
+        self._beta = None if gwas.beta is None else np.empty(shape, dtype=gwas.beta.dtype)
+
+    def read(
+        self, gwas: PreparedGwas, start: int, stop: int
+    ) -> tuple[Bool[np.ndarray, "some entries"], PhenotypeBlock]:
+        """Return which SNPs some GWAS have, and their z and beta; valid until the next call."""
+        raw = np.asarray(gwas.z[start:stop])
+        present = np.isfinite(raw, out=self._present)
+        z = turn_block(raw, present, self._z)
+        if gwas.beta is None or self._beta is None:
+            return present, PhenotypeBlock(z, None)
+        return present, PhenotypeBlock(z, turn_block(np.asarray(gwas.beta[start:stop]), present, self._beta))
 
 
 def _scan_into(

@@ -166,7 +166,9 @@ def plan_expression_study(plan: ExpressionStudyPlan, rng: np.random.Generator) -
             if not used.any():
                 used[0] = True
             weight = np.where(used, shared[g] + 0.5 * rng.normal(size=sizes[g]), 0.0)
-            weights.append(weight if acts or rng.random() < plan.modelled else np.zeros(sizes[g]))
+            # No tissue is without a model.
+            kept = rng.random() < plan.modelled or acts or g == t % plan.n_genes
+            weights.append(weight if kept else np.zeros(sizes[g]))
             if acts:
                 chosen_weights[g] = weight
         model, gamma = _tissue_model(

@@ -12,6 +12,7 @@ from brainlocus.genetics.twas.spredixcan import (
     prepare_tissue,
     scan_genes,
     scan_genes_peak_bytes,
+    turn_block,
     weigh_genes,
 )
 from brainlocus.genetics.twas.statistics import GwasStatistics, gwas_statistics
@@ -52,6 +53,7 @@ __all__ = [
     "tissue_weights",
     "train_elastic_net",
     "train_jti",
+    "turn_block",
     "unite_snps",
     "usable_variants",
     "weigh_genes",

@@ -38,11 +38,14 @@ __all__ = [
     "prepare_tissue",
     "scan_genes",
     "scan_genes_peak_bytes",
+    "turn_block",
     "weigh_genes",
 ]
 
 _LANES = 256
 """Phenotypes added up at a time: accumulators and a row of z stay in the first-level cache."""
+_TILE_COLUMNS, _TILE_ROWS = 128, 8
+"""Columns and rows turned together: eight rows of 512 bytes."""
 _SHOWN = 3
 
 
@@ -277,6 +280,37 @@ def _sparse_times_dense(offsets, entry, weight, dense, out):  # noqa: ANN001, AN
                     sums[c] += factor * line[c]
             for c in range(n):
                 out[row, low + c] = sums[c]
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _turn(values, present, out):  # noqa: ANN001, ANN202
+    """Fill ``out = values.T``, 0 where absent, in tiles that stay in the cache."""
+    n_rows, n_columns = values.shape
+    for low in range(0, n_columns, _TILE_COLUMNS):
+        high = min(low + _TILE_COLUMNS, n_columns)
+        for top in range(0, n_rows, _TILE_ROWS):
+            bottom = min(top + _TILE_ROWS, n_rows)
+            for c in range(low, high):
+                for r in range(top, bottom):
+                    out[c, r] = values[r, c] if present[r, c] else 0.0
+
+
+def turn_block(
+    values: Float[np.ndarray, "phenotypes entries"],
+    present: Bool[np.ndarray, "phenotypes entries"],
+    out: Float[np.ndarray, "entries phenotypes"] | None = None,
+) -> Float[np.ndarray, "entries phenotypes"]:
+    """Return z or beta of phenotypes x SNPs as `PhenotypeBlock` has them: turned, zero where the SNP is absent.
+
+    Parameters
+    ----------
+    out
+        Filled and returned; memory that is used again costs a fraction of new memory.
+    """
+    filled = np.empty((values.shape[1], values.shape[0]), dtype=values.dtype) if out is None else out
+    _turn(values, present, filled)
+    return filled
 
 
 def scan_genes(weights: GeneWeights, block: PhenotypeBlock, z_out: Any, effect_out: Any = None) -> None:

@@ -183,9 +183,22 @@ def twas_associate(config: TwasAssociateConfig, out: Path, context: Context) -> 
     max_p = config.hits or (1.0 if n_cells <= _EVERY_TEST else _NOMINAL)
     annotation = None if config.annotation is None else read_annotation(config.annotation)
     scopes = scopes_of(config.scope, scan, annotation)
-    adjustments = adjust_scan(scan, scopes, config.adjust, max_p=max_p, progress=context.progress)  # type: ignore[arg-type]
+    adjustments = adjust_scan(
+        scan,
+        scopes,
+        config.adjust,  # type: ignore[arg-type] # validated
+        max_p=max_p,
+        memory_bytes=context.memory_bytes,
+        progress=context.progress,
+    )
     written = write_gene_table(
-        scan, adjustments, out, max_p=max_p, every_gene=config.every_gene, progress=context.progress
+        scan,
+        adjustments,
+        out,
+        max_p=max_p,
+        every_gene=config.every_gene,
+        memory_bytes=context.memory_bytes,
+        progress=context.progress,
     )
     counts = {**_counts(gwas), **written, "largest_p": max_p, "scopes": count_tests(adjustments)}
     if annotation is not None:
