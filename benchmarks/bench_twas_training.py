@@ -2,9 +2,9 @@
 
 838 donors; 49 tissues of 73 to 706 samples (as in GTEx, mean 311); 4,000 variants in LD (thresholded autoregressive
 normals, correlation 0.95 between neighbours, minor allele frequency 0.01 to 0.5); three causal variants. CPU seconds of
-thread; the first gene of a process is not counted (compiled kernels are loaded). R 4.2.2 with glmnet 4.1-6 runs the same
-data with its own tolerance where `Rscript` has it: nested cross-validation is six cv.glmnet of ten folds, and the joint
-fit of one pair of powers is one cv.glmnet of five folds with a row for every sample.
+one thread; the first gene of a process is not counted (compiled kernels are loaded). R 4.2.2 with glmnet 4.1-6 runs the
+same data with its own tolerance where there is `Rscript`: nested cross-validation is six cv.glmnet of ten folds, and
+the joint fit of one pair of powers is one cv.glmnet of five folds with a row for every sample.
 """
 
 import shutil
