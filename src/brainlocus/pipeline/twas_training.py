@@ -263,7 +263,7 @@ def shard_peak_bytes(plan: TrainingPlan, bounds: Sequence[tuple[int, int]]) -> i
         sizes = [plan.rows_of(g) for g in plan.genes[start:stop]]
         widest = max(widest, *(s.size for s in sizes))
         largest = max(largest, np.unique(np.concatenate(sizes)).size)
-    n_fits = 6 * 11 if plan.rules.method == "elastic-net" else 17 * 6
+    n_fits = 11 if plan.rules.method == "elastic-net" else 17 * 6
     # Dosages of a gene in double precision, centred, squared and single; what fits keep of every variant; Gram matrices
     # of working sets, which rarely exceed half the people.
     gene = widest * n * 36 + widest * n_fits * 48 + n_fits * 8 * min(n, widest, 512) ** 2
