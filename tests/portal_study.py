@@ -1,11 +1,19 @@
-"""A small synthetic study in a store: 12 regions, 3 chromosomes of 2,000 variants, planted peaks."""
+"""A small synthetic study in a store: 12 regions, 3 chromosomes of 2,000 variants, planted peaks and genes."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from brainlocus.core import Parcellation, ResultTable, VariantTable, Volume
+from brainlocus.core import (
+    GeneAssociations,
+    GeneBlock,
+    Parcellation,
+    PhenotypeAnnotation,
+    ResultTable,
+    VariantTable,
+    Volume,
+)
 from brainlocus.core.text import text_array
 from brainlocus.numerics import neg_log10_p_from_z
 from brainlocus.store import ModelInfo, PhenotypeInfo, StoreSettings, StoreWriter
@@ -13,6 +21,9 @@ from brainlocus.store import ModelInfo, PhenotypeInfo, StoreSettings, StoreWrite
 N_PEOPLE = 900
 N_REGIONS = 12
 PER_CHROMOSOME = 2_000
+TISSUES = ("Brain_Cortex", "Brain_Hippocampus", "Whole_Blood", "Liver", "Pituitary")
+N_GENES = 60
+MAX_P = 0.05
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,62 @@ class Study:
     """Phenotype number to the row of its causal variant."""
     labels: np.ndarray
     affine: np.ndarray
+    genes: GeneBlock | None
+    """Every test of genes; those with p up to `MAX_P` are in the store."""
+
+
+def gene_phenotypes():
+    """Return names of the phenotypes that genes are tested with, and their annotation."""
+    names = [f"C12_{k + 1}" for k in range(N_REGIONS)]
+    columns = {name: [] for name in ("modality", "atlas", "side", "region", "measurement", "category")}
+    for k in range(N_REGIONS):
+        row = ("structural MRI", "sc", "left" if k % 4 < 2 else "right", f"part {k // 4}", "volume", "grey matter")
+        for name, value in zip(columns, row, strict=True):
+            columns[name].append(value)
+    for k, measure in enumerate(("FA", "MD", "ICVF", "OD")):
+        for side in ("left", "right"):
+            names.append(f"TBSS_{measure}_tract_{k}+crus_({side})")
+            row = ("dMRI", "TBSS", side, f"tract {k}", measure, "white matter")
+            for name, value in zip(columns, row, strict=True):
+                columns[name].append(value)
+    return np.array(names), {name: np.array(values) for name, values in columns.items()}
+
+
+def make_genes(rng):
+    """Return all tests: 60 genes, most in every tissue; LOCUS1 raises regions 3 and 4, LOCUS2 lowers dMRI measures."""
+    names, columns = gene_phenotypes()
+    pairs = [(g, t) for t in range(len(TISSUES)) for g in range(N_GENES) if g < 3 or rng.random() < 0.85]
+    gene, tissue = (np.array(column) for column in zip(*pairs, strict=True))
+    z = rng.standard_normal((len(pairs), names.size))
+    z[np.ix_(gene == 1, [2, 3])] += 7.0
+    z[np.ix_(gene == 2, range(N_REGIONS, names.size))] -= 4.0
+    z[np.ix_((gene == 2) & (tissue == 0), range(N_REGIONS, names.size))] -= 2.5
+    row, column = np.divmod(np.arange(z.size), names.size)
+    flat = z.ravel()
+    r2 = rng.uniform(0.01, 0.6, len(pairs))
+    tests = GeneAssociations(
+        np.array([f"ENSG{1_000 + 7 * g:011d}.{g % 4 + 1}" for g in range(N_GENES)]),
+        np.array([f"LOCUS{g}" if g % 13 else "" for g in range(N_GENES)]),
+        np.array(TISSUES),
+        names,
+        gene[row],
+        tissue[row],
+        column,
+        flat,
+        flat / 25,
+        neg_log10_p_from_z(flat),
+        r2[row],
+    )
+    counted = np.array([[int((tissue == t).sum()) for t in range(len(TISSUES))]] * names.size)
+    return GeneBlock(tests, counted, gene, tissue, r2, {}, {}), PhenotypeAnnotation(names, columns)
+
+
+def kept_of(block: GeneBlock) -> GeneBlock:
+    """Return the block with its tests of p up to `MAX_P` only; their number stays that of all."""
+    kept = block.tests.neg_log10_p >= -np.log10(MAX_P)
+    return GeneBlock(
+        block.tests.take(kept), block.n_tested, block.model_gene, block.model_tissue, block.model_r2, {}, {}
+    )
 
 
 def make_variants(rng):
@@ -84,7 +151,7 @@ def make_brain():
     return template.astype(np.float64), np.where(cortex, labels, 0).astype(np.int64), affine
 
 
-def write_study(path: Path, *, seed: int = 7, brain: bool = True) -> Study:
+def write_study(path: Path, *, seed: int = 7, brain: bool = True, genes: bool = False) -> Study:
     rng = np.random.default_rng(seed)
     variants = make_variants(rng)
     frequency = rng.uniform(0.05, 0.95, len(variants))
@@ -153,8 +220,12 @@ def write_study(path: Path, *, seed: int = 7, brain: bool = True) -> Study:
                 "diagnosis", "diagnosis", "12 regions", "balanced accuracy", 0.71, 0.66, 0.76, N_PEOPLE, 210, 5, 10
             )
         )
+        block = None
+        if genes:
+            block, annotation = make_genes(np.random.default_rng(seed + 1))
+            store.add_gene_associations([kept_of(block)], max_p=MAX_P, annotation=annotation)
         if brain:
             store.add_template(Volume(template, affine, "t1"))
             store.add_parcellation(Parcellation(labels, affine), atlas="sc", scale=12, n=N_PEOPLE)
         store.seal()
-    return Study(path, variants, frequency, scans, planted, labels, affine)
+    return Study(path, variants, frequency, scans, planted, labels, affine, block)

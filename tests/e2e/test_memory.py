@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from brainlocus.core import Mask, SampleIndex, VariantTable, Volume, quantitative_table
 from brainlocus.core.text import text_array
 from brainlocus.io import BedWriter, write_mask, write_table, write_volume
+from brainlocus.store import gene_peak_bytes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc (Linux)")
 
@@ -261,3 +264,43 @@ def test_a_prepared_transcriptome_is_scanned_within_the_memory_given(tmp_path):
     assert code == 2
     assert "--memory" in message
     assert not out.exists()
+
+
+def gene_folder(path, n_genes, n_phenotypes):
+    """A folder of ``twas associate --full``: z of ten tissues, half of which is kept."""
+    path.mkdir()
+    rng = np.random.default_rng(3)
+    names = [f"ENSG{k:011d}" for k in range(n_genes)]
+    tissues = [f"Tissue_{k}" for k in range(10) for _ in range(n_genes)]
+    models = {
+        "tissue": tissues,
+        "gene": names * 10,
+        "gene_name": [""] * len(tissues),
+        "pred_perf_r2": [0.1] * len(tissues),
+    }
+    pq.write_table(pa.table(models), path / "models.parquet")
+    pq.write_table(pa.table({"phenotype": [f"p{k}" for k in range(n_phenotypes)]}), path / "phenotypes.parquet")
+    np.save(path / "z.npy", rng.standard_normal((len(tissues), n_phenotypes), dtype=np.float32))
+    return path
+
+
+@pytest.mark.slow
+def test_a_store_takes_more_associations_of_genes_than_memory_holds(tmp_path):
+    """5 million associations kept, 220 MB as rows, of 10 million tests."""
+    command = ("store", "build", "--twas-max-p", "0.5", "--twas")
+    small, large = gene_folder(tmp_path / "small", 5, 10), gene_folder(tmp_path / "large", 400, 2_500)
+    code, peak, message, out = measure(tmp_path, (*command, small), (*command, large), 200)
+    assert code == 0, message
+    n = json.loads((tmp_path / "out.json").read_text())["counts"]["gene_associations"]
+    assert n > 4_900_000
+    assert peak <= 200 * MIB, f"{peak / MIB:.0f} MiB of 200"
+    assert peak <= 0.85 * 44 * n, "the rows alone are 44 bytes each"
+    assert peak <= gene_peak_bytes(n_associations=n, n_models=4_000, n_genes=400, n_phenotypes=2_500)
+    for path in tmp_path.glob("*"):
+        path.rename(path.with_name(f"first-{path.name}"))
+    again = [tmp_path / f"first-{name}" for name in ("small", "large")]
+    code, peak, message, out = measure(tmp_path, (*command, again[0]), (*command, again[1]), 150)
+    assert code == 2
+    assert "--memory allows 150 MiB" in message
+    assert not out.exists()
+    assert not list(tmp_path.glob(".out*"))

@@ -26,7 +26,7 @@ FIRST_BRAIN_MS = 60_000
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    return write_study(tmp_path_factory.mktemp("store") / "study")
+    return write_study(tmp_path_factory.mktemp("store") / "study", genes=True)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_study_page_shows_counts_brain_and_tables(watched):
     text = page.inner_text("main")
     for expected in ("6,000", "72,000", "Heritability", "Strongest loci", "0.71"):
         assert expected in text
-    assert page.locator("table").count() == 2
+    assert page.locator("table").count() == 3
     wait_for_brain(page)
     image = pixels(page, "canvas[data-ready=true]")
     assert image.var() > 500
@@ -210,6 +210,103 @@ def test_locus_page_zooms(watched, study):
     assert "phenotype=C12_4" in page.url
 
 
+def test_gene_page_paints_what_was_planted(watched):
+    """LOCUS1 raises regions 3 and 4: they are orange, and the table names them alone."""
+    page = watched.open("/gene/LOCUS1")
+    assert page.inner_text("h1") == "LOCUS1"
+    wait_for_brain(page)
+    assert share_near(pixels(page, "canvas[data-ready=true]"), (140, 55, 0), 70) > 0.005
+    rows = page.locator("section[aria-labelledby='table-title'] tbody tr")
+    names = {text.split("\t")[0] for text in rows.all_inner_texts()}
+    assert names == {"Grey matter, region 3 of 12", "Grey matter, region 4 of 12"}
+    text = page.inner_text("main")
+    for expected in ("5 of 5 tissues", "FDR q ≤ 0.05 over the whole study", "Expression models"):
+        assert expected in text
+    assert pixels(page, "[data-plot^='gene-ENSG'] canvas").var() > 20
+
+
+def test_gene_page_filters_are_in_the_address(watched):
+    page = watched.open("/gene/LOCUS2")
+    page.wait_for_selector("[data-plot^='gene-ENSG']")
+    assert "8 at FDR q" in page.inner_text("section[aria-labelledby='phenotypes-title']")
+    page.get_by_role("combobox", name="Tissue", exact=True).select_option("Liver")
+    page.wait_for_url("**tissue=Liver**")
+    cells = "section[aria-labelledby='table-title'] tbody tr td:nth-child(3)"
+    page.wait_for_selector(f"{cells}:has-text('Liver')")
+    assert set(page.locator(cells).all_inner_texts()) == {"Liver"}
+    page.get_by_role("combobox", name="Significance", exact=True).select_option("nominal")
+    page.wait_for_url("**scope=nominal**")
+    page.wait_for_selector("section[aria-labelledby='phenotypes-title']:has-text('at p ≤ 0.05')")
+    page.reload()
+    page.wait_for_selector("[data-plot^='gene-ENSG']")
+    assert page.get_by_role("combobox", name="Tissue", exact=True).input_value() == "Liver"
+    page.get_by_role("button", name="Clear").click()
+    page.wait_for_selector("section[aria-labelledby='phenotypes-title']:has-text('8 at FDR q')")
+    assert "?" not in page.url
+
+
+def test_heat_map_of_tissues_shows_its_colours_and_its_numbers(watched, study):
+    page = watched.open("/gene/LOCUS2")
+    page.wait_for_selector("[data-plot^='tissues-']")
+    image = pixels(page, "[data-plot^='tissues-'] canvas")
+    blue = (image[..., 2] - image[..., 0] > 60).mean()
+    orange = (image[..., 0] - image[..., 2] > 60).mean()
+    assert blue > 0.02, "LOCUS2 lowers what it touches"
+    assert orange < blue / 20
+    figure = page.locator("figure", has=page.locator("[data-plot^='tissues-']"))
+    figure.get_by_text("Show as table").click()
+    cells = figure.locator("table tbody tr").first.locator("td").all_inner_texts()
+    tests = study.genes.tests
+    strongest = float(tests.z[tests.gene == 2].min())
+    assert min(float(c) for c in cells[1:] if c != "–") == pytest.approx(strongest, abs=2e-3)
+    page.locator("[data-plot^='tissues-']").focus()
+    page.keyboard.press("Home")
+    said = figure.locator("[aria-live=polite]").inner_text()
+    assert "z =" in said
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/phenotype/TBSS_**")
+    page.wait_for_selector("[data-plot^='genes-']")
+    assert "+crus_(" in page.inner_text("main")
+
+
+def test_from_a_phenotype_to_a_gene_and_from_the_search(watched):
+    page = watched.open("/phenotype/C12_3")
+    page.wait_for_selector("[data-plot^='genes-']")
+    table = page.locator("section[aria-labelledby='genes-title'] table")
+    assert table.locator("tbody tr").count() == 5
+    table.locator("a", has_text="LOCUS1").first.click()
+    page.wait_for_url("**/gene/ENSG**")
+    page.wait_for_selector("h1")
+    page.keyboard.press("/")
+    page.keyboard.type("locus2")
+    page.wait_for_selector("[role=option]")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/gene/ENSG00000001014**")
+    page.wait_for_function("() => document.querySelector('h1')?.textContent === 'LOCUS2'")
+
+
+def test_study_page_lists_genes(watched):
+    page = watched.open("/")
+    panel = page.locator("section[aria-labelledby='genes-title']")
+    assert panel.locator("tbody tr").first.inner_text().startswith("LOCUS1")
+    panel.get_by_label("Filter").fill("locus2")
+    page.wait_for_load_state("networkidle")
+    page.wait_for_selector("section[aria-labelledby='genes-title'] tbody tr:first-child:has-text('LOCUS2')")
+    assert all(t.startswith("LOCUS2") for t in panel.locator("tbody tr").all_inner_texts())
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("path", ["/", "/gene/LOCUS2", "/phenotype/C12_3"])
+def test_no_page_is_wider_than_the_window(browser, address, path, width):
+    opened = Watched(browser, address)
+    opened.page.set_viewport_size({"width": width, "height": 900})
+    page = opened.open(path)
+    page.wait_for_timeout(300)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    opened.context.close()
+    assert opened.problems == []
+
+
 def test_missing_things_say_so(browser, address):
     opened = Watched(browser, address)
     page = opened.open("/nothing/here")
@@ -217,6 +314,9 @@ def test_missing_things_say_so(browser, address):
     page.goto(address + "/phenotype/C12_33")
     page.wait_for_selector("[role=alert]")
     assert "C12_3" in page.inner_text("[role=alert]")
+    page.goto(address + "/gene/LOCUS")
+    page.wait_for_selector("[role=alert]")
+    assert "Did you mean LOCUS" in page.inner_text("[role=alert]")
     page.goto(address + "/locus/1-x")
     page.wait_for_selector("[role=alert]")
     opened.context.close()
@@ -307,6 +407,17 @@ def test_without_webgl_the_server_draws(chromium, address, study):
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(300)
     assert images.first.get_attribute("src") != before
+    plain.close()
+    assert opened.problems == []
+
+
+def test_without_webgl_the_server_paints_a_gene(chromium, address):
+    plain = chromium("--disable-3d-apis")
+    opened = Watched(plain, address)
+    page = opened.open("/gene/LOCUS1")
+    page.wait_for_selector(".slices img")
+    page.wait_for_load_state("networkidle")
+    assert share_near(pixels(page, ".slices img"), (140, 55, 0), 70) > 0.01
     plain.close()
     assert opened.problems == []
 

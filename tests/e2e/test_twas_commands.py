@@ -295,6 +295,25 @@ def test_inflation(panel, study, tmp_path):
         assert row["calibrated"] == (phi[gene] is not None)
 
 
+def test_figures(panel, study, tmp_path):
+    folder, models, _ = study
+    positions = tmp_path / "genes.tsv"
+    lines = ["gene\tchromosome\tstart\tstop"]
+    lines += [
+        f"{g['gene'].split('.')[0]}\t{k % 22 + 1}\t{1000 * k + 1}\t{1000 * k + 500}"
+        for k, g in enumerate(panel.genes[:-1])
+    ]
+    positions.write_text("\n".join(lines) + "\n")
+    report, out = tmp_path / "report", tmp_path / "t.tsv"
+    figures = ("--gene-positions", positions, "--report", report)
+    assert code_of("twas", "associate", *files(folder), *options(models), *figures, "--out", out) == 0
+    for name in ("manhattan.png", "qq.png"):
+        assert (report / name).stat().st_size > 10_000
+    modelled = {g for t in panel.models.values() for g in t}
+    absent = json.loads((tmp_path / "t.tsv.json").read_text())["counts"]["genes_without_position"]
+    assert absent == int(panel.genes[-1]["gene"] in modelled)
+
+
 def test_resumes_where_it_stopped(study, tmp_path, monkeypatch, capsys):
     from brainlocus.pipeline import twas_gwas
 

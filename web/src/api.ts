@@ -44,6 +44,94 @@ export interface Meta {
   features: Record<'gwas' | 'heritability' | 'associations' | 'models' | 'atlas' | 'template', boolean>;
   models: Model[];
   maps: MapRow[];
+  twas: TwasMeta | null;
+}
+export type Scope = 'study' | 'modality' | 'atlas' | 'phenotype' | 'phenotype-tissue' | 'nominal';
+export interface TwasMeta {
+  max_p: number;
+  alpha: number;
+  scopes: Scope[];
+  default_scope: Scope;
+  filters: Record<'modality' | 'atlas' | 'side' | 'measurement' | 'tissue', string[]>;
+  tissues: { tissue: string; n_genes: number; n_associations: number; n_significant: number | null }[];
+}
+export interface Gene {
+  gene: string;
+  gene_name: string;
+  n_tissues: number;
+  n_associations: number;
+  n_phenotypes: number;
+  n_significant: number | null;
+  n_phenotypes_significant: number | null;
+  n_tissues_significant: number | null;
+  max_neg_log10_p: number | null;
+  top_phenotype_id: string | null;
+  top_label: string | null;
+  top_tissue: string | null;
+}
+export interface GeneDetail extends Gene {
+  models: { tissue: string; pred_perf_r2: number | null }[];
+  also: string[];
+}
+export interface GeneAssociation {
+  gene: string;
+  gene_name: string;
+  phenotype_id: string;
+  label: string;
+  modality: string;
+  atlas: string;
+  side: string;
+  region: string;
+  measurement: string;
+  category: string;
+  tissue: string;
+  zscore: number;
+  effect_size: number | null;
+  neg_log10_p: number;
+  q_bh: number | null;
+  p_bonferroni: number | null;
+  pred_perf_r2: number | null;
+}
+export interface GenePage extends Page<GeneAssociation> {
+  scope: Scope;
+  alpha: number;
+}
+export interface GeneSum {
+  phenotype_id?: string;
+  label?: string;
+  category?: string;
+  gene?: string;
+  gene_name?: string;
+  tissue?: string;
+  modality?: string;
+  atlas?: string;
+  region?: string;
+  side?: string;
+  n_associations: number;
+  n_phenotypes?: number;
+  n_genes?: number;
+  n_tissues?: number;
+  n_positive: number;
+  n_negative: number;
+  mean_z: number;
+  mean_abs_z: number;
+  top_z: number;
+  top_neg_log10_p: number;
+  top_gene: string;
+  top_phenotype_id: string;
+  top_tissue: string;
+}
+export interface GeneSums {
+  total: number;
+  n_associations: number;
+  rows: GeneSum[];
+}
+export interface GeneMatrix {
+  total: number;
+  tissues: string[];
+  rows: { phenotype_id?: string; label?: string; modality?: string; gene?: string; gene_name?: string }[];
+  z: (number | null)[][];
+  modelled: boolean[][];
 }
 export interface Phenotype {
   pid: number;
@@ -53,6 +141,12 @@ export interface Phenotype {
   modality: string;
   category: string;
   units: string;
+  atlas: string;
+  side: string | null;
+  measurement: string | null;
+  n_gene_associations: number | null;
+  n_genes: number | null;
+  n_genes_significant: number | null;
   scale: number | null;
   parcel_index: number | null;
   n: number | null;
@@ -90,7 +184,9 @@ export interface Heritability {
 }
 export interface PhenotypeDetail extends Phenotype {
   region: Region | null;
+  region_name: string | null;
   heritability: Heritability | null;
+  annotation: Record<string, string>;
 }
 export interface Locus {
   phenotype_id: string;

@@ -44,3 +44,16 @@ export function ticks(low: number, high: number, wanted = 6): number[] {
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) result.push(Number((k * step).toPrecision(12)));
   return result;
 }
+
+/** A corrected p, which may be 1 or unknown. */
+export function corrected(value: number | null | undefined): string {
+  if (value === null || value === undefined) return absent;
+  return value < 1e-3 ? pValue(-Math.log10(Math.max(value, 1e-300))) : fixed(value, 3);
+}
+
+/** A tissue as people write it. */
+export const tissueName = (tissue: string): string => tissue.replace(/_/g, ' ');
+
+export function shorten(text: string, length: number): string {
+  return text.length > length ? `${text.slice(0, length - 1)}…` : text;
+}

@@ -11,7 +11,7 @@ from brainlocus.core.errors import (
 )
 from brainlocus.core.executor import Executor
 from brainlocus.core.expression import ExpressionModel, GeneCovariance
-from brainlocus.core.gene_associations import GeneAssociations, GeneMatrix, PhenotypeAnnotation
+from brainlocus.core.gene_associations import SCOPES, GeneAssociations, GeneBlock, GeneMatrix, PhenotypeAnnotation
 from brainlocus.core.genotypes import (
     ArrayGenotypes,
     GenotypeBlock,
@@ -35,6 +35,7 @@ from brainlocus.core.gradient_echo import (
     iter_channels,
 )
 from brainlocus.core.grm import Grm
+from brainlocus.core.instruments import Instruments
 from brainlocus.core.manifest import InputFile, Manifest
 from brainlocus.core.phenotypes import Column, PhenotypeTable, quantitative_table
 from brainlocus.core.results import ResultTable, concat_results
@@ -47,6 +48,7 @@ from brainlocus.core.volumes import Grid, Mask, Parcellation, Volume, check_same
 __all__ = [
     "COLUMNS",
     "GAMMA_BAR_MHZ_PER_T",
+    "SCOPES",
     "Acquisition",
     "AffineTransform",
     "AlignmentError",
@@ -61,6 +63,7 @@ __all__ = [
     "ExpressionModel",
     "FormatError",
     "GeneAssociations",
+    "GeneBlock",
     "GeneCovariance",
     "GeneMatrix",
     "GenotypeBlock",
@@ -69,6 +72,7 @@ __all__ = [
     "Grid",
     "Grm",
     "InputFile",
+    "Instruments",
     "Manifest",
     "Mask",
     "MissingExtraError",

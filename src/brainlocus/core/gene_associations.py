@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from brainlocus.core.errors import SchemaError, nearest
 
-__all__ = ["GeneAssociations", "GeneMatrix", "PhenotypeAnnotation"]
+__all__ = ["SCOPES", "GeneAssociations", "GeneBlock", "GeneMatrix", "PhenotypeAnnotation"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +85,8 @@ class GeneMatrix:
     z: Float[np.ndarray, "genes phenotypes"]
     """NaN: no result. May be float32, and may lie in a memory map."""
     effect: Float[np.ndarray, "genes phenotypes"] | None = None
+    pred_perf_r2: Float[np.ndarray, " genes"] | None = None
+    """Performance of the genes' models, where it is known at all; NaN for those where it is not."""
 
     def __post_init__(self) -> None:
         expected = (self.genes.size, self.phenotypes.size)
@@ -131,3 +133,37 @@ class PhenotypeAnnotation:
             )
         known = dict(zip(self.phenotypes.tolist(), self.columns[column].tolist(), strict=True))
         return np.array([known.get(name, "") for name in phenotypes.tolist()], dtype=np.str_)
+
+
+SCOPES = ("study", "modality", "atlas", "phenotype", "phenotype-tissue")
+"""What tests may be corrected together, from all of a study to one phenotype in one tissue."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GeneBlock:
+    """A part of a scan's results that fits in memory, and what is known of the tests behind it.
+
+    Raises
+    ------
+    SchemaError
+        Columns differ in length.
+    """
+
+    tests: GeneAssociations
+    """Tests with a result that passed the filter on p."""
+    n_tested: Int[np.ndarray, "phenotypes tissues"] | None
+    """Tests with a result, kept or not, of each phenotype and tissue of `tests`; None where only a selection was
+    listed, so that they cannot be counted."""
+    model_gene: Int[np.ndarray, " models"]
+    """Models (a gene in a tissue) that occur in the block, kept or not: place in ``tests.genes``."""
+    model_tissue: Int[np.ndarray, " models"]
+    model_r2: Float[np.ndarray, " models"]
+    q: Mapping[str, Float[np.ndarray, " tests"]]
+    """Benjamini-Hochberg q that came with the tests, by scope."""
+    n_tests: Mapping[str, Float[np.ndarray, " tests"]]
+    """Number of tests of the scope that came with the tests, by scope."""
+
+    def __post_init__(self) -> None:
+        sizes = {name: c.size for name, c in (*self.q.items(), *self.n_tests.items()) if c.size != len(self.tests)}
+        if sizes:
+            raise SchemaError(f"Columns of {len(self.tests)} tests differ in length: {sizes}.")

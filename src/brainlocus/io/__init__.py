@@ -15,7 +15,13 @@ from brainlocus.io.bids import (
 from brainlocus.io.digest import digest_files, digest_input, require_path
 from brainlocus.io.echo_metadata import Note
 from brainlocus.io.echo_plan import ReadSettings
-from brainlocus.io.expression_models import find_covariance, model_tissue, read_covariance, read_expression_model
+from brainlocus.io.expression_models import (
+    find_covariance,
+    iter_covariances,
+    model_tissue,
+    read_covariance,
+    read_expression_model,
+)
 from brainlocus.io.gene_associations import (
     GeneFolder,
     is_gene_folder,
@@ -24,6 +30,7 @@ from brainlocus.io.gene_associations import (
     read_gene_associations,
     read_gene_matrices,
 )
+from brainlocus.io.gene_blocks import read_gene_blocks
 from brainlocus.io.genotypes import OpenedGenotypes, genotype_files, open_genotypes
 from brainlocus.io.gradient_echo import (
     ChannelFiles,
@@ -36,6 +43,7 @@ from brainlocus.io.gradient_echo import (
 )
 from brainlocus.io.grm import grm_files, read_grm, write_grm
 from brainlocus.io.images import ImageList, ImageMatrix, convert_images, default_mask, find_images
+from brainlocus.io.instruments import GeneInstruments, read_instruments
 from brainlocus.io.nifti import (
     read_mask,
     read_parcellation,
@@ -51,6 +59,7 @@ from brainlocus.io.plinktext import Pedigree, read_fam, read_psam
 from brainlocus.io.segments import read_array_quality, read_named_regions, read_segments
 from brainlocus.io.ssf import SSF_VERSION, SsfMetadata, SsfVariants, prepare_ssf, ssf_metadata_path, write_ssf
 from brainlocus.io.tables import (
+    ResultWriter,
     arrow_column,
     check_table_name,
     read_arrow,
@@ -72,6 +81,7 @@ __all__ = [
     "BgenWriter",
     "ChannelFiles",
     "GeneFolder",
+    "GeneInstruments",
     "GradientEchoFiles",
     "GradientEchoList",
     "ImageList",
@@ -83,6 +93,7 @@ __all__ = [
     "PgenSource",
     "PgenWriter",
     "ReadSettings",
+    "ResultWriter",
     "SsfMetadata",
     "SsfVariants",
     "VcfSource",
@@ -102,6 +113,7 @@ __all__ = [
     "genotype_files",
     "grm_files",
     "is_gene_folder",
+    "iter_covariances",
     "locked_folder",
     "model_tissue",
     "open_bed",
@@ -122,11 +134,13 @@ __all__ = [
     "read_expression_model",
     "read_fam",
     "read_gene_associations",
+    "read_gene_blocks",
     "read_gene_matrices",
     "read_gradient_echo",
     "read_gradient_echo_peak_bytes",
     "read_grid",
     "read_grm",
+    "read_instruments",
     "read_label_names",
     "read_lines",
     "read_mask",

@@ -11,7 +11,8 @@ Gamazon et al. (2015), Nature Genetics 47:1091; Barbeira et al. (2018), Nature C
 
 import re
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from brainlocus.core.errors import FormatError, SchemaError
 from brainlocus.core.expression import ExpressionModel, GeneCovariance
 from brainlocus.io.tables import MISSING_TEXT
 
-__all__ = ["find_covariance", "model_tissue", "read_covariance", "read_expression_model"]
+__all__ = ["find_covariance", "iter_covariances", "model_tissue", "read_covariance", "read_expression_model"]
 
 SnpKey = Literal["rsid", "varID"]
 
@@ -40,6 +41,8 @@ _EXTRA = {
 }
 """What is read of ``extra``, by any of its names."""
 _VERSION = re.compile(r"\.\d+(_\d+)?$")
+_COVARIANCE_BLOCK = 1 << 26
+_HEADER_BYTES = 4096
 _COVARIANCE = ("GENE", "RSID1", "RSID2", "VALUE")
 _SHOWN = 3
 
@@ -81,7 +84,12 @@ def find_covariance(model: Path) -> Path | None:
 
 
 def read_expression_model(
-    path: Path, *, tissue: str = "", snp_key: SnpKey = "rsid", strip_versions: bool = False
+    path: Path,
+    *,
+    tissue: str = "",
+    snp_key: SnpKey = "rsid",
+    strip_versions: bool = False,
+    allow_empty: bool = False,
 ) -> ExpressionModel:
     """Return the weights of a PredictDB file, ordered by gene.
 
@@ -93,11 +101,13 @@ def read_expression_model(
         Column that names SNPs.
     strip_versions
         Take ``.13`` off the ids of genes.
+    allow_empty
+        A file without weights is a model without genes.
 
     Raises
     ------
     FormatError
-        No sqlite file, or a table is missing.
+        No sqlite file, a table is missing, or there are no weights.
     SchemaError
         A column is missing; a weight is no finite number; a gene has a SNP twice; two genes are one without versions.
     """
@@ -109,12 +119,16 @@ def read_expression_model(
     try:
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
-            weights = _select(connection, path, "weights", _weight_columns(connection, path, snp_key))
+            weights = _select(connection, "weights", _weight_columns(connection, path, snp_key))
             extra = _read_extra(connection, path)
         finally:
             connection.close()
     except sqlite3.DatabaseError as error:
         raise FormatError(f"{path}: expected a PredictDB model, which sqlite cannot read: {error}.") from error
+    if not weights[0]:
+        if not allow_empty:
+            raise FormatError(f"{path}: expected weights, found an empty table weights.")
+        return _empty_model(tissue or model_tissue(path))
     return _model(path, tissue or model_tissue(path), weights, extra, strip_versions=strip_versions)
 
 
@@ -137,12 +151,16 @@ def _weight_columns(connection: sqlite3.Connection, path: Path, snp_key: str) ->
     return [snp_key, *_WEIGHTS]
 
 
-def _select(connection: sqlite3.Connection, path: Path, table: str, columns: list[str]) -> list[list[Any]]:
+def _select(connection: sqlite3.Connection, table: str, columns: list[str]) -> list[list[Any]]:
     quoted = ", ".join(f'"{name}"' for name in columns)
     rows = connection.execute(f'SELECT {quoted} FROM "{table}"').fetchall()
-    if not rows:
-        raise FormatError(f"{path}: expected weights, found an empty table {table}.")
-    return [list(column) for column in zip(*rows, strict=True)]
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in columns]
+
+
+def _empty_model(tissue: str) -> ExpressionModel:
+    text, number, whole = np.zeros(0, dtype="<U1"), np.zeros(0), np.zeros(0, dtype=np.int64)
+    start = np.zeros(1, dtype=np.int64)
+    return ExpressionModel(tissue, text, text, start, text, text, text, number, whole, number, number, number, number)
 
 
 def _read_extra(connection: sqlite3.Connection, path: Path) -> dict[str, dict[str, Any]]:
@@ -231,20 +249,74 @@ def read_covariance(path: Path, *, strip_versions: bool = False) -> GeneCovarian
     FormatError
         Not such a file; the rows of a gene are not together; a row occurs twice; a pair has two values.
     """
-    table = _covariance_table(path)
+    return _gene_covariance(_covariance_table(path), path, 0, strip_versions=strip_versions)
+
+
+def iter_covariances(
+    path: Path, *, strip_versions: bool = False, block_bytes: int = _COVARIANCE_BLOCK
+) -> Iterator[GeneCovariance]:
+    """Yield the covariances of a file that need not fit in memory, whole genes at a time.
+
+    Parameters
+    ----------
+    block_bytes
+        Text read at a time; a gene may be larger.
+
+    Raises
+    ------
+    FormatError
+        As `read_covariance`.
+    """
+    seen: set[str] = set()
+    for first_row, table in _whole_genes(path, block_bytes):
+        found = _gene_covariance(table, path, first_row, strip_versions=strip_versions)
+        again = next((gene for gene in found.genes.tolist() if gene in seen), None)
+        if again is not None:
+            raise FormatError(
+                f"{path}, after line {first_row + 1}: expected the rows of a gene together, found {again} again. Sort "
+                "the file by gene."
+            )
+        seen.update(found.genes.tolist())
+        yield found
+
+
+def _whole_genes(path: Path, block_bytes: int) -> Iterator[tuple[int, Any]]:
+    """Yield the number of the first row and the rows of some genes, of which the file has no more after them."""
+    first_row, pending = 0, None
+    read = pacsv.ReadOptions(block_size=block_bytes)
+    try:
+        with _open_covariance(path) as (stream, parse, convert):
+            for batch in pacsv.open_csv(stream, read_options=read, parse_options=parse, convert_options=convert):
+                if batch.num_rows == 0:
+                    continue
+                table = pa.Table.from_batches([batch])
+                table = table if pending is None else pa.concat_tables([pending, table])
+                gene = table.column("GENE")
+                ends = pc.index(pc.equal(gene, gene[table.num_rows - 1]), value=True).as_py()
+                if ends:
+                    yield first_row, table.slice(0, ends)
+                    first_row += ends
+                pending = table.slice(ends)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise FormatError(f"{path}: expected lines of GENE RSID1 RSID2 VALUE: {error}") from error
+    if pending is not None:
+        yield first_row, pending
+
+
+def _gene_covariance(table: Any, path: Path, first_row: int, *, strip_versions: bool) -> GeneCovariance:
     genes, gene = _codes(table.column("GENE"))
     starts = np.flatnonzero(np.r_[True, gene[1:] != gene[:-1]])
     if starts.size > len(genes):
         seen: set[int] = set()
         again = next(int(s) for s in starts if int(gene[s]) in seen or seen.add(int(gene[s])))  # type: ignore[func-returns-value]
         raise FormatError(
-            f"{path}, line {again + 2}: expected the rows of a gene together, found {genes[gene[again]]} again. "
-            "Sort the file by gene."
+            f"{path}, line {first_row + again + 2}: expected the rows of a gene together, found {genes[gene[again]]} "
+            "again. Sort the file by gene."
         )
     both = pa.chunked_array([*table.column("RSID1").chunks, *table.column("RSID2").chunks])
     names, snp = _codes(both)
     value = pc.fill_null(table.column("VALUE"), float("nan")).to_numpy()
-    kept = _unique_pairs(path, genes, names, gene, snp[: gene.size], snp[gene.size :], value)
+    kept = _unique_pairs(path, genes, names, gene, snp[: gene.size], snp[gene.size :], value, first_row)
     present = kept[~np.isnan(value[kept])]
     counts = np.bincount(gene[present], minlength=len(genes))
     shown = [_VERSION.sub("", g) for g in genes] if strip_versions else genes
@@ -258,27 +330,32 @@ def read_covariance(path: Path, *, strip_versions: bool = False) -> GeneCovarian
     )
 
 
-def _covariance_table(path: Path) -> Any:
+@contextmanager
+def _open_covariance(path: Path) -> Iterator[tuple[Any, Any, Any]]:
+    """Give the text of a covariance file from its start, and how it is parsed and converted."""
     if not path.is_file():
         raise FormatError(f"Covariance: expected a file at {path}, found nothing. Check the path.")
+    with path.open("rb") as raw:
+        compression = "gzip" if raw.read(2) == b"\x1f\x8b" else None
+    with pa.input_stream(str(path), compression=compression) as stream:
+        start = stream.read(_HEADER_BYTES)
+    header = start.split(b"\n", 1)[0].decode("utf-8", errors="replace").rstrip("\r")
+    delimiter = "\t" if "\t" in header else ("," if "," in header else " ")
+    if tuple(header.split(delimiter)) != _COVARIANCE:
+        raise FormatError(f"{path}: expected the columns GENE RSID1 RSID2 VALUE, found {header[:80]!r}.")
+    convert = pacsv.ConvertOptions(
+        column_types={name: pa.string() for name in _COVARIANCE[:3]} | {"VALUE": pa.float64()},
+        null_values=list(MISSING_TEXT),
+        strings_can_be_null=False,
+    )
+    with pa.input_stream(str(path), compression=compression) as stream:
+        yield stream, pacsv.ParseOptions(delimiter=delimiter), convert
+
+
+def _covariance_table(path: Path) -> Any:
     try:
-        with path.open("rb") as raw:
-            gzipped = raw.read(2) == b"\x1f\x8b"
-        with pa.input_stream(str(path), compression="gzip" if gzipped else None) as stream:
-            data = stream.read()
-        header = data[: data.find(b"\n")].decode("utf-8", errors="replace").rstrip("\r")
-        delimiter = "\t" if "\t" in header else ("," if "," in header else " ")
-        if tuple(header.split(delimiter)) != _COVARIANCE:
-            raise FormatError(f"{path}: expected the columns GENE RSID1 RSID2 VALUE, found {header[:80]!r}.")
-        return pacsv.read_csv(
-            pa.BufferReader(data),
-            parse_options=pacsv.ParseOptions(delimiter=delimiter),
-            convert_options=pacsv.ConvertOptions(
-                column_types={name: pa.string() for name in _COVARIANCE[:3]} | {"VALUE": pa.float64()},
-                null_values=list(MISSING_TEXT),
-                strings_can_be_null=False,
-            ),
-        )
+        with _open_covariance(path) as (stream, parse, convert):
+            return pacsv.read_csv(pa.BufferReader(stream.read()), parse_options=parse, convert_options=convert)
     except (pa.ArrowException, OSError, EOFError) as error:
         raise FormatError(f"{path}: expected lines of GENE RSID1 RSID2 VALUE: {error}") from error
 
@@ -297,6 +374,7 @@ def _unique_pairs(
     first: Int[np.ndarray, " rows"],
     second: Int[np.ndarray, " rows"],
     value: Float[np.ndarray, " rows"],
+    first_row: int,
 ) -> Int[np.ndarray, " kept"]:
     """Return the rows without those that give a pair a second time, the other way round."""
     low, high = np.minimum(first, second), np.maximum(first, second)
@@ -315,13 +393,15 @@ def _unique_pairs(
     twice = np.flatnonzero(first[a] == first[b])
     if twice.size:
         row = int(max(a[twice[0]], b[twice[0]]))
-        raise FormatError(f"{path}, line {row + 2}: {where(row)} is listed a second time; remove one of the lines.")
+        raise FormatError(
+            f"{path}, line {first_row + row + 2}: {where(row)} is listed a second time; remove one of the lines."
+        )
     unequal = np.flatnonzero(~((value[a] == value[b]) | (np.isnan(value[a]) & np.isnan(value[b]))))
     if unequal.size:
         k = int(unequal[0])
         raise FormatError(
-            f"{path}, lines {a[k] + 2} and {b[k] + 2}: {where(int(a[k]))} has the values {value[a[k]]:g} and "
-            f"{value[b[k]]:g}; a pair may have one."
+            f"{path}, lines {first_row + a[k] + 2} and {first_row + b[k] + 2}: {where(int(a[k]))} has the values "
+            f"{value[a[k]]:g} and {value[b[k]]:g}; a pair may have one."
         )
     kept = np.ones(gene.size, dtype=bool)
     kept[np.maximum(a, b)] = False

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
+from scipy.special import ndtri
 
 from brainlocus.core.errors import FormatError, SchemaError, nearest
 from brainlocus.core.gene_associations import GeneAssociations, GeneMatrix, PhenotypeAnnotation
@@ -28,8 +29,10 @@ from brainlocus.numerics.tails import neg_log10_p_from_z
 
 __all__ = [
     "GeneFolder",
+    "GeneTables",
     "is_gene_folder",
     "open_gene_folder",
+    "open_gene_results",
     "read_annotation",
     "read_gene_associations",
     "read_gene_matrices",
@@ -77,7 +80,59 @@ class GeneFolder:
         number = self.tissues.index(tissue)
         rows = slice(int(self.offsets[number]), int(self.offsets[number + 1]))
         effect = None if self.effect is None else self.effect[rows]
-        return GeneMatrix(tissue, self.genes[rows], self.gene_names[rows], self.phenotypes, self.z[rows], effect)
+        return GeneMatrix(
+            tissue,
+            self.genes[rows],
+            self.gene_names[rows],
+            self.phenotypes,
+            self.z[rows],
+            effect,
+            self.pred_perf_r2[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GeneTables:
+    """Tests from tables, by tissue."""
+
+    tests: GeneAssociations
+
+    @property
+    def tissues(self) -> tuple[str, ...]:
+        """In the order in which the tables name them."""
+        return tuple(self.tests.tissues.tolist())
+
+    def matrix(self, tissue: str) -> GeneMatrix:
+        """Return the matrix of a tissue: every gene it names against every phenotype, NaN where there is no test.
+
+        Raises
+        ------
+        SchemaError
+            There is no such tissue, or a gene is tested twice for a phenotype.
+        """
+        tests = self.tests
+        if tissue not in self.tissues:
+            known = ", ".join(self.tissues)
+            raise SchemaError(
+                f"There is no tissue {tissue!r}.{nearest(tissue, list(self.tissues))} The tables have: {known}."
+            )
+        mine = np.flatnonzero(tests.tissue == self.tissues.index(tissue))
+        used, row = np.unique(tests.gene[mine], return_inverse=True)
+        cell = row.astype(np.int64) * tests.phenotypes.size + tests.phenotype[mine]
+        if np.unique(cell).size < cell.size:
+            raise SchemaError(f"Tissue {tissue}: a gene has two results for one phenotype; each may have one.")
+        z = np.full((used.size, tests.phenotypes.size), np.nan)
+        effect, r2 = np.full(z.shape, np.nan), np.full(used.size, np.nan)
+        z.flat[cell], effect.flat[cell], r2[row] = tests.z[mine], tests.effect[mine], tests.pred_perf_r2[mine]
+        return GeneMatrix(
+            tissue,
+            tests.genes[used],
+            tests.gene_names[used],
+            tests.phenotypes,
+            z,
+            effect if np.isfinite(effect).any() else None,
+            r2,
+        )
 
 
 def is_gene_folder(path: Path) -> bool:
@@ -331,12 +386,17 @@ def _folder_parts(
     tissue = levels["tissue"].codes(list(folder.tissues), np.arange(len(folder.tissues), dtype=np.int32))
     tissue = np.repeat(tissue, np.diff(folder.offsets))
     phenotype = levels["phenotype"].codes(folder.phenotypes.tolist(), np.arange(folder.phenotypes.size, dtype=np.int32))
-    smallest = -np.log10(max_p)
+    smallest, near = -np.log10(max_p), -ndtri(max_p / 2) - 1e-6
     step = max(1, _BLOCK // max(folder.phenotypes.size, 1))
     for start in range(0, gene.size, step):
         z = np.asarray(folder.z[start : start + step], dtype=np.float64)
-        strength = neg_log10_p_from_z(z)
-        row, column = np.nonzero(strength >= smallest) if max_p < 1.0 else np.nonzero(np.ones(z.shape, dtype=bool))
+        # Most tests are far from significant: p is computed for those that may be.
+        row, column = np.nonzero(np.abs(z) >= near) if max_p < 1.0 else np.nonzero(np.ones(z.shape, dtype=bool))
+        values = z[row, column]
+        strength = neg_log10_p_from_z(values)
+        if max_p < 1.0:
+            kept = strength >= smallest
+            row, column, values, strength = row[kept], column[kept], values[kept], strength[kept]
         effect = np.full(row.size, np.nan)
         if folder.effect is not None:
             effect = np.asarray(folder.effect[start : start + step], dtype=np.float64)[row, column]
@@ -344,9 +404,9 @@ def _folder_parts(
             "gene": gene[start + row],
             "tissue": tissue[start + row],
             "phenotype": phenotype[column],
-            "z": z[row, column],
+            "z": values,
             "effect": effect,
-            "neg_log10_p": strength[row, column],
+            "neg_log10_p": strength,
             "pred_perf_r2": folder.pred_perf_r2[start + row],
         }
 
@@ -363,26 +423,17 @@ def read_gene_matrices(
     FormatError, SchemaError
         As `read_gene_associations`; a tissue that is not there; a gene tested twice for a phenotype and tissue.
     """
+    opened = open_gene_results(paths, pattern=pattern, phenotype=phenotype, tissue=tissue)
+    yield from (opened.matrix(name) for name in (tissues or opened.tissues))
+
+
+def open_gene_results(
+    paths: Sequence[Path], *, pattern: str = "", phenotype: str = "", tissue: str = ""
+) -> GeneFolder | GeneTables:
+    """Open a folder, which stays on disk, or tables, which are read, to take matrices from by tissue.
+
+    Parameters and errors are as those of `read_gene_associations`.
+    """
     if len(paths) == 1 and paths[0].is_dir():
-        folder = open_gene_folder(paths[0])
-        yield from (folder.matrix(name) for name in (tissues or folder.tissues))
-        return
-    tests = read_gene_associations(paths, pattern=pattern, phenotype=phenotype, tissue=tissue)
-    known = tests.tissues.tolist()
-    for name in tissues or known:
-        if name not in known:
-            raise SchemaError(
-                f"There is no tissue {name!r}.{nearest(name, known)} The tables have: {', '.join(known)}."
-            )
-        mine = np.flatnonzero(tests.tissue == known.index(name))
-        used, row = np.unique(tests.gene[mine], return_inverse=True)
-        cell = row.astype(np.int64) * tests.phenotypes.size + tests.phenotype[mine]
-        if np.unique(cell).size < cell.size:
-            raise SchemaError(f"Tissue {name}: a gene has two results for one phenotype; each may have one.")
-        z = np.full((used.size, tests.phenotypes.size), np.nan)
-        effect = np.full(z.shape, np.nan)
-        z.flat[cell], effect.flat[cell] = tests.z[mine], tests.effect[mine]
-        has_effect = bool(np.isfinite(effect).any())
-        yield GeneMatrix(
-            name, tests.genes[used], tests.gene_names[used], tests.phenotypes, z, effect if has_effect else None
-        )
+        return open_gene_folder(paths[0])
+    return GeneTables(read_gene_associations(paths, pattern=pattern, phenotype=phenotype, tissue=tissue))

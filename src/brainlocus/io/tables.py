@@ -8,7 +8,9 @@ which columns are categories.
 import json
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from brainlocus.io.atomic import atomic_path
 
 __all__ = [
     "MISSING_TEXT",
+    "ResultWriter",
     "arrow_column",
     "check_table_name",
     "read_arrow",
@@ -82,9 +85,9 @@ def read_arrow(path: Path) -> pa.Table:
         raise FormatError(f"{path}: expected a header line, found an empty file.")
     names = header.split(_DELIMITERS[suffix])
     _check_delimiter(names, suffix, path)
-    _check_header([n.strip().strip('"') for n in names], path)
+    _check_header([n for n in (n.strip().strip('"') for n in names) if n], path)
     try:
-        return pacsv.read_csv(
+        table = pacsv.read_csv(
             pa.BufferReader(data),
             parse_options=pacsv.ParseOptions(delimiter=_DELIMITERS[suffix]),
             convert_options=pacsv.ConvertOptions(
@@ -95,6 +98,25 @@ def read_arrow(path: Path) -> pa.Table:
         if "UTF8" in str(error):
             raise FormatError(f"{path}: expected text in UTF-8: {error}. Save it as UTF-8.") from error
         raise FormatError(f"{path}: expected {len(names)} columns in every row: {error}") from error
+    return _without_unnamed(table, path)
+
+
+def _without_unnamed(table: pa.Table, path: Path) -> pa.Table:
+    """Return a table without the columns that have neither a name nor a value, as spreadsheets leave at the right.
+
+    Raises
+    ------
+    SchemaError
+        Several columns have values but no name.
+    """
+    unnamed = [k for k, name in enumerate(table.column_names) if not name.strip()]
+    if len(unnamed) < 2:
+        return table
+    filled = [k for k in unnamed if any(str(cell or "").strip() for cell in table.column(k).to_pylist())]
+    if len(filled) > 1:
+        where = ", ".join(str(k + 1) for k in filled)
+        raise SchemaError(f"{path}: column names must be unique, found none at columns {where}. Name them.")
+    return table.select([k for k in range(table.num_columns) if k not in unnamed or k in filled])
 
 
 def _check_delimiter(names: list[str], suffix: str, path: Path) -> None:
@@ -461,3 +483,41 @@ def write_table(table: PhenotypeTable, path: Path, *, participant_id: Sequence[s
 def write_results(table: ResultTable, path: Path) -> None:
     """Write a result table, by extension; NaN is NaN in Parquet and an empty cell in text."""
     _write_arrow(pa.table({name: arrow_column(column) for name, column in table.columns.items()}), path)
+
+
+class ResultWriter:
+    """Writes a result table part by part, by extension; for tables that are not held in memory whole.
+
+    Every part has the columns of the first, of the same kinds. Use as a context manager: without an error the file gets
+    its name at the end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._suffix = check_table_name(path)
+        self._path = path
+        self._stack = ExitStack()
+        self._writer: Any = None
+
+    def __enter__(self) -> "ResultWriter":
+        self._partial = self._stack.enter_context(atomic_path(self._path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def append(self, part: ResultTable) -> None:
+        """Write the rows of one part."""
+        table = pa.table({name: arrow_column(column) for name, column in part.columns.items()})
+        if self._writer is None:
+            self._writer = self._stack.enter_context(self._open(table.schema))
+        self._writer.write_table(table if self._suffix == ".parquet" else _without_nan(table))
+
+    def _open(self, schema: pa.Schema) -> Any:
+        if self._suffix == ".parquet":
+            return pq.ParquetWriter(self._partial, schema, compression="zstd")
+        compression = "gzip" if self._path.suffix.lower() == ".gz" else None
+        stream = self._stack.enter_context(pa.output_stream(str(self._partial), compression=compression))
+        options = pacsv.WriteOptions(delimiter=_DELIMITERS[self._suffix], quoting_style="needed")
+        return pacsv.CSVWriter(stream, schema, write_options=options)

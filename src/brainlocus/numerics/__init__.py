@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from brainlocus.numerics.counts import neg_log10_p_from_binomial, neg_log10_p_from_hypergeometric
     from brainlocus.numerics.cropping import bounding_box
     from brainlocus.numerics.design import Design, covariate_design, design_from_formula, formula_variables
     from brainlocus.numerics.dipole import dipole_field, dipole_kernel
@@ -64,7 +65,9 @@ __all__ = [
     "holm_p",
     "lambda_path",
     "map_points",
+    "neg_log10_p_from_binomial",
     "neg_log10_p_from_chi2",
+    "neg_log10_p_from_hypergeometric",
     "neg_log10_p_from_t",
     "neg_log10_p_from_z",
     "project_out",
@@ -85,6 +88,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "counts": ("neg_log10_p_from_binomial", "neg_log10_p_from_hypergeometric"),
     "cropping": ("bounding_box",),
     "design": ("Design", "covariate_design", "design_from_formula", "formula_variables"),
     "dipole": ("dipole_field", "dipole_kernel"),

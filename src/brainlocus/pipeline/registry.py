@@ -73,10 +73,36 @@ STEPS: dict[str, StepEntry] = {
         "signature", "SIGNATURE_TRAIN", "Train a disease signature and judge it on held-out people."
     ),
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
+    "store query": _entry("store_query", "STORE_QUERY", "Look genes or phenotypes up in a store."),
+    "store export": _entry(
+        "store_export", "STORE_EXPORT", "Write the gene associations of a store as pages and JSON that need no server."
+    ),
     "twas prepare": _entry("twas", "TWAS_PREPARE", "Keep what expression models need of many GWAS."),
     "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
     "twas train": _entry("twas_train", "TWAS_TRAIN", "Train models that predict expression from genotypes."),
     "signature apply": _entry("signature", "SIGNATURE_APPLY", "Score new people with a trained signature."),
+    "genes ontology": _entry(
+        "genes_ontology", "GENES_ONTOLOGY", "Ontology terms that clusters of genes share, more than the genes tested."
+    ),
+    "twas replicate": _entry(
+        "twas_replicate",
+        "TWAS_REPLICATE",
+        "Compare gene associations with those of another cohort or an external set.",
+    ),
+    "twas specificity": _entry(
+        "twas_specificity", "TWAS_SPECIFICITY", "In how many tissues, and in which, genes are associated."
+    ),
+    "twas enrich": _entry(
+        "twas_enrich", "TWAS_ENRICH", "Associations of a set of genes with a set of phenotypes, against sets drawn."
+    ),
+    "twas cluster": _entry("twas_cluster", "TWAS_CLUSTER", "Cluster and embed phenotypes by their genes."),
+    "twas map": _entry("twas_map", "TWAS_MAP", "Draw effects of regions on the cortex."),
+    "twas multi-tissue": _entry(
+        "twas_multi_tissue", "TWAS_MULTI_TISSUE", "One test of a gene from several tissues (S-MultiXcan, ACAT)."
+    ),
+    "twas causal": _entry(
+        "twas_causal", "TWAS_CAUSAL", "Causal effects of expression: MR-JTI and Mendelian randomisation."
+    ),
 }
 """Command name to step. A test checks that every entry exists and has this name and help."""
 

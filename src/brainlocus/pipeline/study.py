@@ -40,6 +40,20 @@ class StudyInputs(BaseModel):
     phenotypes: str | None = Field(None, description="Table of phenotypes to relate to the traits")
     categories: str | None = Field(None, description="Table phenotype, category: groups for figures")
     genotypes: str | None = Field(None, description="Genotypes (.bed, .pgen, .bgen, .vcf.gz, .vcf, .bcf)")
+    gwas: str | None = Field(
+        None,
+        description="GWAS for predicted expression: a table phenotype, path, or a folder; else the study's own scan",
+    )
+    replication_gwas: str | None = Field(None, description="GWAS of the same phenotypes in other people")
+    expression_models: str | None = Field(None, description="Folder of expression models (.db) with their covariances")
+    joint_covariance: str | None = Field(
+        None, description="Covariances of each gene's SNPs of all tissues together, for S-MultiXcan"
+    )
+    phenotype_annotation: str | None = Field(
+        None, description="Table of the phenotypes of the GWAS: modality, atlas, side, region, measurement ..."
+    )
+    gene_set: str | None = Field(None, description="List of genes to compare with others, such as those of a disease")
+    phenotype_set: str | None = Field(None, description="List of phenotypes to look for the gene set's associations in")
     genome_build: str = Field("unknown", description="Assembly of the positions, such as GRCh37")
 
     def paths(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ __all__ = [
     "load_models",
     "model_files",
     "read_model_set",
+    "with_prefix",
     "write_model_set",
 ]
 
@@ -61,7 +62,7 @@ class ModelSet:
         return np.asarray(np.r_[0, np.cumsum([t.genes.size for t in self.tissues])].astype(np.int64))
 
 
-def model_files(config: ModelInput) -> list[Path]:
+def model_files(models: Sequence[Path]) -> list[Path]:
     """Return the model files, those of folders sorted by name.
 
     Raises
@@ -69,12 +70,12 @@ def model_files(config: ModelInput) -> list[Path]:
     FormatError, SchemaError
         None is given, or a folder has none.
     """
-    if not config.models:
+    if not models:
         raise SchemaError(
             "--models: required, but not given: expression models (.db), separated by commas, or a folder."
         )
     found: list[Path] = []
-    for path in config.models:
+    for path in models:
         inside = sorted(path.glob("*.db")) if path.is_dir() else [path]
         if not inside:
             raise FormatError(f"{path}: expected expression models (.db) in the folder, found none.")
@@ -90,7 +91,7 @@ def covariance_files(config: ModelInput) -> list[Path]:
     FormatError, SchemaError
         One is not found, or the numbers differ.
     """
-    models = model_files(config)
+    models = model_files(config.models)
     if config.covariances and len(config.covariances) != len(models):
         raise SchemaError(
             f"--covariances: expected {len(models)} files, one for each of the --models, found "
@@ -111,7 +112,7 @@ def covariance_files(config: ModelInput) -> list[Path]:
     return found
 
 
-def _with_prefix(names: Shaped[np.ndarray, " weights"], like: Sequence[str]) -> Shaped[np.ndarray, " weights"]:
+def with_prefix(names: Shaped[np.ndarray, " weights"], like: Sequence[str]) -> Shaped[np.ndarray, " weights"]:
     """Return varIDs with or without ``chr``, as the names of the other side have it."""
     ours = names.size > 0 and str(names[0]).startswith("chr")
     theirs = [str(name).startswith("chr") for name in like]
@@ -140,7 +141,7 @@ def load_models(
     BrainlocusError
         A file is not as it should be, two models have one tissue, a model and its covariance do not fit.
     """
-    paths = model_files(config)
+    paths = model_files(config.models)
     files = covariance_files(config)
     tissues = [model_tissue(path, config.model_pattern) for path in paths]
     twice = sorted({t for t in tissues if tissues.count(t) > 1})
@@ -163,7 +164,7 @@ def load_models(
                 covariance,
                 entry=snps.entry[k],
                 sign=snps.sign[k],
-                snps=_with_prefix(model.snps, covariance.names[:3].tolist()),
+                snps=with_prefix(model.snps, covariance.names[:3].tolist()),
                 missing_as_zero=config.missing_covariance == "zero",
             )
         )
@@ -174,7 +175,7 @@ def _search_keys(
     snps: Shaped[np.ndarray, " weights"], *, by_position: bool, gwas_names: Sequence[str]
 ) -> Shaped[np.ndarray, " weights"]:
     if not by_position:
-        return _with_prefix(snps, gwas_names)
+        return with_prefix(snps, gwas_names)
     parts = [name.removeprefix("chr").split("_") for name in snps.tolist()]
     bad = next((str(n) for n, p in zip(snps.tolist(), parts, strict=True) if len(p) < 4 or not p[1].isdigit()), None)
     if bad is not None:

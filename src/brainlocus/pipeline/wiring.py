@@ -275,12 +275,84 @@ def _replicate(w: Wiring) -> Wired | None:
     return _given(leads=w.output("clump", "leads.parquet"), replication=w.output("replication", "hits.parquet"))
 
 
+def _twas_prepare(w: Wiring) -> Wired | None:
+    models = w.inputs.get("expression_models")
+    gwas = w.first(w.inputs.get("gwas"), w.output("gwas"))
+    return None if models is None or gwas is None else {"gwas": (gwas,), "models": (models,)}
+
+
+def _twas(w: Wiring) -> Wired | None:
+    prepared = w.output("twas_prepare")
+    if prepared is None:
+        return None
+    annotation = w.inputs.get("phenotype_annotation")
+    return {
+        "gwas": (prepared,),
+        "annotation": annotation,
+        "full": w.root / "twas" / "full",
+        "report": w.root / "reports" / "twas",
+    }
+
+
+def _twas_replication(w: Wiring) -> Wired | None:
+    models, gwas = w.inputs.get("expression_models"), w.inputs.get("replication_gwas")
+    if models is None or gwas is None or w.output("twas") is None:
+        return None
+    full = w.root / "twas" / "replication_full"
+    return {"gwas": (gwas,), "models": (models,), "full": full, "report": w.root / "reports" / "twas_replication"}
+
+
+def _full(w: Wiring) -> Path | None:
+    """Return the whole matrices of the transcriptome-wide scan."""
+    return None if w.output("twas") is None else w.root / "twas" / "full"
+
+
+def _twas_replicate(w: Wiring) -> Wired | None:
+    if w.output("twas_replication") is None:
+        return None
+    return {
+        "discovery": w.root / "twas" / "full",
+        "replication": (w.root / "twas" / "replication_full",),
+        "annotation": w.inputs.get("phenotype_annotation"),
+        "report": w.root / "reports" / "twas_replicate",
+    }
+
+
+def _multi_tissue(w: Wiring) -> Wired | None:
+    """Use S-MultiXcan where there is a joint covariance, and ACAT in any case."""
+    full, models = _full(w), w.inputs.get("expression_models")
+    if full is None:
+        return None
+    joint = w.inputs.get("joint_covariance")
+    if joint is None or models is None:
+        return {"results": (full,), "method": "acat"}
+    prepared = w.output("twas_prepare")
+    return {"results": (full,), "method": "both", "models": (models,), "covariance": joint, "gwas": prepared}
+
+
+def _twas_cluster(w: Wiring) -> Wired | None:
+    full = _full(w)
+    return None if full is None else {"results": (full,), "annotation": w.inputs.get("phenotype_annotation")}
+
+
+def _specificity(w: Wiring) -> Wired | None:
+    return _twas_cluster(w)
+
+
+def _enrich(w: Wiring) -> Wired | None:
+    wired = _given(genes=w.inputs.get("gene_set"), phenotypes=w.inputs.get("phenotype_set"))
+    full = _full(w)
+    return None if wired is None or full is None else {**wired, "results": (full,)}
+
+
 def _store(w: Wiring) -> Wired | None:
-    gwas = w.output("gwas")
-    if gwas is None:
+    gwas, twas = w.output("gwas"), _full(w)
+    if gwas is None and twas is None:
         return None
     return {
         "gwas": gwas,
+        "twas": None if twas is None else (twas,),
+        "twas_annotation": None if twas is None else w.inputs.get("phenotype_annotation"),
         "atlas": _some(w.output("atlas")) or None,
         "heritability": w.output("heritability"),
         "loci": w.output("clump"),
@@ -298,6 +370,14 @@ REPLICATION = "replication"
 
 _GENOTYPES = "[inputs] genotypes"
 _FROM_QC = frozenset({"keep", "variants", "genome_build"})
+_OF_READING = frozenset(
+    {
+        "preset", "columns", "phenotype_pattern", "precedence", "replace_zero_p", "match", "strand", "palindromic",
+        "duplicates", "genome_build", "decimal_comma", "model_pattern", "snp_key", "strip_versions",
+        "missing_covariance",
+    }
+)  # fmt: skip
+"""How GWAS and models are read: of the prepared study, said once there."""
 _SCAN = frozenset({"keep", "variants", "full", "covariates", "formula", "genome_build"})
 
 STUDY_STEPS: tuple[StudyStep, ...] = (
@@ -343,10 +423,39 @@ STUDY_STEPS: tuple[StudyStep, ...] = (
         defaults={"diagnosis": "diagnosis"},
     ),
     StudyStep(
+        "twas_prepare",
+        "twas prepare",
+        "twas/prepared",
+        "[inputs] expression_models, and gwas or the gwas step",
+        _twas_prepare,
+    ),
+    StudyStep("twas", "twas associate", "twas/associations.parquet", "the twas_prepare step", _twas, wired=_OF_READING),
+    StudyStep(
+        "twas_replication",
+        "twas associate",
+        "twas/replication.parquet",
+        "the twas step and [inputs] replication_gwas",
+        _twas_replication,
+    ),
+    StudyStep(
+        "twas_replicate", "twas replicate", "twas/replicated.parquet", "the twas_replication step", _twas_replicate
+    ),
+    StudyStep(
+        "multi_tissue",
+        "twas multi-tissue",
+        "twas/multi_tissue.parquet",
+        "the twas step",
+        _multi_tissue,
+        wired=frozenset({"method"}),
+    ),
+    StudyStep("twas_cluster", "twas cluster", "twas/cluster", "the twas step", _twas_cluster),
+    StudyStep("specificity", "twas specificity", "twas/specificity", "the twas step", _specificity),
+    StudyStep("enrich", "twas enrich", "twas/enrich", "the twas step, [inputs] gene_set and phenotype_set", _enrich),
+    StudyStep(
         "store",
         "store build",
         "store",
-        "the gwas step",
+        "the gwas or twas step",
         _store,
         wired=frozenset({"title", "description", "genome_build"}),
     ),

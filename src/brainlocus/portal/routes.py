@@ -5,20 +5,21 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import FileResponse, Response
 
 from brainlocus.portal import problems
+from brainlocus.portal.gene_routes import GeneStat, add_genes, chosen_filter, paint_gene, twas_meta
 from brainlocus.portal.searching import search
 from brainlocus.portal.slices import diverging, draw_slice, encode_png, identity_colours, sequential
-from brainlocus.store import LocalStore, Variant
+from brainlocus.store import GeneFilter, LocalStore, Variant
 from brainlocus.store.layout import manhattan, qq
 
 __all__ = ["build_router"]
 
 MAX_REGION_BP = 5_000_000
 MAX_REGION_ROWS = 50_000
-_SORTS = ("pid", "label", "n", "h2", "n_hits", "n_loci", "lambda_gc", "max_neg_log10_p")
+_SORTS = ("pid", "label", "n", "h2", "n_hits", "n_loci", "lambda_gc", "max_neg_log10_p", "n_genes_significant")
 _KEY_SHAPE = re.compile(r"^[\x21-\x7e]{1,200}$")
 
 Answer = dict[str, Any]
@@ -106,6 +107,7 @@ def build_router(store: LocalStore) -> APIRouter:
     find = _Find(store)
     for add in (_add_meta, _add_phenotypes, _add_scans, _add_variants, _add_regions, _add_maps):
         add(router, store, find)
+    add_genes(router, store, find.atlas)
     return router
 
 
@@ -117,7 +119,8 @@ def _add_meta(router: APIRouter, store: LocalStore, _: _Find) -> None:
     def meta() -> Answer:
         """Describe the store: counts, thresholds, chromosomes, what it has."""
         shown = {k: v for k, v in store.meta.items() if k not in ("files", "inputs")}
-        return {**shown, "features": store.features, "models": store.models, "maps": store.maps}
+        more = {"features": store.features, "models": store.models, "maps": store.maps, "twas": twas_meta(store)}
+        return {**shown, **more}
 
     @router.get("/health", tags=["server"])
     def health() -> Answer:
@@ -135,7 +138,7 @@ def _add_meta(router: APIRouter, store: LocalStore, _: _Find) -> None:
     def search_all(
         q: Annotated[str, Query(min_length=2, max_length=64)], limit: Annotated[int, Query(ge=1, le=50)] = 12
     ) -> Answer:
-        """Suggest variants, regions of the genome, phenotypes and brain regions."""
+        """Suggest variants, regions of the genome, genes, phenotypes and brain regions."""
         return {"q": q, "results": search(store, q, limit=limit)}
 
 
@@ -182,7 +185,8 @@ def _add_phenotypes(router: APIRouter, store: LocalStore, find: _Find) -> None:
             ),
             None,
         )
-        return {**row, "region": region, "heritability": store.heritability(row["pid"])}
+        more = {"region": region, "region_name": row["region"], "heritability": store.heritability(row["pid"])}
+        return {**row, **more, "annotation": store.annotation(row["pid"])}
 
     @router.get("/phenotypes/{phenotype_id}/associations", tags=["phenotypes"])
     def associations(phenotype_id: Key, limit: Limit = 1_000) -> Answer:
@@ -354,11 +358,13 @@ def _add_maps(router: APIRouter, store: LocalStore, find: _Find) -> None:
         axis: Literal["x", "y", "z"] = "z",
         mm: Annotated[float, Query(ge=-1_000, le=1_000)] = 0.0,
         overlay: Annotated[str | None, Query(max_length=64)] = None,
-        paint: Literal["identity", "h2", "n_hits", "select", "variant"] = "identity",
+        paint: Literal["identity", "h2", "n_hits", "select", "variant", "gene"] = "identity",
         parcel: Annotated[int | None, Query(ge=0, le=100_000)] = None,
         variant: Annotated[str | None, Query(max_length=200)] = None,
+        gene: Annotated[str | None, Query(max_length=200)] = None,
         stat: Stat = "z",
         threshold: Annotated[float, Query(ge=0, le=1e6)] = 0.0,
+        chosen: GeneFilter = Depends(chosen_filter),  # noqa: B008 - FastAPI's way to share parameters
     ) -> Response:
         """Draw one slice with an atlas over it, for browsers without WebGL 2."""
         base = find.map(map_id)
@@ -366,7 +372,11 @@ def _add_maps(router: APIRouter, store: LocalStore, find: _Find) -> None:
         colours: dict[int, tuple[float, float, float]] = {}
         if over is not None:
             found = find.variant(variant) if paint == "variant" and variant is not None else None
-            values = _paint_values(store, over, paint=paint, parcel=parcel, variant=found, stat=stat)
+            if paint == "gene" and gene is not None:
+                name: GeneStat = "effect" if stat == "beta" else stat
+                values = {v["parcel_index"]: v["value"] for v in paint_gene(store, gene, over, chosen, name)}
+            else:
+                values = _paint_values(store, over, paint=paint, parcel=parcel, variant=found, stat=stat)
             colours = _colours(values, paint=paint, signed=stat != "neg_log10_p", threshold=threshold)
         picture = draw_slice(
             store.map_image(base) if base["kind"] != "atlas" else None,
@@ -403,7 +413,7 @@ def _colours(
         rgb = identity_colours(labels)
     elif paint == "select":
         rgb = np.tile([240.0, 140.0, 30.0], (labels.size, 1))
-    elif paint == "variant" and signed:
+    elif paint in ("variant", "gene") and signed:
         rgb = diverging(numbers, limit=limit)
     else:
         rgb = sequential(numbers, limit=limit)

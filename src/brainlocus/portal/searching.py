@@ -11,6 +11,8 @@ __all__ = ["GenomicRegion", "parse_region", "search"]
 _REGION = re.compile(
     r"^(?:chr)?([0-9]{1,2}|X|Y|MT?|XY)\s*:\s*([0-9.,]+[kKmM]?)\s*(?:-|\.\.)\s*([0-9.,]+[kKmM]?)$", re.IGNORECASE
 )
+GENES = 6
+"""Genes among the suggestions, so that phenotypes have room too."""
 _UNIT = {"k": 1_000, "m": 1_000_000}
 
 
@@ -53,7 +55,7 @@ def parse_region(text: str) -> GenomicRegion | None:
 
 
 def search(store: LocalStore, text: str, *, limit: int) -> list[dict[str, Any]]:
-    """Return suggestions: exact variant or region of the genome first, then phenotypes and brain regions."""
+    """Return suggestions: exact variant or region of the genome first, then genes, phenotypes and brain regions."""
     found: list[dict[str, Any]] = []
     region = parse_region(text)
     if region is not None:
@@ -64,6 +66,11 @@ def search(store: LocalStore, text: str, *, limit: int) -> list[dict[str, Any]]:
     if variant is not None:
         label = f"{variant.variant_id} · {variant.chromosome}:{variant.position:,}"
         found.append({"type": "variant", "id": variant.key, "label": label, "path": f"/variant/{variant.key}"})
+    if store.twas is not None:
+        for row in store.twas.search_genes(text, limit=GENES):
+            name = row["gene_name"] or row["gene"]
+            label = f"{name} · {row['gene']}" if row["gene_name"] else name
+            found.append({"type": "gene", "id": row["gene"], "label": label, "path": f"/gene/{row['gene']}"})
     words = text.lower().split()
     for row in store.phenotypes:
         blob = " ".join(

@@ -86,6 +86,8 @@ class ExpressionStudy:
     """Of the dosages of each gene's SNPs in the panel."""
     models: tuple[ExpressionModel, ...]
     covariances: tuple[GeneCovariance, ...]
+    joint_covariance: GeneCovariance
+    """Of all SNPs of each gene, for tests over tissues."""
     causal: Int[np.ndarray, " causal"]
     """Genes."""
     causal_tissue: Int[np.ndarray, " causal"]
@@ -192,6 +194,9 @@ def plan_expression_study(plan: ExpressionStudyPlan, rng: np.random.Generator) -
         covariance=covariance,
         models=tuple(models),
         covariances=tuple(covariances),
+        joint_covariance=_gene_covariance(
+            np.arange(plan.n_genes), [np.arange(size) for size in sizes], genes, offsets, names, covariance
+        ),
         causal=causal,
         causal_tissue=tissue_of,
         causal_weights=tuple(chosen_weights[int(g)] for g in causal),
@@ -244,23 +249,34 @@ def _tissue_model(
         pred_perf_qval=10.0 ** (-55 * r2),
         phi=np.full(modelled.size, np.nan),
     )
+    used_snps = [np.flatnonzero(weights[g]) for g in modelled.tolist()]
+    return model, _gene_covariance(modelled, used_snps, genes, offsets, names, covariance)
+
+
+def _gene_covariance(
+    chosen: Int[np.ndarray, " chosen"],
+    snps: list[Int[np.ndarray, " _used"]],
+    genes: Shaped[np.ndarray, " genes"],
+    offsets: Int[np.ndarray, " genes_and_one"],
+    names: Shaped[np.ndarray, " snps"],
+    covariance: tuple[Float[np.ndarray, "_snps _snps"], ...],
+) -> GeneCovariance:
+    """Return the covariances of some SNPs of some genes."""
     first, second, value, counts = [], [], [], []
-    for g in modelled.tolist():
-        mine = np.flatnonzero(weights[g])
+    for g, mine in zip(chosen.tolist(), snps, strict=True):
         a, b = np.triu_indices(mine.size)
         first.append(offsets[g] + mine[a])
         second.append(offsets[g] + mine[b])
         value.append(covariance[g][mine[a], mine[b]])
         counts.append(a.size)
-    gamma = GeneCovariance(
-        genes=genes[modelled],
+    return GeneCovariance(
+        genes=genes[chosen],
         offsets=np.r_[0, np.cumsum(counts)].astype(np.int64),
         names=names,
         first=np.concatenate(first).astype(np.int32),
         second=np.concatenate(second).astype(np.int32),
         value=np.concatenate(value),
     )
-    return model, gamma
 
 
 def _planted(

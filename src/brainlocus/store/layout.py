@@ -10,20 +10,32 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from brainlocus.core import SCOPES
+
 __all__ = [
+    "ANNOTATION_SCHEMA",
     "ASSOC_SCHEMA",
     "BY_VARIANT_SCHEMA",
     "FORMAT_VERSION",
+    "GENES_PER_FILE",
+    "GENES_SCHEMA",
+    "GENE_GROUP",
+    "GENE_TESTS_SCHEMA",
     "GWAS_SCHEMA",
     "HERITABILITY_SCHEMA",
     "HITS_SCHEMA",
     "LOCI_SCHEMA",
     "MAPS_SCHEMA",
+    "MAP_ID",
     "MODELS_SCHEMA",
+    "PHENOTYPES_PER_FILE",
     "PHENOTYPES_SCHEMA",
     "PHENOTYPE_ID",
     "REGIONS_SCHEMA",
     "ROW_GROUP",
+    "SCOPES_SCHEMA",
+    "TISSUES_SCHEMA",
+    "TISSUE_MODELS_SCHEMA",
     "VARIANTS_PER_FILE",
     "VARIANTS_SCHEMA",
     "by_phenotype",
@@ -32,14 +44,20 @@ __all__ = [
     "chromosome_name",
     "manhattan",
     "parquet_options",
+    "q_column",
     "qq",
+    "tests_of_genes",
+    "tests_of_phenotypes",
 ]
 
-FORMAT_VERSION: Final = "1.0"
+FORMAT_VERSION: Final = "1.1"
 """Major.minor; a reader refuses another major version."""
 
-PHENOTYPE_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.~-]{0,63}$")
-"""A public phenotype, region or map identifier; safe in a URL and in a file name."""
+PHENOTYPE_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.~+():,=@-]{0,127}$")
+"""A public phenotype identifier; safe in the path of a URL. The names of published imaging phenotypes have such
+characters: ``aparc-a2009s_lh_area_G+S-paracentral``, ``rfMRI_(ICA25_edge_1)``."""
+MAP_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.~-]{0,63}$")
+"""A map's identifier, which is also the name of its file."""
 
 ROW_GROUP: Final = 65_536
 """Rows of a row group of ``by_phenotype``: 129 groups for 8.4 million variants."""
@@ -47,6 +65,13 @@ VARIANTS_PER_FILE: Final = 16_384
 """Variants of a ``by_variant`` file."""
 VARIANTS_PER_GROUP: Final = 128
 """Variants of a row group of a ``by_variant`` file: 128 groups a file, below the 250 from which the footer is slow."""
+
+GENES_PER_FILE: Final = 64
+"""Genes of a ``twas/by_gene`` file: 22,815 genes make 357 files."""
+PHENOTYPES_PER_FILE: Final = 16
+"""Phenotypes of a ``twas/by_phenotype`` file."""
+GENE_GROUP: Final = 16_384
+"""Rows of a row group of the files of gene associations, at the least."""
 
 _SPECIAL = {"X": 23, "XY": 23, "Y": 24, "MT": 25}
 _NAMES = {23: "X", 24: "Y", 25: "MT"}
@@ -87,6 +112,21 @@ def qq(pid: int) -> str:
     return f"gwas/qq/p{pid:05d}.json"
 
 
+def tests_of_genes(block: int) -> str:
+    """Return the relative path of the associations of genes ``block * 64`` and on."""
+    return f"twas/by_gene/g{block:05d}.parquet"
+
+
+def tests_of_phenotypes(block: int) -> str:
+    """Return the relative path of the gene associations of phenotypes ``block * 16`` and on."""
+    return f"twas/by_phenotype/p{block:05d}.parquet"
+
+
+def q_column(scope: str) -> str:
+    """Return the column with -log10 q of a scope."""
+    return f"nlog10q_{scope.replace('-', '_')}"
+
+
 def _schema(**fields: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, kind) for name, kind in fields.items()])
 
@@ -113,7 +153,9 @@ PHENOTYPES_SCHEMA = _schema(
     atlas=_STR,
     scale=_I32,
     parcel_index=_I32,
-    hemisphere=_STR,
+    side=_STR,
+    region=_STR,
+    measurement=_STR,
     category=_STR,
     units=_STR,
     transform=_STR,
@@ -125,6 +167,9 @@ PHENOTYPES_SCHEMA = _schema(
     n_variants=_I32,
     max_nlog10p=_F64,
     lambda_gc=_F64,
+    n_gene_associations=_I32,
+    n_genes=_I32,
+    n_genes_significant=_I32,
     map_id=_STR,
     has_gwas=_BOOL,
     masked=_BOOL,
@@ -206,8 +251,41 @@ MODELS_SCHEMA = _schema(
     folds=_I32,
     repeats=_I32,
 )
+ANNOTATION_SCHEMA = _schema(pid=_I32, name=_STR, value=_STR)
+"""What the annotation of a phenotype says beside the columns of the catalogue."""
+GENES_SCHEMA = _schema(
+    gid=_I32,
+    gene=_STR,
+    gene_name=_STR,
+    n_tissues=_I32,
+    n_associations=_I32,
+    n_phenotypes=_I32,
+    n_significant=_I32,
+    n_phenotypes_significant=_I32,
+    n_tissues_significant=_I32,
+    max_nlog10p=_F64,
+    top_pid=_I32,
+    top_tid=_I32,
+)
+"""``n_tissues`` have a model of the gene; associations are the tests that are kept; ``significant``: study-wide
+Benjamini-Hochberg q up to 0.05, null where it is unknown."""
+TISSUES_SCHEMA = _schema(tid=_I32, tissue=_STR, n_genes=_I32, n_associations=_I32, n_significant=_I32)
+TISSUE_MODELS_SCHEMA = _schema(gid=_I32, tid=_I32, pred_perf_r2=_F32)
+SCOPES_SCHEMA = _schema(
+    scope=_STR, name=_STR, pid=_I32, tid=_I32, n_tests=_I64, n_associations=_I64, n_significant=_I64, given=_BOOL
+)
+"""One row for every set of tests that is corrected together; ``given``: q came with the results."""
+GENE_TESTS_SCHEMA = _schema(
+    gid=_I32,
+    pid=_I32,
+    tid=_I32,
+    z=_F32,
+    effect=_F32,
+    nlog10p=_F32,
+    **{q_column(scope): _F32 for scope in SCOPES},
+)
 
-_DELTA = frozenset({"vid", "pid"})
+_DELTA = frozenset({"vid", "pid", "gid", "tid"})
 
 
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:

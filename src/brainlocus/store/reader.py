@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxtyping import Float, Int
 from brainlocus.core import FormatError, canonical_chromosome
 from brainlocus.core.errors import import_extra
 from brainlocus.store import layout
+from brainlocus.store.gene_reader import GeneResults
 
 __all__ = ["Associations", "LocalStore", "QueryTimeoutError", "Variant", "VariantPage"]
 
@@ -117,9 +119,14 @@ class LocalStore:
             )
         return dict(meta)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of ``store.json``, which has that of every other file: it names the store's content."""
+        return sha256((self.root / "store.json").read_bytes()).hexdigest()
+
     def _load(self) -> None:
         """Hold the catalogue in memory: phenotypes, regions, maps, small tables, variant positions."""
-        self.phenotypes: list[Row] = [_house(r) for r in self._small("phenotypes.parquet") if not r.pop("masked")]
+        self.phenotypes: list[Row] = [_phenotype(r) for r in self._small("phenotypes.parquet") if not r.pop("masked")]
         self._by_pid = {row["pid"]: row for row in self.phenotypes}
         self._by_id = {row["phenotype_id"]: row for row in self.phenotypes}
         self.regions = self._small("regions.parquet")
@@ -137,6 +144,10 @@ class LocalStore:
             order = np.argsort(rsid, kind="stable").astype(np.int32)
             keep = rsid[order] >= 0
             self._rs_vid, self._rs_number = order[keep], rsid[order][keep]
+        self.twas = (
+            GeneResults(self.root, self.meta["twas"], self.phenotypes, self.query) if self.meta.get("twas") else None
+        )
+        """Gene associations, None where the store has none."""
 
     def _small(self, relative: str) -> list[Row]:
         path = self.root / relative
@@ -175,6 +186,10 @@ class LocalStore:
         """Return the catalogue row of a phenotype."""
         return self._by_id.get(phenotype_id)
 
+    def phenotype_by_number(self, pid: int) -> Row | None:
+        """Return the catalogue row of a phenotype by its number in this store."""
+        return self._by_pid.get(pid)
+
     def region(self, region_id: str) -> Row | None:
         """Return the catalogue row of an atlas region."""
         return self._region.get(region_id)
@@ -182,6 +197,17 @@ class LocalStore:
     def map(self, map_id: str) -> Row | None:
         """Return the catalogue row of a map."""
         return self._map.get(map_id)
+
+    @cached_property
+    def _annotation(self) -> dict[int, dict[str, str]]:
+        found: dict[int, dict[str, str]] = {}
+        for row in self._small("annotation.parquet"):
+            found.setdefault(row["pid"], {})[row["name"]] = row["value"]
+        return found
+
+    def annotation(self, pid: int) -> dict[str, str]:
+        """Return what the annotation says of a phenotype beside the columns of the catalogue."""
+        return self._annotation.get(pid, {})
 
     def near_phenotypes(self, phenotype_id: str) -> list[str]:
         """Return up to three phenotype ids that look like this one."""
@@ -397,6 +423,15 @@ _HOUSE_NAMES = {
 def _house(row: Row) -> Row:
     """Return a row under the column names of `core.columns`."""
     return {_HOUSE_NAMES.get(name, name): value for name, value in row.items()}
+
+
+_SINCE_1_1 = ("side", "region", "measurement", "n_gene_associations", "n_genes", "n_genes_significant")
+
+
+def _phenotype(row: Row) -> Row:
+    """Return a row of the catalogue; a store of format 1.0 has no annotation."""
+    row.pop("hemisphere", None)
+    return {**dict.fromkeys(_SINCE_1_1), **_house(row)}
 
 
 def _variant(row: Row) -> Variant:

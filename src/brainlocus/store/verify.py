@@ -71,6 +71,8 @@ def verify(root: Path, *, rng: np.random.Generator | None = None) -> VerifyRepor
             n_rows += _check_phenotype(root, row, n_variants, rng, problems)
     if n_rows != meta["counts"].get("associations", 0):
         problems.append(f"The phenotypes have {n_rows} associations, store.json says {meta['counts']['associations']}.")
+    if (root / "genes.parquet").is_file():
+        problems += _check_genes(root, meta, rng)
     return VerifyReport(len(meta["files"]), len(phenotypes), n_rows, tuple(problems))
 
 
@@ -138,3 +140,38 @@ def _check_phenotype(
             problems.append(f"{name} and {block} disagree on variant {int(vid[k])}.")
             break
     return int(vid.size)
+
+
+def _check_genes(root: Path, meta: dict[str, Any], rng: np.random.Generator) -> list[str]:
+    """Check the associations of genes: order, values, counts, and that both orders have the same rows."""
+    problems: list[str] = []
+    n = {"gid": 0, "pid": 0}
+    orders = {"gid": ("twas/by_gene", ("gid", "pid", "tid")), "pid": ("twas/by_phenotype", ("pid", "gid", "tid"))}
+    for key, (folder, order) in orders.items():
+        for path in sorted((root / folder).glob("*.parquet")):
+            table = pq.read_table(path)
+            name = path.relative_to(root).as_posix()
+            n[key] += table.num_rows
+            keys = [table[column].to_numpy() for column in order]
+            if not np.array_equal(np.lexsort(keys[::-1]), np.arange(table.num_rows)):
+                problems.append(f"{name} is not ordered by {', '.join(order)}.")
+            if not (np.isfinite(table["z"].to_numpy()).all() and np.isfinite(table["nlog10p"].to_numpy()).all()):
+                problems.append(f"{name} has values that are not finite.")
+            if key == "gid":
+                problems += _check_other_order(root, table, name, rng)
+    kept = meta["counts"].get("gene_associations", 0)
+    if set(n.values()) != {kept}:
+        problems.append(
+            f"The genes have {n['gid']} and the phenotypes {n['pid']} associations, store.json says {kept}."
+        )
+    return problems
+
+
+def _check_other_order(root: Path, table: Any, name: str, rng: np.random.Generator) -> list[str]:
+    for k in rng.choice(table.num_rows, size=min(SAMPLED, table.num_rows), replace=False).tolist():
+        row = table.slice(k, 1).to_pylist()[0]
+        other = layout.tests_of_phenotypes(row["pid"] // layout.PHENOTYPES_PER_FILE)
+        key = [(column, "=", row[column]) for column in ("pid", "gid", "tid")]
+        if not (root / other).is_file() or pq.read_table(root / other, filters=key).to_pylist() != [row]:
+            return [f"{name} and {other} disagree on gene {row['gid']} and phenotype {row['pid']}."]
+    return []

@@ -5,6 +5,7 @@ Data flow::
     VariantTable ------write_variants--> variants.parquet, keys in memory
     ResultTable -------add_phenotype---> gwas/by_phenotype, manhattan, qq; hits kept
     ResultTable -------add_table-------> associations, heritability, loci
+    GeneBlock ---------add_gene_associations--> twas/by_gene, twas/by_phenotype, genes, tissues
     Parcellation ------add_parcellation> maps/, regions
     everything --------seal------------> the rest, by_variant, checksums, store.json, rename
 
@@ -14,7 +15,7 @@ All is written into a folder beside the store and renamed by `seal`: there is ne
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -28,9 +29,20 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float, Int, Shaped
 
 from brainlocus._version import __version__
-from brainlocus.core import Parcellation, ResultTable, SampleIndex, SchemaError, VariantTable, Volume
+from brainlocus.core import (
+    GeneBlock,
+    Parcellation,
+    PhenotypeAnnotation,
+    ResultTable,
+    SampleIndex,
+    SchemaError,
+    VariantTable,
+    Volume,
+)
 from brainlocus.core.text import STRING
 from brainlocus.store import layout
+from brainlocus.store.annotation import annotate, public_id
+from brainlocus.store.gene_writer import GeneTestWriter
 from brainlocus.store.maps import display_labels, display_template, region_shapes, write_nifti
 from brainlocus.store.matching import VariantKeys, check_alleles, chromosome_codes
 from brainlocus.store.plots import genomic_inflation, manhattan_of, pack_manhattan, qq_of
@@ -81,7 +93,9 @@ class PhenotypeInfo:
     scale: int | None = None
     parcel_index: int | None = None
     """Label of the parcel in the atlas of `scale`."""
-    hemisphere: str = ""
+    side: str = ""
+    region: str = ""
+    measurement: str = ""
     category: str = ""
     units: str = ""
     transform: str = ""
@@ -196,6 +210,7 @@ class StoreWriter:
         self._tables: dict[str, list[pa.Table]] = {}
         self._counts: Counter[str] = Counter()
         self._chromosomes: list[dict[str, Any]] = []
+        self._twas: dict[str, Any] = {}
 
     def __enter__(self) -> "StoreWriter":
         if self.root.exists() and not (self.root.is_dir() and not any(self.root.iterdir())):
@@ -347,7 +362,7 @@ class StoreWriter:
         if not layout.PHENOTYPE_ID.match(info.phenotype_id):
             raise SchemaError(
                 f"Phenotype id {info.phenotype_id!r} does not match {layout.PHENOTYPE_ID.pattern}: letters, digits "
-                "and _ . ~ - only, at most 64, beginning with a letter or digit. Rename the trait."
+                "and _ . ~ + ( ) : , = @ - only, at most 128, beginning with a letter or digit. Rename the trait."
             )
         if info.phenotype_id in self._pids:
             raise SchemaError(f"Phenotype {info.phenotype_id!r} is added twice; ids are unique within a store.")
@@ -552,6 +567,92 @@ class StoreWriter:
                 row["n_cases"] = None
         self._tables.setdefault("models", []).append(pa.Table.from_pylist([row], layout.MODELS_SCHEMA))
 
+    # --- gene associations -------------------------------------------------------------------------------------
+
+    def add_gene_associations(
+        self,
+        blocks: Iterable[GeneBlock],
+        *,
+        max_p: float = 1.0,
+        annotation: PhenotypeAnnotation | None = None,
+        info: Callable[[str], PhenotypeInfo] = PhenotypeInfo,
+        memory_bytes: int = 0,
+    ) -> None:
+        """Add the associations of genes with phenotypes, once, after all phenotypes with a genome scan.
+
+        Parameters
+        ----------
+        blocks
+            Read one at a time. Their phenotypes may be new to the store. A character that has no place in an address
+            becomes ``_`` in the public id; the name as given stays as the label.
+        max_p
+            p up to which the blocks list tests. q up to it are exact, greater ones are upper bounds.
+        annotation
+            Modality, atlas, side, region, measurement ... of phenotypes, by their names as given: fills what the
+            catalogue does not have yet, also of phenotypes with a genome scan.
+        info
+            Returns what is known of a new phenotype by its name.
+        memory_bytes
+            What may be used; 0 for no limit.
+
+        Raises
+        ------
+        ResourceError
+            Sorting needs more memory than that.
+        SchemaError
+            Called twice, no test has a result, a gene was tested twice for a phenotype and tissue, two names of
+            phenotypes become one id, or columns of the annotation look like participants.
+        """
+        if self._twas:
+            raise SchemaError("Gene associations are added to a store once, all of them.")
+        names = {row["phenotype_id"]: row["phenotype_id"] for row in self._phenotypes}
+
+        def register(name: str) -> int:
+            key = public_id(name)
+            pid = self._pids.get(key)
+            if pid is None:
+                known = info(name)
+                row = {**asdict(known), "phenotype_id": key, "label": known.label or name, "has_gwas": False}
+                pid = self._pids[key] = len(self._phenotypes)
+                self._phenotypes.append({"pid": pid, **row})
+                names[key] = name
+                self._counts["phenotypes_renamed"] += key != name
+            elif names[key] != name:
+                raise SchemaError(
+                    f"Phenotypes {names[key]!r} and {name!r} would both have the id {key!r}; rename one of them."
+                )
+            return -1 if self._phenotypes[pid]["masked"] else pid
+
+        writer = GeneTestWriter(
+            self._folder,
+            max_p=max_p,
+            register=register,
+            full_precision=self.settings.precision == "full",
+            memory_bytes=memory_bytes,
+        )
+        for block in blocks:
+            writer.add(block)
+        if annotation is not None:
+            check_summary_table(annotation.columns, what="the annotation", participants=self._participants)
+            self._annotate(annotation, names)
+        self._twas = writer.finish(self._phenotypes)
+        self._counts.update({k: v for k, v in self._twas.pop("counts").items() if v is not None})
+
+    def _annotate(self, annotation: PhenotypeAnnotation, names: Mapping[str, str]) -> None:
+        known = {name: k for k, name in enumerate(annotation.phenotypes.tolist())}
+        used, more = set(), []
+        for row in self._phenotypes:
+            place = known.get(names[row["phenotype_id"]])
+            if place is None:
+                self._counts["phenotypes_not_annotated"] += 1
+                continue
+            used.add(place)
+            found = {name: str(column[place]) for name, column in annotation.columns.items()}
+            rest = annotate(row, names[row["phenotype_id"]], found)
+            more += [{"pid": row["pid"], "name": name, "value": value} for name, value in rest.items() if value]
+        self._counts["annotation_unused"] += len(known) - len(used)
+        self._tables["annotation"] = [pa.Table.from_pylist(more, layout.ANNOTATION_SCHEMA)]
+
     # --- maps --------------------------------------------------------------------------------------------------
 
     def add_template(self, volume: Volume, *, map_id: str = "template", label: str = "Anatomical template") -> None:
@@ -634,8 +735,8 @@ class StoreWriter:
         scale: int | None = None,
         n: int | None = None,
     ) -> None:
-        if not layout.PHENOTYPE_ID.match(map_id):
-            raise SchemaError(f"Map id {map_id!r} does not match {layout.PHENOTYPE_ID.pattern}.")
+        if not layout.MAP_ID.match(map_id):
+            raise SchemaError(f"Map id {map_id!r} does not match {layout.MAP_ID.pattern}.")
         relative = f"maps/{map_id}.nii.gz"
         path = self._path(relative)
         if path.exists():
@@ -676,6 +777,7 @@ class StoreWriter:
             ("models", layout.MODELS_SCHEMA, "models.parquet"),
             ("regions", layout.REGIONS_SCHEMA, "regions.parquet"),
             ("maps", layout.MAPS_SCHEMA, "maps/maps.parquet"),
+            ("annotation", layout.ANNOTATION_SCHEMA, "annotation.parquet"),
         ):
             if name in self._tables:
                 self._write_table(path, pa.concat_tables(self._tables[name]), schema)
@@ -748,6 +850,7 @@ class StoreWriter:
             "precision": s.precision,
             "thresholds": {"hits_min": s.hits_min, "significant": s.significant},
             "privacy": asdict(s.rules),
+            "twas": self._twas or None,
             "counts": {
                 "phenotypes": sum(not row["masked"] for row in self._phenotypes),
                 "phenotypes_masked": sum(bool(row["masked"]) for row in self._phenotypes),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainlocus.core import Column, FormatError, PhenotypeTable, ResultTable, SampleIndex, SchemaError
-from brainlocus.io import read_results, read_table, write_results, write_table
+from brainlocus.io import read_arrow, read_results, read_table, write_results, write_table
 
 
 @pytest.fixture
@@ -103,3 +103,14 @@ def test_extra_missing_values_and_columns(tmp_path):
     assert np.isnan(table.column("x").values[0])
     with pytest.raises(SchemaError, match="Did you mean 'x'"):
         read_table(tmp_path / "t.csv", columns=["xx"])
+
+
+def test_columns_with_neither_name_nor_value_are_left_out(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Structure,d,,\nL_insula,0.1,,\nR_insula,0.2,,\n")
+    assert read_arrow(path).column_names == ["Structure", "d"]
+    path.write_text("Structure,d,,\nL_insula,0.1,,x\n")
+    assert read_arrow(path).column("").to_pylist() == ["x"]
+    path.write_text("Structure,d,,\nL_insula,0.1,y,x\n")
+    with pytest.raises(SchemaError, match="found none at columns 3, 4"):
+        read_arrow(path)

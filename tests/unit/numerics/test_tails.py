@@ -74,6 +74,16 @@ def test_normal_and_chi2_tails_against_scipy():
     np.testing.assert_allclose(neg_log10_p_from_chi2(z**2, 3.0), -np.log10(stats.chi2.sf(z**2, 3)), rtol=1e-10)
 
 
+@pytest.mark.parametrize("df", [1, 2, 3, 7, 44, 300])
+@pytest.mark.parametrize("chi2", [0.5, 30.0, 900.0, 1500.0, 2000.0, 40_000.0, 3e6])
+def test_chi_square_far_beyond_doubles(df, chi2):
+    with mpmath.workdps(50):
+        tail = mpmath.gammainc(mpmath.mpf(df) / 2, mpmath.mpf(chi2) / 2, mpmath.inf, regularized=True)
+        expected = float(-mpmath.log10(tail))
+    # Where p is near 1 its logarithm is near 0, and has the digits of p.
+    assert float(neg_log10_p_from_chi2(np.array(chi2), float(df))) == pytest.approx(expected, rel=1e-11, abs=1e-15)
+
+
 @pytest.mark.parametrize("m", [1e-8, 0.01, 0.3, 0.49, 0.51, 1.0, 1.30103, 7.3, 300.0, 324.0, 5_000.0, 300_000.0])
 def test_z_from_p_to_1e12(m):
     found = float(z_from_neg_log10_p(m))

@@ -1,3 +1,21 @@
 """Genes and sets of genes."""
 
-__all__: list[str] = []
+from brainlocus.genetics.genes.ontology import (
+    Annotation,
+    Enrichment,
+    TermGraph,
+    annotate,
+    enrich,
+    ontology_results,
+    term_graph,
+)
+
+__all__ = [
+    "Annotation",
+    "Enrichment",
+    "TermGraph",
+    "annotate",
+    "enrich",
+    "ontology_results",
+    "term_graph",
+]

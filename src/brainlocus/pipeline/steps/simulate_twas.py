@@ -3,6 +3,7 @@
 Written to OUT::
 
     models/TISSUE.db, models/TISSUE.txt.gz       PredictDB models with their covariances
+    joint_covariance.txt.gz                      of all SNPs of each gene, for twas multi-tissue
     discovery/PHENOTYPE.txt.gz                   GWAS as BIG40 writes them
     replication/PHENOTYPE.txt.gz                 of a second cohort
     discovery.tsv, replication.tsv               phenotype, path, modality, atlas, side, region, measurement
@@ -156,6 +157,7 @@ def simulate_twas(config: SimulateTwasConfig, out: Path, context: Context) -> St
             population="simulated",
         )
         write_covariance([covariance], out / "models" / f"{model.tissue}.txt.gz")
+    write_covariance([study.joint_covariance], out / "joint_covariance.txt.gz")
     rng = context.rng(1)
     swapped = rng.random(study.snps.size) < _SWAPPED
     lacking = rng.random(study.snps.size) < _MISSING

@@ -5,11 +5,13 @@ Data flow::
     gwas run --full     variants, traits, full/  --> variants, one scan a trait at a time
     atlas fit           C*/labels.nii.gz         --> maps, regions
     heritability, loci, associate phenome, replication, signature train --> small tables
+    twas associate, annotation of phenotypes --> associations of genes, by gene and by phenotype
 """
 
 import json
 import re
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,15 +20,23 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Shaped
 from pydantic import BeforeValidator, Field
 
-from brainlocus.core import FormatError, Parcellation, ResultTable, SchemaError, VariantTable, Volume
+from brainlocus.core import SCOPES, FormatError, Parcellation, ResultTable, SchemaError, VariantTable, Volume
 from brainlocus.core.errors import import_extra
 from brainlocus.core.text import text_array
-from brainlocus.io import read_results
+from brainlocus.io import is_gene_folder, open_gene_folder, read_annotation, read_gene_blocks, read_results
 from brainlocus.io.nifti import read_parcellation, read_volume
-from brainlocus.pipeline.config import InputPath, InputPaths, StepConfig
+from brainlocus.pipeline.config import CommaPaths, InputPath, InputPaths, StepConfig
 from brainlocus.pipeline.full_store import read_full
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
-from brainlocus.store import ModelInfo, PhenotypeInfo, PrivacyRules, StoreSettings, StoreWriter, peak_bytes
+from brainlocus.store import (
+    ModelInfo,
+    PhenotypeInfo,
+    PrivacyRules,
+    StoreSettings,
+    StoreWriter,
+    gene_peak_bytes,
+    peak_bytes,
+)
 
 __all__ = ["STORE_BUILD", "StoreBuildConfig"]
 
@@ -52,6 +62,19 @@ class StoreBuildConfig(StepConfig):
     replication: InputPath | None = Field(None, description="Table of replicated lead variants")
     phenome: InputPath | None = Field(None, description="Table of associate phenome")
     signature: InputPath | None = Field(None, description="Folder of signature train; only its performance is taken")
+    twas: CommaPaths | None = Field(
+        None, description="Tables or folders of twas associate (or of S-PrediXcan), with commas between"
+    )
+    twas_annotation: InputPath | None = Field(
+        None, description="Table of phenotypes: modality, atlas, side, region, measurement ..."
+    )
+    twas_max_p: float = Field(0.05, gt=0, le=1, description="p up to which associations of genes are kept")
+    twas_complete: bool = Field(
+        False, description="The tables list every test, so that tests can be counted (folders always do)"
+    )
+    twas_pattern: str = Field(
+        "", description="Expression with groups phenotype and tissue for names of files that lack such columns"
+    )
     title: str = Field("Imaging genomics study", description="Title of the study")
     description: str = Field("", description="One paragraph about the study")
     release: str = Field("1", description="Name of this release")
@@ -252,14 +275,20 @@ _DROPPED = {
     "variants_duplicate": "variants occur again (same place and alleles) and are left out",
     "variants_other_chromosome": "variants on other chromosomes are left out",
     "variants_rare": "variants have too few copies of the rarer allele to be shown",
+    "phenotypes_renamed": "phenotypes have characters in their names that become _ in their ids",
+    "phenotypes_not_annotated": "phenotypes are not in the annotation",
 }
 """Counts of the store that its summary mentions, in words."""
 
 
 def store_build(config: StoreBuildConfig, out: Path, context: Context) -> StepResult:
     """Build a store from the outputs of the other commands."""
-    if not any((config.gwas, config.atlas, config.heritability, config.phenome)):
-        raise SchemaError("A store needs results: give at least one of --gwas, --atlas, --heritability, --phenome.")
+    if not any((config.gwas, config.atlas, config.heritability, config.phenome, config.twas)):
+        raise SchemaError(
+            "A store needs results: give at least one of --gwas, --atlas, --heritability, --phenome, --twas."
+        )
+    if config.twas_annotation is not None and config.twas is None:
+        raise SchemaError("--twas-annotation describes the phenotypes of --twas; give both.")
     if config.loci is not None and config.gwas is None:
         raise SchemaError("Loci are shown on their genome scans: give --gwas together with --loci.")
     atlases = _read_atlases(config.atlas)
@@ -275,6 +304,8 @@ def store_build(config: StoreBuildConfig, out: Path, context: Context) -> StepRe
                 store.add_phenotype(_phenotype(trait, config, atlases, n=n))
         for name, table in tables.items():
             store.add_table("heritability" if name == "heritability" else "associations", table)
+        if config.twas is not None:
+            _add_genes(store, config, atlases, context)
         if config.loci is not None:
             store.add_table("loci", _with_replication(read_results(config.loci / "loci.parquet"), config.replication))
         if config.signature is not None:
@@ -283,9 +314,49 @@ def store_build(config: StoreBuildConfig, out: Path, context: Context) -> StepRe
         store.seal()
     counts = json.loads((out / "store.json").read_text())["counts"]
     n_tests = counts.get("associations", 0)
-    text = f"{counts['phenotypes']} phenotypes, {counts['variants']:,} variants, {n_tests:,} associations"
+    text = f"{counts['phenotypes']:,} phenotypes, {counts['variants']:,} variants, {n_tests:,} associations"
+    if config.gwas is None and config.twas is not None:
+        text = f"{counts['phenotypes']:,} phenotypes"
     notes = [f"{counts[name]:,} {what}" for name, what in _DROPPED.items() if counts.get(name)]
+    if config.twas is not None:
+        notes = [*_of_genes(json.loads((out / "store.json").read_text()), config), *notes]
     return StepResult(counts, summary=(text, *notes))
+
+
+def _add_genes(store: StoreWriter, config: StoreBuildConfig, atlases: _Atlases, context: Context) -> None:
+    """Add the associations of genes, a block at a time."""
+    assert config.twas is not None  # noqa: S101 - checked by the caller
+    annotation = read_annotation(config.twas_annotation) if config.twas_annotation is not None else None
+    paths = context.progress.track(config.twas, "Storing associations of genes", len(config.twas))
+    store.add_gene_associations(
+        chain.from_iterable(
+            read_gene_blocks(
+                (path,), max_p=config.twas_max_p, complete=config.twas_complete, pattern=config.twas_pattern
+            )
+            for path in paths
+        ),
+        max_p=config.twas_max_p,
+        annotation=annotation,
+        info=lambda name: _phenotype(name, config, atlases),
+        memory_bytes=context.memory_bytes,
+    )
+
+
+def _of_genes(meta: dict[str, Any], config: StoreBuildConfig) -> list[str]:
+    """Say what the store has of genes, and which corrections it could not make."""
+    counts = meta["counts"]
+    text = (
+        f"{counts['genes']:,} genes in {counts['tissues']} tissues, {counts['gene_associations']:,} associations at "
+        f"p <= {config.twas_max_p:g}"
+    )
+    missing = [scope for scope in SCOPES if scope not in meta["twas"]["scopes"]]
+    if not missing:
+        return [f"{text} of {counts['gene_tests']:,} tests"] if "gene_tests" in counts else [text]
+    return [
+        text,
+        f"no q for the scopes {', '.join(missing)}: the tables list only some tests and have no column n_tests. Give "
+        "--twas-complete where they list all, or the folder of twas associate --full",
+    ]
 
 
 def _add_maps(store: StoreWriter, config: StoreBuildConfig, atlases: _Atlases) -> None:
@@ -304,7 +375,21 @@ def _estimate(config: StoreBuildConfig, _: int) -> Estimate:
     if config.gwas is not None and (config.gwas / "variants.parquet").is_file():
         variants = pq.read_metadata(config.gwas / "variants.parquet").num_rows
         traits = pq.read_metadata(config.gwas / "traits.parquet").num_rows
-    return Estimate(peak_bytes(n_variants=variants, n_phenotypes=traits), 2.0 + variants * traits / 1.5e6)
+    models, phenotypes, genes = _gene_sizes(config.twas or ())
+    tests = int(models * phenotypes * config.twas_max_p * 1.5)
+    needed = max(
+        peak_bytes(n_variants=variants, n_phenotypes=traits),
+        gene_peak_bytes(n_associations=tests, n_models=models, n_genes=genes, n_phenotypes=phenotypes),
+    )
+    return Estimate(needed, 2.0 + variants * traits / 1.5e6 + models * phenotypes / 5e7 + tests / 5e5)
+
+
+def _gene_sizes(paths: tuple[Path, ...]) -> tuple[int, int, int]:
+    """Return how many models, phenotypes and genes the folders of gene associations have; tables are not counted."""
+    folders = [open_gene_folder(path) for path in paths if is_gene_folder(path)]
+    genes = {gene for folder in folders for gene in folder.genes.tolist()}
+    phenotypes = max((folder.phenotypes.size for folder in folders), default=0)
+    return sum(folder.genes.size for folder in folders), phenotypes, len(genes)
 
 
 STORE_BUILD = Step(

@@ -13,7 +13,10 @@ from pydantic import Field, field_validator
 
 from brainlocus.core import SchemaError
 from brainlocus.io import read_annotation, read_arrow
+from brainlocus.io.expression import read_gene_places
+from brainlocus.numerics import neg_log10_p_from_z
 from brainlocus.pipeline.config import CommaList, InputPath, OutputPath
+from brainlocus.pipeline.figures.twas import draw_gene_manhattan, draw_gene_qq
 from brainlocus.pipeline.people import report_folder
 from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 from brainlocus.pipeline.twas_gwas import (
@@ -38,6 +41,7 @@ __all__ = ["TWAS_ASSOCIATE", "TWAS_PREPARE", "TwasAssociateConfig", "TwasPrepare
 _EVERY_TEST = 20_000_000
 """Tests up to which all are written by default."""
 _NOMINAL = 0.05
+_CELLS = 1 << 21
 _DENSE = 64
 """Phenotypes above which numbers are kept as float32."""
 
@@ -70,7 +74,12 @@ class TwasAssociateConfig(GwasInput):
     precision: Literal["auto", "float32", "float64"] = Field(
         "auto", description="How matrices are kept; auto: float32 above 64 phenotypes"
     )
-    report: OutputPath | None = Field(None, description="Folder for tables of what became of each GWAS and model")
+    gene_positions: InputPath | None = Field(
+        None, description="Table gene, chromosome, start, stop, or a GTF: for the Manhattan plot of the report"
+    )
+    report: OutputPath | None = Field(
+        None, description="Folder for tables of what became of each GWAS and model, and figures"
+    )
 
     @field_validator("adjust")
     @classmethod
@@ -212,7 +221,7 @@ def twas_associate(config: TwasAssociateConfig, out: Path, context: Context) -> 
             )
     with report_folder(config.report) as folder:
         if folder is not None:
-            _write_report(scan, folder)
+            counts["genes_without_position"] = _write_report(scan, folder, config.gene_positions)
     with report_folder(config.full) as folder:
         if folder is not None:
             write_gene_folder(scan, folder)
@@ -229,7 +238,8 @@ def _result_lines(counts: dict[str, Any], max_p: float) -> list[str]:
     return lines
 
 
-def _write_report(scan: GeneScan, folder: Path) -> None:
+def _write_report(scan: GeneScan, folder: Path, positions: Path | None) -> int:
+    """Write tables and figures; return the genes that the Manhattan plot lacks."""
     write_phenotypes(scan.gwas.report, folder / "gwas.parquet")
     rows = []
     for k, tissue in enumerate(scan.tissues):
@@ -247,6 +257,41 @@ def _write_report(scan: GeneScan, folder: Path) -> None:
             }
         )
     pq.write_table(pa.Table.from_pylist(rows), folder / "models.parquet")
+    if scan.z.size <= _EVERY_TEST:
+        parts = zip(scan.tissues, scan.offsets[:-1], scan.offsets[1:], strict=True)
+        tails = {t.tissue: neg_log10_p_from_z(np.asarray(scan.z[a:b], dtype=np.float64)).ravel() for t, a, b in parts}
+        draw_gene_qq(tails, folder / "qq.png")
+    return 0 if positions is None else _draw_manhattan(scan, folder / "manhattan.png", positions)
+
+
+def _draw_manhattan(scan: GeneScan, path: Path, positions: Path) -> int:
+    """Draw the strongest test of every gene, with the line of Bonferroni over all tests."""
+    places = {place.gene.split(".")[0]: place for place in read_gene_places(positions)}
+    strongest = np.full(scan.z.shape[0], np.nan)
+    n_tests = 0
+    step = max(1, _CELLS // scan.z.shape[1])
+    for start in range(0, strongest.size, step):
+        size = np.abs(np.asarray(scan.z[start : start + step], dtype=np.float64))
+        tested = np.isfinite(size)
+        n_tests += int(tested.sum())
+        strongest[start : start + step] = np.where(tested.any(axis=1), np.where(tested, size, 0.0).max(axis=1), np.nan)
+    genes, first, gene = np.unique(
+        np.concatenate([t.genes for t in scan.tissues]), return_index=True, return_inverse=True
+    )
+    best = np.full(genes.size, -1.0)
+    np.maximum.at(best, gene, np.nan_to_num(strongest, nan=-1.0))
+    phenotypes, tissues = scan.gwas.phenotypes, scan.tissues
+    what = phenotypes[0] if len(phenotypes) == 1 else f"the strongest of {len(phenotypes):,} phenotypes"
+    where = tissues[0].tissue if len(tissues) == 1 else f"{len(tissues)} tissues"
+    return draw_gene_manhattan(
+        genes,
+        np.concatenate([t.gene_names for t in tissues])[first],
+        neg_log10_p_from_z(np.where(best < 0, np.nan, best)),
+        places,
+        path,
+        title=f"Genes: {what}, {where}",
+        threshold=0.05 / max(n_tests, 1),
+    )
 
 
 def _estimate(config: GwasInput, memory_bytes: int) -> Estimate:
