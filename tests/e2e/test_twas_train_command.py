@@ -112,7 +112,8 @@ def test_nothing_depends_on_shards_threads_or_order(trained, study, tmp_path):
         assert (out / name).read_bytes() == (trained / name).read_bytes()
     lines = study.files["Cortex"].read_text().strip().split("\n")
     turned = tmp_path / "Cortex.tsv"
-    turned.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    cells = [line.split("\t") for line in [lines[0], *reversed(lines[1:])]]
+    turned.write_text("".join("\t".join([row[0], *reversed(row[1:])]) + "\n" for row in cells))
     again = tmp_path / "again"
     code_of(
         "twas", "train", study.genotypes, turned, "--genes", study.genes, "--covariates", study.covariates,
@@ -243,3 +244,59 @@ def test_one_gene_and_no_model(study, tmp_path):
     table = read_results(tmp_path / "one" / "genes.parquet")
     assert table["gene"].tolist() == ["G3"]
     assert (tmp_path / "one" / "Cortex.db").is_file()
+
+
+def test_a_trained_model_finds_the_gene_of_a_phenotype(trained, study, tmp_path):
+    """The full circle: expression changes a phenotype, whose GWAS and the trained model name the gene."""
+    rng = np.random.default_rng(5)
+    g = study.effects["G1.3"] @ study.dosage
+    y = 0.6 * (g - g.mean()) / g.std() + 0.8 * rng.normal(size=g.size)
+    n = y.size
+    lines = ["variant_id\teffect_allele\tother_allele\tbeta\tstandard_error\tn"]
+    for k, x in enumerate(study.dosage.astype(float)):
+        x = x - x.mean()
+        beta = x @ (y - y.mean()) / (x @ x)
+        residual = y - y.mean() - beta * x
+        error = np.sqrt(residual @ residual / (n - 2) / (x @ x))
+        # Half of the GWAS counts the other allele.
+        sign, alleles = (1, "G\tA") if k % 2 else (-1, "A\tG")
+        lines.append(f"rs{k}\t{alleles}\t{sign * beta:.8g}\t{error:.8g}\t{n}")
+    gwas = tmp_path / "volume.tsv"
+    gwas.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "twas.tsv"
+    assert code_of("twas", "associate", gwas, "--models", trained / "Cortex.db", "--quiet", "--out", out) == 0
+    table = read_results(out)
+    found = dict(zip(table["gene"].tolist(), table["zscore"].tolist(), strict=True))
+    assert found["G1.3"] > 5
+    assert abs(found["G2"]) < 4
+    # z of the prediction itself, from the individuals.
+    model = read_expression_model(trained / "Cortex.db")
+    number = model.genes.tolist().index("G1.3")
+    rows = slice(model.offsets[number], model.offsets[number + 1])
+    ids = study.variants.variant_id.tolist()
+    predicted = model.weight[rows] @ study.dosage[[ids.index(r) for r in model.snps[rows]]]
+    r = np.corrcoef(predicted, y)[0, 1]
+    assert found["G1.3"] == pytest.approx(r * np.sqrt((n - 2) / (1 - r * r)), rel=0.2)
+
+
+def test_an_interrupted_run_is_taken_up(trained, study, tmp_path, monkeypatch):
+    from brainlocus.pipeline import twas_training
+
+    real, calls = twas_training.cis_dosage, []
+
+    def stop(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    out = tmp_path / "models"
+    monkeypatch.setattr(twas_training, "cis_dosage", stop)
+    assert train(study, out, "--shard-genes", "1") == 130
+    assert not out.exists()
+    monkeypatch.setattr(twas_training, "cis_dosage", real)
+    taken_up = []
+    monkeypatch.setattr(twas_training, "cis_dosage", lambda *a, **o: taken_up.append(1) or real(*a, **o))
+    assert train(study, out, "--shard-genes", "1", "--resume") == 3
+    assert len(taken_up) < 5
+    assert (out / "Cortex.db").read_bytes() == (trained / "Cortex.db").read_bytes()
