@@ -81,7 +81,10 @@ from brainlocus.genetics.twas.jti import (
     tissue_weights,
     train_jti,
 )
-from brainlocus.genetics.twas.ld_mismatch import LdMismatch, measure_ld_mismatch
+from brainlocus.genetics.twas.ld_mismatch import (
+    LdMismatch,
+    measure_ld_mismatch,
+)
 from brainlocus.genetics.twas.maps import (
     DESIKAN_KILLIANY,
     SUBCORTEX,
