@@ -3,12 +3,15 @@
 import gzip
 import json
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from brainlocus.cli.main import main
-from brainlocus.io import find_covariance, read_covariance, read_expression_model, read_results
+from brainlocus.core import SampleIndex, VariantTable
+from brainlocus.core.text import text_array
+from brainlocus.io import BedWriter, find_covariance, read_covariance, read_expression_model, read_results
 from tests.expression_study import write_expression_study
 
 
@@ -300,3 +303,40 @@ def test_an_interrupted_run_is_taken_up(trained, study, tmp_path, monkeypatch):
     assert train(study, out, "--shard-genes", "1", "--resume") == 3
     assert len(taken_up) < 5
     assert (out / "Cortex.db").read_bytes() == (trained / "Cortex.db").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc (Linux)")
+def test_genes_are_trained_within_the_memory_given(tmp_path):
+    """12 genes across 9,000 variants of 1,200 people; the windows of a shard are 2,000 to 4,000 variants."""
+    from tests.e2e.test_memory import MIB, measure
+
+    rng = np.random.default_rng(0)
+    n, m = 1_200, 9_000
+    people = SampleIndex.of([f"p{k}" for k in range(n)])
+    ids = text_array([f"rs{k}" for k in range(m)])
+    variants = VariantTable(
+        np.array(["1"] * m),
+        1_000_000 + 1_000 * np.arange(m),
+        text_array(["G"] * m),
+        text_array(["A"] * m),
+        ids,
+        "GRCh38",
+    )
+    with BedWriter(tmp_path / "g", people, variants) as out:
+        out.append(rng.binomial(2, rng.uniform(0.05, 0.5, m)[:, None], (m, n)).astype(np.float32))
+    lines = ["#chr\tstart\tend\tgene_id\t" + "\t".join(people.ids.tolist())]
+    for k in range(12):
+        values = "\t".join(f"{v:.4f}" for v in rng.normal(size=n))
+        lines.append(f"1\t{2_000_000 + 500_000 * k}\t{2_000_001 + 500_000 * k}\tG{k}\t{values}")
+    (tmp_path / "few.bed").write_text("\n".join(lines[:2]) + "\n")
+    (tmp_path / "all.bed").write_text("\n".join(lines) + "\n")
+    command = ("twas", "train", tmp_path / "g.bed")
+    more = ("--executor", "serial", "--shard-genes", "4")
+    warm = (*command, tmp_path / "few.bed", "--window-kb", "5")
+    code, peak, message, _ = measure(tmp_path, warm, (*command, tmp_path / "all.bed"), 200, *more)
+    assert code == 0, message
+    assert peak <= 200 * MIB, f"{peak / MIB:.0f} MiB of 200"
+    code, _, message, out = measure(tmp_path, warm, (*command, tmp_path / "all.bed"), 100, *more)
+    assert code == 2
+    assert "--memory" in message

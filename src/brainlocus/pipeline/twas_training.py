@@ -263,10 +263,10 @@ def shard_peak_bytes(plan: TrainingPlan, bounds: Sequence[tuple[int, int]]) -> i
         sizes = [plan.rows_of(g) for g in plan.genes[start:stop]]
         widest = max(widest, *(s.size for s in sizes))
         largest = max(largest, np.unique(np.concatenate(sizes)).size)
-    n_fits = 11 if plan.rules.method == "elastic-net" else 17 * 6
-    # Dosages of a gene in double precision, centred, squared and single; what fits keep of every variant; Gram matrices
-    # of working sets, which rarely exceed half the people.
-    gene = widest * n * 36 + widest * n_fits * 48 + n_fits * 8 * min(n, widest, 512) ** 2
+    n_fits, copies = (11, 56) if plan.rules.method == "elastic-net" else (17 * 6, 72)
+    # Bytes of a dosage of the gene: as read and chosen, filled, kept, centred, squared and single, with JTI rounded and
+    # of the donors too; what fits keep of every variant; Gram matrices of working sets, which rarely exceed 512.
+    gene = widest * n * copies + widest * n_fits * 48 + n_fits * 8 * min(n, widest, 512) ** 2
     return 4 * largest * n + gene
 
 

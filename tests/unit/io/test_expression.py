@@ -13,6 +13,7 @@ from brainlocus.io.expression import (
     read_gene_places,
     read_similarity,
 )
+from tests.real_data import real_data
 
 
 def _write(path, text):
@@ -137,3 +138,11 @@ def test_similarities_are_square(tmp_path):
     np.testing.assert_array_equal(values, [[1, 0.4], [0.5, 1]])
     with pytest.raises(SchemaError, match="square"):
         read_similarity(_write(tmp_path / "t.tsv", "tissue\tB\tA\nA\t0.5\t1\n"))
+
+
+def test_the_published_table_of_genes():
+    places = read_gene_places(real_data("twas/genes/gencode.v32.GRCh37.simplified.txt.gz"))
+    assert len(places) == 62_300
+    (apoe,) = [p for p in places if p.name == "APOE"]
+    assert (apoe.chromosome, apoe.start, apoe.stop, apoe.strand) == ("19", 45_409_048, 45_412_650, "+")
+    assert apoe.gene.split(".")[0] == "ENSG00000130203"
