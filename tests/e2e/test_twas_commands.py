@@ -379,6 +379,7 @@ def test_nothing_matches(study, tmp_path, capsys, line, more, message):
         (("--phenotype-pattern", "q(.)"), "does not match"),
         (("--palindromic", "frequency"), "--frequencies"),
         (("--traits", "TRAITS"), "no inflation factor"),
+        (("--annotation", "TRAITS"), "it has none of the 1 phenotypes"),
     ],
 )
 def test_bad_options(study, tmp_path, capsys, arguments, message):

@@ -171,6 +171,7 @@ def choose_phenotypes(
         counts["listed_but_not_in_results"] = len(choice.listed - set(phenotypes.tolist()))
         kept &= member
     if choice.annotation is not None:
+        choice.annotation.unknown(phenotypes, where="--annotation")
         known = np.isin(phenotypes, choice.annotation.phenotypes)
         counts["not_in_annotation"] = int((kept & ~known).sum())
     for name, levels in choice.filters.items():

@@ -193,6 +193,8 @@ def twas_associate(config: TwasAssociateConfig, out: Path, context: Context) -> 
     n_cells = scan.z.size
     max_p = config.hits or (1.0 if n_cells <= _EVERY_TEST else _NOMINAL)
     annotation = None if config.annotation is None else read_annotation(config.annotation)
+    names = np.array(gwas.phenotypes, dtype=np.str_)
+    n_unknown = None if annotation is None else annotation.unknown(names, where=str(config.annotation))
     scopes = scopes_of(config.scope, scan, annotation)
     adjustments = adjust_scan(
         scan,
@@ -214,15 +216,8 @@ def twas_associate(config: TwasAssociateConfig, out: Path, context: Context) -> 
     counts = {**_counts(gwas), **written, "largest_p": max_p, "scopes": count_tests(adjustments)}
     misfits = {t.tissue: m.share for t, m in zip(scan.tissues, scan.mismatch, strict=True) if m.n_tested}
     counts["ld_misfit_share"] = misfits
-    if annotation is not None:
-        known = set(annotation.phenotypes.tolist())
-        absent = [p for p in gwas.phenotypes if p not in known]
-        counts["phenotypes_without_annotation"] = len(absent)
-        if len(absent) == len(gwas.phenotypes):
-            raise SchemaError(
-                f"{config.annotation}: it has none of the phenotypes, such as {absent[0]}; it has "
-                f"{annotation.phenotypes[0]}. Name them alike, see --phenotype-pattern."
-            )
+    if n_unknown is not None:
+        counts["phenotypes_without_annotation"] = n_unknown
     with report_folder(config.report) as folder:
         if folder is not None:
             counts["genes_without_position"] = _write_report(scan, folder, config.gene_positions)
