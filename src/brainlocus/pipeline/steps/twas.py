@@ -41,6 +41,8 @@ __all__ = ["TWAS_ASSOCIATE", "TWAS_PREPARE", "TwasAssociateConfig", "TwasPrepare
 _EVERY_TEST = 20_000_000
 """Tests up to which all are written by default."""
 _NOMINAL = 0.05
+_MISFIT = 0.01
+"""Share of SNPs that do not fit the LD of the panel from which on the user is warned."""
 _CELLS = 1 << 21
 _DENSE = 64
 """Phenotypes above which numbers are kept as float32."""
@@ -210,6 +212,8 @@ def twas_associate(config: TwasAssociateConfig, out: Path, context: Context) -> 
         progress=context.progress,
     )
     counts = {**_counts(gwas), **written, "largest_p": max_p, "scopes": count_tests(adjustments)}
+    misfits = {t.tissue: m.share for t, m in zip(scan.tissues, scan.mismatch, strict=True) if m.n_tested}
+    counts["ld_misfit_share"] = misfits
     if annotation is not None:
         known = set(annotation.phenotypes.tolist())
         absent = [p for p in gwas.phenotypes if p not in known]
@@ -225,7 +229,19 @@ def twas_associate(config: TwasAssociateConfig, out: Path, context: Context) -> 
     with report_folder(config.full) as folder:
         if folder is not None:
             write_gene_folder(scan, folder)
-    return StepResult(counts, n_failed=len(_failed(gwas)), summary=(*_summary(gwas), *_result_lines(counts, max_p)))
+    lines = (*_summary(gwas), *_result_lines(counts, max_p), *_ld_lines(misfits))
+    return StepResult(counts, n_failed=len(_failed(gwas)), summary=lines)
+
+
+def _ld_lines(misfits: dict[str, float]) -> list[str]:
+    """Return a warning where the LD of the panel does not fit the GWAS."""
+    worst = max(misfits, key=lambda tissue: misfits[tissue], default="")
+    if not worst or misfits[worst] <= _MISFIT:
+        return []
+    return [
+        f"Warning: {100 * misfits[worst]:.1f} % of the SNPs of {worst} do not fit the LD of its reference panel "
+        "(p < 5e-8; next to none should): is the GWAS of another ancestry, or is an allele column the wrong one?"
+    ]
 
 
 def _result_lines(counts: dict[str, Any], max_p: float) -> list[str]:
@@ -254,6 +270,7 @@ def _write_report(scan: GeneScan, folder: Path, positions: Path | None) -> int:
                 "weights_used": int(used.sum()),
                 "weights_without_variance": int(np.isnan(tissue.variance).sum()),
                 "pairs_taken_as_0": tissue.n_pairs_missing,
+                "ld_misfit_share": scan.mismatch[k].share,
             }
         )
     pq.write_table(pa.Table.from_pylist(rows), folder / "models.parquet")
