@@ -331,7 +331,7 @@ def _table_part(
         found[name] = levels[name].codes([text], np.zeros(n, dtype=np.int32))
     if "gene_name" in columns:
         pairs = zip(columns["gene"].to_pylist(), columns["gene_name"].to_pylist(), strict=True)
-        symbols.update({g: s for g, s in pairs if g and s})
+        symbols.update({g: s for g, s in pairs if g and s and s not in MISSING_TEXT})
     if max_p < 1.0:
         kept = found["neg_log10_p"] >= -np.log10(max_p)
         found = {name: column[kept] for name, column in found.items()}
