@@ -76,6 +76,9 @@ STEPS: dict[str, StepEntry] = {
     ),
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
     "store query": _entry("store_query", "STORE_QUERY", "Look genes or phenotypes up in a store."),
+    "store export": _entry(
+        "store_export", "STORE_EXPORT", "Write the gene associations of a store as pages and JSON that need no server."
+    ),
     "twas prepare": _entry("twas", "TWAS_PREPARE", "Keep what expression models need of many GWAS."),
     "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
     "twas train": _entry("twas_train", "TWAS_TRAIN", "Train models that predict expression from genotypes."),
