@@ -403,6 +403,15 @@ COLUMNS: dict[str, ColumnSpec] = {
     "top_gene": _spec("str", "Gene of the strongest association"),
     "top_phenotype": _spec("str", "Phenotype of the strongest association"),
     "top_tissue": _spec("str", "Tissue of the strongest association"),
+    # voxel-wise association
+    "target": _spec("str", "What the maps were regressed on"),
+    "max_abs_t": _spec("float", "Largest |t| of a voxel"),
+    "x_mm": _spec("float", "Place of the voxel, to the right", "mm"),
+    "y_mm": _spec("float", "Place of the voxel, to the front", "mm"),
+    "z_mm": _spec("float", "Place of the voxel, upwards", "mm"),
+    "n_bonferroni": _spec("int", "Voxels with p below 0.05 after Bonferroni over the voxels of the target"),
+    "n_bonferroni_study": _spec("int", "Voxels with p below 0.05 after Bonferroni over all voxels of all targets"),
+    "n_fdr": _spec("int", "Voxels with Benjamini-Hochberg q below 0.05 over the voxels of the target"),
     # batch items
     "status": _spec("str", "ok, or why there is no estimate"),
     "reason": _spec("str", "Why the item was left out; empty when it was kept"),
