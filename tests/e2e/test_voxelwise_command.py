@@ -197,3 +197,50 @@ def test_images_stream_within_the_memory_given(tmp_path):
         assert peak <= limit * MIB, f"{peak / MIB:.0f} MiB"
         passes = json.loads(out.with_name(f"{out.name}.json").read_text())["counts"]["passes"]
         assert (passes > 1) == (limit == 64), passes
+
+
+def test_permutations(study, tmp_path):
+    """The planted effect survives, the others do not, threads and parts change nothing, small p come from the tail."""
+    options = (*covariates(study), "--columns", "score_*", "--figures", 0, "--permutations", 200, "--tfce")
+    assert run(study, tmp_path / "a", *options) == 0
+    table = read_results(tmp_path / "a" / "targets.tsv")
+    left = TRUTH["brain"] & TRUTH["left"]
+    assert table["n_fwe"][0] > 0.5 * left.sum()
+    assert table["n_fwe_tfce"][0] > 0.8 * left.sum()
+    assert table["n_fwe"][1] == 0
+    assert (table["n_permuted"] == TRUTH["brain"].sum() - 2).all()
+    maps = {
+        name: read_volume(tmp_path / "a" / "score_1" / f"{name}.nii.gz").data
+        for name in ("t", "neg_log10_p_fwe", "tfce", "neg_log10_p_fwe_tfce")
+    }
+    null = read_results(tmp_path / "a" / "null.parquet")
+    largest = null["max_abs_t"][null["target"] == "score_1"]
+    assert largest.size == 200
+    known = np.isfinite(maps["neg_log10_p_fwe"])
+    assert np.isnan(maps["neg_log10_p_fwe"][7, 8, 5])
+    assert np.isfinite(maps["t"][7, 8, 5])
+    counted = (1 + (largest[:, None] >= np.abs(maps["t"][known])).sum(axis=0)) / 201
+    often = counted > 11 / 201
+    np.testing.assert_allclose(10.0 ** -maps["neg_log10_p_fwe"][known][often], counted[often], rtol=1e-5)
+    assert np.nanmax(maps["neg_log10_p_fwe"]) > np.log10(201)
+    assert (maps["tfce"][known & left] > 0).mean() > 0.95
+    assert run(study, tmp_path / "b", *options, "--executor", "threads", "--no-tail") == 0
+    again = read_results(tmp_path / "b" / "null.parquet")
+    np.testing.assert_allclose(again["max_abs_t"], null["max_abs_t"], rtol=1e-6)
+    found = read_volume(tmp_path / "b" / "score_1" / "neg_log10_p_fwe.nii.gz").data
+    assert np.nanmax(found) == pytest.approx(np.log10(201), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--tfce",), "go with --permutations"),
+        (("--permutations", 5, "--blocks", "family"), "no column 'family'"),
+        (("--permutations", 5, "--blocks", "age"), "--blocks: Every block is of one person"),
+    ],
+)
+def test_bad_permutations(study, tmp_path, capsys, options, message):
+    given = (*covariates(study), "--columns", "score_1", *options)
+    assert run(study, tmp_path / "out", *given) == 2
+    assert "".join(message.split()) in "".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()

@@ -412,6 +412,11 @@ COLUMNS: dict[str, ColumnSpec] = {
     "n_bonferroni": _spec("int", "Voxels with p below 0.05 after Bonferroni over the voxels of the target"),
     "n_bonferroni_study": _spec("int", "Voxels with p below 0.05 after Bonferroni over all voxels of all targets"),
     "n_fdr": _spec("int", "Voxels with Benjamini-Hochberg q below 0.05 over the voxels of the target"),
+    "n_permuted": _spec("int", "Voxels that all people of the target have, which were permuted"),
+    "n_fwe": _spec("int", "Voxels with a family-wise p of |t| below 0.05 by permutation"),
+    "n_fwe_tfce": _spec("int", "Voxels with a family-wise p of the enhanced value (TFCE) below 0.05 by permutation"),
+    "permutation": _spec("int", "Permutation, from 1"),
+    "max_tfce": _spec("float", "Largest |enhanced value| (TFCE) of a voxel"),
     # batch items
     "status": _spec("str", "ok, or why there is no estimate"),
     "reason": _spec("str", "Why the item was left out; empty when it was kept"),

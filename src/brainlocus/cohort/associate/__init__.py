@@ -1,6 +1,13 @@
 """Traits against everything measured in the same people."""
 
 from brainlocus.cohort.associate.peaks import find_peaks
+from brainlocus.cohort.associate.permutation import (
+    narrow_group,
+    permutable_residuals,
+    permuted_bytes,
+    permuted_largest,
+    permuted_rows,
+)
 from brainlocus.cohort.associate.phenome import (
     PhenomeDesign,
     PhenomeScan,
@@ -15,6 +22,7 @@ from brainlocus.cohort.associate.reliability import (
     measure_reliability,
     reliability_results,
 )
+from brainlocus.cohort.associate.tfce import FaceNeighbours, enhance_clusters, face_neighbours
 from brainlocus.cohort.associate.voxelwise import (
     TargetGroup,
     VoxelwiseDesign,
@@ -29,6 +37,7 @@ from brainlocus.cohort.associate.voxelwise import (
 )
 
 __all__ = [
+    "FaceNeighbours",
     "Interval",
     "PhenomeDesign",
     "PhenomeScan",
@@ -38,9 +47,16 @@ __all__ = [
     "VoxelwiseMaps",
     "VoxelwiseSums",
     "add_voxelwise",
+    "enhance_clusters",
+    "face_neighbours",
     "find_peaks",
     "finish_voxelwise",
     "measure_reliability",
+    "narrow_group",
+    "permutable_residuals",
+    "permuted_bytes",
+    "permuted_largest",
+    "permuted_rows",
     "phenome_results",
     "prepare_phenome",
     "prepare_voxelwise",

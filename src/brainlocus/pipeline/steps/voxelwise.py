@@ -29,6 +29,7 @@ from brainlocus.core import (
     SchemaError,
     Volume,
     check_same_grid,
+    concat_results,
     shared_samples,
 )
 from brainlocus.core.text import text_array
@@ -39,8 +40,9 @@ from brainlocus.pipeline.figures.canvas import save_figure
 from brainlocus.pipeline.figures.slices import mosaic
 from brainlocus.pipeline.genomes import require_memory
 from brainlocus.pipeline.image_voxels import READ_BYTES, image_tasks, read_images, save_voxels
-from brainlocus.pipeline.people import choose_traits, formula_columns, read_people
+from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, read_people
 from brainlocus.pipeline.step import Context, Step, StepResult
+from brainlocus.pipeline.voxelwise_permutation import Permutations, permutations_bytes, permute_targets
 
 __all__ = ["ASSOCIATE_VOXELWISE", "AssociateVoxelwiseConfig"]
 
@@ -74,6 +76,13 @@ class AssociateVoxelwiseConfig(StepConfig):
     precision: Literal["double", "single"] = Field(
         "double", description="Of products with the images; single is faster with hundreds of targets"
     )
+    permutations: int = Field(0, ge=0, description="Permutations for family-wise error, 5000 to publish; 0: none")
+    tfce: bool = Field(False, description="Also enhance clusters (TFCE) and permute the enhanced maps")
+    tail: bool = Field(True, description="Family-wise p below 10 / permutations from a fitted tail")
+    blocks: str | None = Field(None, description="Column of exchangeability blocks, such as site or family")
+    block_mode: Literal["within", "whole"] = Field(
+        "within", description="Permute people within blocks, or whole blocks of the same size"
+    )
     figures: int = Field(12, ge=0, description="Targets that are drawn, those with the largest |t| first")
 
 
@@ -86,6 +95,7 @@ class _Study:
     design: VoxelwiseDesign
     grid: Grid
     voxels: Int[np.ndarray, " voxels"]
+    permutations: Permutations | None
     counts: dict[str, Any]
 
 
@@ -129,7 +139,22 @@ def _study(config: AssociateVoxelwiseConfig) -> _Study:
     grid = read_grid(chosen.paths[0])
     mask = read_mask(config.mask)
     check_same_grid(mask.grid, grid, what=str(config.mask))
-    return _Study(chosen, tuple(names), design, grid, np.flatnonzero(mask.data), counts)
+    plan = _permutations(config, people.take(kept))
+    return _Study(chosen, tuple(names), design, grid, np.flatnonzero(mask.data), plan, counts)
+
+
+def _permutations(config: AssociateVoxelwiseConfig, people: PhenotypeTable) -> Permutations | None:
+    if not config.permutations:
+        if config.tfce or config.blocks:
+            raise SchemaError("--tfce and --blocks go with --permutations; give their number, such as 5000.")
+        return None
+    blocks = None if config.blocks is None else batch_labels(people, config.blocks)
+    if blocks is not None and (blocks == "").any():
+        raise SchemaError(
+            f"--blocks {config.blocks}: {int((blocks == '').sum())} of {blocks.size} people have none. Fill it in, or "
+            "leave them out."
+        )
+    return Permutations(config.permutations, config.tfce, config.tail, blocks, config.block_mode)
 
 
 def _text(targets: PhenotypeTable, used: set[str]) -> list[str]:
@@ -165,6 +190,10 @@ def _plan(study: _Study, context: Context) -> tuple[int, int]:
     grid = int(np.prod(study.grid.shape))
     fixed = study.voxels.size * (8 + _COUNT_BYTES) + grid * (READ_BYTES * context.executor.workers + _WRITE_BYTES)
     fixed += 16 * len(study.images) * (study.design.n_moments + len(study.names))
+    if study.permutations is not None:
+        plan, groups = study.permutations, study.design.groups
+        permuting = fixed + permutations_bytes(groups, study.voxels.size, tfce=plan.tfce)
+        require_memory(permuting, context.memory_bytes, f"Permuting {study.voxels.size} voxels")
 
     def needed(size: int, slots: int) -> int:
         return fixed + voxelwise_bytes(study.design, size, slots=slots, batch=_BATCH) + size * waiting
@@ -189,19 +218,69 @@ def associate_voxelwise(config: AssociateVoxelwiseConfig, out: Path, context: Co
     shape = (len(study.names), len(_MAPS), study.voxels.size)
     spool = np.lib.format.open_memmap(context.shards / "maps.npy", mode="w+", dtype=np.float32, shape=shape)
     waiting = [np.arange(k, min(k + size, shape[2])) for k in range(0, shape[2], size)]
+    kept = None
+    if study.permutations is not None:
+        kept = np.lib.format.open_memmap(
+            context.shards / "images.npy", mode="w+", dtype=np.float32, shape=(len(study.images), shape[2])
+        )
     zeros, passes, ranges = 0, 0, len(waiting)
     for number in count_from(1):
         if not waiting or not study.design.groups:
             break
         chosen, passes = waiting.pop(0), number
-        sums, found = _one_pass(config, study, context, chosen, slots, number)
+        sums, found = _one_pass(config, study, context, chosen, slots, number, kept if number <= ranges else None)
         zeros += found if number <= ranges else 0
         _spool(study, sums, chosen, spool)
         if sums.deferred.any():
             waiting.append(chosen[sums.deferred])
         del sums
-    table = _write(config, study, out, spool, context)
+    family = {}
+    if kept is not None and study.permutations is not None:
+        family = _permute(config, study, out, spool, kept, study.permutations, context)
+    table = _write(config, study, out, spool, context, family)
     return _result(study, table, zeros, passes)
+
+
+def _permute(
+    config: AssociateVoxelwiseConfig,
+    study: _Study,
+    out: Path,
+    spool: np.ndarray,
+    images: np.ndarray,
+    plan: Permutations,
+    context: Context,
+) -> dict[int, dict[str, int]]:
+    """Write the family-wise maps of every target and the null; return what the table of targets says of them."""
+    folders = _folders(study.names)
+    t = spool[:, _MAPS.index("t")]
+    rows: dict[int, dict[str, int]] = {}
+    nulls = []
+    for number, group in enumerate(study.design.groups):
+        for k, found in permute_targets(group, number, images, t, (study.grid, study.voxels), plan, context):
+            maps = {
+                "neg_log10_p_fwe": found.neg_log10_p,
+                "tfce": found.tfce,
+                "neg_log10_p_fwe_tfce": found.neg_log10_p_tfce,
+            }
+            rows[k] = {"n_permuted": found.n_permuted}
+            if not found.n_permuted:
+                continue
+            sidecar = _sidecar(config, study, k) | {"Permutations": plan.count, "Blocks": config.blocks or ""}
+            for name, values in maps.items():
+                if values is not None:
+                    write_derivative(_volume(study, name, values), out / folders[k] / f"{name}.nii.gz", sidecar)
+            limit = -np.log10(_ALPHA)
+            rows[k]["n_fwe"] = int((found.neg_log10_p > limit).sum())
+            if found.neg_log10_p_tfce is not None:
+                rows[k]["n_fwe_tfce"] = int((found.neg_log10_p_tfce > limit).sum())
+            columns = {
+                "target": text_array([study.names[k]] * plan.count), "permutation": np.arange(1, plan.count + 1),
+                "max_abs_t": found.max_abs_t, "max_tfce": found.max_tfce,
+            }  # fmt: skip
+            nulls.append(ResultTable(columns))
+    if nulls:
+        write_results(concat_results(nulls), out / "null.parquet")
+    return rows
 
 
 def _one_pass(
@@ -211,6 +290,7 @@ def _one_pass(
     chosen: Int[np.ndarray, " chosen"],
     slots: int,
     number: int,
+    kept: np.ndarray | None,
 ) -> tuple[VoxelwiseSums, int]:
     """Return the sums of some voxels over all images, and how many values were exactly 0."""
     path = context.shards / f"voxels-{number}.npy"
@@ -223,6 +303,8 @@ def _one_pass(
     first = zeros = 0
     for block in context.progress.track(context.executor.map(read_images, tasks), name, len(tasks)):
         add_voxelwise(sums, block, np.arange(first, first + block.shape[0]))
+        if kept is not None:
+            kept[first : first + block.shape[0], chosen[0] : chosen[-1] + 1] = block
         first += block.shape[0]
         zeros += int(block.size - np.count_nonzero(block))
     return sums, zeros
@@ -241,7 +323,12 @@ def _spool(study: _Study, sums: VoxelwiseSums, chosen: Int[np.ndarray, " chosen"
 
 
 def _write(
-    config: AssociateVoxelwiseConfig, study: _Study, out: Path, spool: np.ndarray, context: Context
+    config: AssociateVoxelwiseConfig,
+    study: _Study,
+    out: Path,
+    spool: np.ndarray,
+    context: Context,
+    family: dict[int, dict[str, int]],
 ) -> ResultTable:
     """Write the maps, the tables of targets and peaks and the figures; return the table of targets."""
     rows: list[dict[str, Any]] = []
@@ -250,9 +337,10 @@ def _write(
     n_tests = _n_tests(study, spool)
     for k in context.progress.track(range(len(study.names)), "Writing maps", len(study.names)):
         row, found = _target(config, study, k, np.array(spool[k]), n_tests, out / folders[k])
-        rows.append(row)
+        rows.append(row | family.get(k, {}))
         peaks += found
-    table = _table(rows, _TARGET_COLUMNS)
+    permuted = _PERMUTED_COLUMNS if study.permutations is not None else {}
+    table = _table(rows, _TARGET_COLUMNS | permuted)
     write_results(table, out / "targets.tsv")
     write_results(_table(peaks, _PEAK_COLUMNS), out / "peaks.tsv")
     strength = np.nan_to_num(table["max_abs_t"], nan=-1.0)
@@ -274,6 +362,7 @@ _TARGET_COLUMNS = {
     "n_bonferroni_study": 0, "status": "",
 }  # fmt: skip
 """Columns of targets.tsv with what stands where there is nothing."""
+_PERMUTED_COLUMNS = {"n_permuted": 0, "n_fwe": 0, "n_fwe_tfce": 0}
 _PEAK_COLUMNS = {
     "target": "", "x_mm": np.nan, "y_mm": np.nan, "z_mm": np.nan, "n": 0, "beta": np.nan, "standard_error": np.nan,
     "t": np.nan, "r": np.nan, "neg_log10_p": np.nan, "q_bh": np.nan,
@@ -377,6 +466,13 @@ def _result(study: _Study, table: ResultTable, zeros: int, passes: int) -> StepR
         f"{n_read} people, {n_voxels} voxels, {ok} of {len(table)} targets tested; {counts['targets_with_fdr']} with a "
         f"voxel at FDR 5 %, {counts['targets_with_bonferroni_study']} after Bonferroni over all targets and voxels"
     ]
+    if study.permutations is not None:
+        counts |= {"permutations": study.permutations.count, "targets_with_fwe": int((table["n_fwe"] > 0).sum())}
+        lacking = int((n_voxels - table["n_permuted"][table["status"] == "ok"]).sum())
+        text.append(
+            f"{study.permutations.count} permutations: {counts['targets_with_fwe']} targets with a voxel at FWE 5 %; "
+            f"{lacking} voxels of targets that somebody lacks, or that do not vary, have no FWE p"
+        )
     share = zeros / max(n_read * n_voxels, 1)
     if share > _MANY_ZEROS:
         text.append(f"{share:.0%} of the values are exactly 0 and count as values; --zeros missing leaves them out.")
