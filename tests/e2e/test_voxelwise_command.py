@@ -197,6 +197,15 @@ def test_images_stream_within_the_memory_given(tmp_path):
         assert peak <= limit * MIB, f"{peak / MIB:.0f} MiB"
         passes = json.loads(out.with_name(f"{out.name}.json").read_text())["counts"]["passes"]
         assert (passes > 1) == (limit == 64), passes
+    # Voxels that somebody lacks are not permuted: 89 % are left.
+    permuted = (*common, "--columns", "s0,s1", "--permutations", "70", "--tfce")
+    code, peak, message, out = measure(tmp_path / "p", (*common, "--columns", "s0"), permuted, 256)
+    assert code == 0, message
+    assert peak <= 256 * MIB, f"{peak / MIB:.0f} MiB"
+    code, _, message, out = measure(tmp_path / "q", (*common, "--columns", "s0"), permuted, 64)
+    assert code == 2
+    assert "Permuting 110592 voxels" in message
+    assert not out.exists()
 
 
 def test_permutations(study, tmp_path):
