@@ -1,17 +1,26 @@
 """Harmonisation, phenome scan and signatures: time and memory on real and on biobank-sized input."""
 
 import os
+import subprocess
+import tempfile
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
 from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import Measurement, cpu_seconds, wall_seconds
 from brainlocus.cohort.associate import prepare_phenome, scan_phenome, scan_phenome_peak_bytes
-from brainlocus.cohort.harmonise import apply_combat, fit_combat, site_effects
+from brainlocus.cohort.harmonise import (
+    CombatOptions,
+    SmoothOptions,
+    apply_combat,
+    fit_combat,
+    preserved_columns,
+    site_effects,
+)
 from brainlocus.cohort.signatures import SpareOptions, train_spare
 
 
@@ -38,11 +47,80 @@ def _combat() -> list[Measurement]:
     clean, seconds = cpu_seconds(harmonise)
     before, after = (site_effects(v, site, covariates=nuisance).mean_eta2 for v in (y, clean))
     shape = f"ABIDE {y.shape[0]:,} x {y.shape[1]}, {np.unique(site).size} sites"
+    covariates = np.column_stack([table["age"], nuisance[:, 3:]])
     return [
         Measurement("combat fit and apply, CPU", seconds, "s", 0.2, shape),
         Measurement("combat, mean site eta^2 before", before, "", None, f"{before:.4f}; specification 0.208"),
         Measurement("combat, mean site eta^2 after", after, "", 0.0108, f"{after:.4f}; specification 0.0107"),
+        *_combat_gam(y, site, covariates, nuisance, shape=shape),
     ]
+
+
+def _combat_gam(
+    y: Float64[np.ndarray, "samples features"],
+    site: Shaped[np.ndarray, " samples"],
+    covariates: Float64[np.ndarray, "samples covariates"],
+    nuisance: Float64[np.ndarray, "samples columns"],
+    *,
+    shape: str,
+) -> list[Measurement]:
+    """ComBat-GAM, beside neuroHarmonize when BRAINLOCUS_NEUROHARMONIZE names a Python that has it (minutes)."""
+    names = ("age", "sex", "asd")
+    options = CombatOptions(smooth=(SmoothOptions("age"),))
+
+    def harmonise() -> Float64[np.ndarray, "samples features"]:
+        model = fit_combat(y, site, covariates=covariates, covariate_names=names, options=options)
+        return apply_combat(model, y, site, covariates=covariates).values
+
+    clean, seconds = cpu_seconds(harmonise)
+    model = fit_combat(y, site, covariates=covariates, covariate_names=names, options=options)
+    adjusted = {"age^1..3": nuisance, "splines of age": preserved_columns(model, covariates)}
+    python = os.environ.get("BRAINLOCUS_NEUROHARMONIZE")
+    peer, peer_seconds = _neuroharmonize(python, y, site, covariates, names) if python else (None, float("nan"))
+    rows = [Measurement("combat-gam fit and apply, CPU", seconds, "s", 0.2, shape)]
+    if peer is not None:
+        note = f"{peer_seconds:.0f} CPU s, {peer_seconds / y.shape[1]:.2f} a feature"
+        rows.append(Measurement("combat-gam, neuroHarmonize's CPU / ours", peer_seconds / seconds, "x", None, note))
+    for name, columns in adjusted.items():
+        eta2 = site_effects(clean, site, covariates=columns).mean_eta2
+        limit = site_effects(peer, site, covariates=columns).mean_eta2 if peer is not None else None
+        note = f"{eta2:.5f}; neuroHarmonize {'not run' if limit is None else f'{limit:.5f}'}"
+        rows.append(Measurement(f"combat-gam, mean site eta^2 after, {name} taken out", eta2, "", limit, note))
+    return rows
+
+
+_PEER = """
+import resource, sys, warnings
+import numpy as np, pandas as pd
+warnings.filterwarnings("ignore")
+from neuroHarmonize import harmonizationLearn
+given = np.load(sys.argv[1])
+people = pd.DataFrame(given["covariates"], columns=given["names"]).assign(SITE=given["site"])
+def cpu():
+    use = resource.getrusage(resource.RUSAGE_SELF)
+    return use.ru_utime + use.ru_stime
+start = cpu()
+_, clean = harmonizationLearn(given["y"], people, smooth_terms=["age"], seed=0)
+np.savez(sys.argv[2], clean=np.asarray(clean), seconds=cpu() - start)
+"""
+
+
+def _neuroharmonize(
+    python: str,
+    y: Float64[np.ndarray, "samples features"],
+    site: Shaped[np.ndarray, " samples"],
+    covariates: Float64[np.ndarray, "samples covariates"],
+    names: tuple[str, ...],
+) -> tuple[Float64[np.ndarray, "samples features"], float]:
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder) / "given.npz", Path(folder) / "found.npz"
+        np.savez(given, y=y, site=site, covariates=covariates, names=np.array(names))
+        one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+        subprocess.run(
+            [python, "-c", _PEER, str(given), str(found)], env=one_thread, check=True, stdout=subprocess.DEVNULL
+        )
+        with np.load(found) as result:
+            return result["clean"], float(result["seconds"])
 
 
 def _spare() -> list[Measurement]:

@@ -28,7 +28,7 @@ class ExpressionStudy:
 
 
 def write_expression_study(
-    folder: Path, *, n: int = 160, n_variants: int = 80, r2: float = 0.4, seed: int = 1
+    folder: Path, *, n: int = 160, n_variants: int = 45, r2: float = 0.4, seed: int = 1
 ) -> ExpressionStudy:
     """Two chromosomes of `n_variants` in LD, 3 kb apart; genes G1 and G2 with effects, G3 without, and odd ones."""
     rng = np.random.default_rng(seed)

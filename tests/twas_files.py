@@ -47,6 +47,8 @@ class Panel:
     rng: np.random.Generator
     n_genes: int = 12
     tissues: tuple[str, ...] = ("Cortex", "Liver", "Blood")
+    ld: float = 0.6
+    """How much of a gene's first SNP is in the others."""
     genes: list[dict] = field(default_factory=list)
     models: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     """By tissue and gene: SNP number to weight."""
@@ -56,7 +58,7 @@ class Panel:
         for g in range(self.n_genes):
             size = int(self.rng.integers(1, 7))
             dosages = self.rng.binomial(2, 0.3, size=(300, size)).astype(float)
-            dosages += 0.6 * dosages[:, :1]
+            dosages += self.ld * dosages[:, :1]
             alleles = [self.rng.choice(4, 2, replace=False) for _ in range(size)]
             self.genes.append(
                 {

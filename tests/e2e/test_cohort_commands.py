@@ -16,6 +16,7 @@ from brainlocus.io import (
     write_table,
     write_volume,
 )
+from brainlocus.pipeline.models import read_arrays, write_arrays
 from tests.real_data import abide
 
 SHAPE, AFFINE = (10, 11, 9), np.diag([4.0, 4, 4, 1])
@@ -174,6 +175,67 @@ def test_harmonise_fit_then_apply(study, idps, capsys):
     assert len((report / "features.tsv").read_text().splitlines()) == 5
 
 
+def test_harmonise_with_a_smooth_covariate(study, idps, tmp_path, capsys):
+    model, report = tmp_path / "gam.npz", tmp_path / "report"
+    common = ["--participants", study / "participants.tsv", "--quiet"]
+    people = read_table(study / "participants.tsv")
+    train = tmp_path / "train.txt"
+    train.write_text("\n".join(people.samples.ids[:60].tolist()) + "\n")
+    code, _ = run(
+        capsys, "cohort", "harmonise", idps, "--smooth", "age:5:97", "--traits", "C4_*", "--fit-on", train,
+        "--model", model, "--report", report, "--out", tmp_path / "clean.parquet", *common,
+    )  # fmt: skip
+    assert code == 0
+    counts = json.loads((tmp_path / "clean.parquet.json").read_text())["counts"]
+    assert counts["after"]["mean_eta2"] < 0.1 < counts["before"]["mean_eta2"]
+    assert counts["people_fitted"] == 60
+    assert (counts["smooth"]["age"]["from"], counts["smooth"]["age"]["to"]) == (5, 97)
+    assert counts["extrapolated"] == {}
+    header = (report / "features.tsv").read_text().splitlines()[0].split("\t")
+    assert header[-2:] == ["edf_age", "weight_age"]
+    assert (report / "curves_age.png").stat().st_size > 5000
+    # --preserve may name the covariate too, and applying gives the same bytes.
+    code, _ = run(
+        capsys, "cohort", "harmonise", idps, "--preserve", "age", "--smooth", "age:5:97", "--traits", "C4_*",
+        "--fit-on", train, "--out", tmp_path / "named.parquet", *common,
+    )  # fmt: skip
+    assert code == 0
+    arguments = ["cohort", "harmonise", idps, "--apply", model, *common]
+    assert run(capsys, *arguments, "--out", tmp_path / "applied.parquet")[0] == 0
+    for name in ("named", "applied"):
+        assert (tmp_path / f"{name}.parquet").read_bytes() == (tmp_path / "clean.parquet").read_bytes()
+    # Older people than the model knows are counted.
+    older = people.column("age").values + 30.0
+    write_table(people.replace_values(("age",), older[:, None]), tmp_path / "older.tsv")
+    code, errors = run(
+        capsys, "cohort", "harmonise", idps, "--apply", model, "--participants", tmp_path / "older.tsv",
+        "--out", tmp_path / "older.parquet",
+    )  # fmt: skip
+    assert code == 0
+    beyond = int((older > 97).sum())
+    assert beyond > 0
+    assert f"{beyond} people have age outside 5 to 97" in " ".join(errors.split())
+    assert json.loads((tmp_path / "older.parquet.json").read_text())["counts"]["extrapolated"] == {"age": beyond}
+
+
+def test_models_of_the_first_version_are_read_and_of_a_later_one_refused(study, idps, tmp_path, capsys):
+    common = ["--participants", study / "participants.tsv", "--quiet"]
+    model = tmp_path / "model.npz"
+    arguments = ["cohort", "harmonise", idps, "--preserve", "age", "--traits", "C4_*"]
+    assert run(capsys, *arguments, "--model", model, "--out", tmp_path / "clean.parquet", *common)[0] == 0
+    meta, arrays = read_arrays(model)
+    first = {name: value for name, value in meta.items() if name != "smooth"}
+    first |= {"version": 1, "options": {k: v for k, v in meta["options"].items() if k != "smooth"}}
+    write_arrays(first, arrays, tmp_path / "first.npz")
+    apply = ["cohort", "harmonise", idps, *common, "--apply"]
+    assert run(capsys, *apply, tmp_path / "first.npz", "--out", tmp_path / "applied.parquet")[0] == 0
+    assert (tmp_path / "applied.parquet").read_bytes() == (tmp_path / "clean.parquet").read_bytes()
+    write_arrays(meta | {"version": 3}, arrays, tmp_path / "later.npz")
+    code, errors = run(capsys, *apply, tmp_path / "later.npz", "--out", tmp_path / "x.parquet")
+    assert code == 2
+    assert "expected a brainlocus-combat model of version 1 to 2, found 'brainlocus-combat' version 3" in errors
+
+
 def test_prepare_and_phenome(study, idps, capsys):
     code, _ = run(
         capsys, "cohort", "prepare", idps, "--participants", study / "participants.tsv", "--confounds",
@@ -245,6 +307,23 @@ BAD = {
         ["cohort", "harmonise", "{idps}", "--preserve", "scale(age)", *["--participants", "{people}"]],
         "scale() depends on the people at hand",
     ),
+    "smooth": (
+        ["cohort", "harmonise", "{idps}", "--smooth", "age:97:5", *["--participants", "{people}"]],
+        "--smooth: expected NAME or NAME:LOW:HIGH, as in age:5:97, found 'age:97:5'",
+    ),
+    "smooth column": (["cohort", "harmonise", "{idps}", "--smooth", "agee", *["--participants", "{people}"]], "'agee'"),
+    "smooth bounds": (
+        ["cohort", "harmonise", "{idps}", "--smooth", "age:30:70", *["--participants", "{people}"]],
+        "Bounds 30 to 70 of the smooth covariate 'age' leave out",
+    ),
+    "smooth twice": (
+        ["cohort", "harmonise", "{idps}", "--smooth", "age", "--preserve", "I(age/10)", "--participants", "{people}"],
+        "are combinations of the other covariates",
+    ),
+    "fit on": (
+        ["cohort", "harmonise", "{idps}", "--fit-on", "{strangers}", *["--participants", "{people}"]],
+        "none of its 2 participants",
+    ),
     "model": (
         ["cohort", "harmonise", "{idps}", "--apply", "{idps}", *["--participants", "{people}"]],
         "expected a model written by brainlocus",
@@ -313,6 +392,14 @@ def test_abide_through_the_command_line(capsys, tmp_path):
     assert (counts["participants"], counts["traits"], len(counts["sites"])) == (1031, 201, 34)
     assert counts["before"]["mean_eta2"] == pytest.approx(0.208, abs=5e-4)
     assert counts["after"]["mean_eta2"] == pytest.approx(0.0107, abs=5e-5)
+    code, _ = run(
+        capsys, "cohort", "harmonise", tmp_path / "abide.csv", "--preserve", "sex + asd", "--smooth", "age",
+        "--report", tmp_path / "curves", "--out", tmp_path / "gam.parquet", "--quiet",
+    )  # fmt: skip
+    assert code == 0
+    counts = json.loads((tmp_path / "gam.parquet.json").read_text())["counts"]
+    assert counts["traits"] == 201
+    assert counts["after"]["mean_eta2"] < 0.005
     code, _ = run(
         capsys, "signature", "train", tmp_path / "abide.csv", "--diagnosis", "sex", "--patient", "M", "--batch", "site",
         "--preserve", "age", "--traits", "*_thickness", "--repeats", 2, "--inner-folds", 2, "--out", tmp_path / "sex",

@@ -379,12 +379,13 @@ def test_nothing_matches(study, tmp_path, capsys, line, more, message):
         (("--phenotype-pattern", "q(.)"), "does not match"),
         (("--palindromic", "frequency"), "--frequencies"),
         (("--traits", "TRAITS"), "no inflation factor"),
+        (("--annotation", "TRAITS"), "it has none of the 1 phenotypes"),
     ],
 )
 def test_bad_options(study, tmp_path, capsys, arguments, message):
     folder, models, _ = study
-    (tmp_path / "TRAITS").write_text("phenotype\tn\th2\n")
-    arguments = [str(tmp_path / "TRAITS") if a == "TRAITS" else a for a in arguments]
+    (tmp_path / "TRAITS.tsv").write_text("phenotype\tn\th2\n")
+    arguments = [str(tmp_path / "TRAITS.tsv") if a == "TRAITS" else a for a in arguments]
     if "one,two" in arguments:
         arguments[1] = f"{folder / 'p0.txt'},{folder / 'p1.txt'}"
     given = () if arguments[:1] == ["--models"] or not arguments else options(models)

@@ -183,6 +183,29 @@ def test_enigma_tables(tmp_path, table):
         assert min(at, key=at.get) in ("lh_fusiform", "rh_fusiform")  # van Erp et al. 2018
 
 
+def test_neuroimagene_associations(tmp_path):
+    """EXOSC6 in the adrenal gland, as the vignette of NeuroimaGene has it: the values of the file, and no more."""
+    import pandas as pd
+
+    folder = real_data("twas/nidp")
+    associations = folder / "neuroimagene_vignette_associations.tsv.gz"
+    out = tmp_path / "out"
+    code = code_of(
+        "twas", "map", associations, "--gene", "EXOSC6", "--tissue", "JTI_Adrenal_Gland", "--regions",
+        folder / "fs_anno_r.tsv.gz", "--annotation", folder / "BIG40-IDPs_v4_discovery2_anno.tsv.gz", "--measurement",
+        "thickness", "--labels", real_data("twas/enigma/surfaces/aparc_fsa5.csv"), "--out", out, "--quiet",
+    )  # fmt: skip
+    assert code == 0
+    table = read_results(out / "regions.tsv")
+    drawn = table.take(table["status"] == "ok")
+    theirs = pd.read_csv(associations, sep="\t")
+    theirs = theirs[(theirs.gene_name == "EXOSC6") & (theirs.training_model == "JTI_Adrenal_Gland")]
+    expected = theirs.set_index("gwas_phenotype").zscore
+    expected = expected[expected.index.str.match("aparc-Desikan_.h_thickness_(?!Global)")]
+    assert dict(zip(drawn["region"].tolist(), drawn["value"].tolist(), strict=True)) == expected.to_dict()
+    assert len(drawn) == 5
+
+
 def test_every_enigma_table_has_its_place(tmp_path):
     """All 104 tables: no structure of any is unknown. Two of them end in columns without a name."""
     from brainlocus.genetics.twas import enigma_regions

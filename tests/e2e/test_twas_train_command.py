@@ -3,12 +3,15 @@
 import gzip
 import json
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from brainlocus.cli.main import main
-from brainlocus.io import find_covariance, read_covariance, read_expression_model, read_results
+from brainlocus.core import SampleIndex, VariantTable
+from brainlocus.core.text import text_array
+from brainlocus.io import BedWriter, find_covariance, read_covariance, read_expression_model, read_results
 from tests.expression_study import write_expression_study
 
 
@@ -112,7 +115,8 @@ def test_nothing_depends_on_shards_threads_or_order(trained, study, tmp_path):
         assert (out / name).read_bytes() == (trained / name).read_bytes()
     lines = study.files["Cortex"].read_text().strip().split("\n")
     turned = tmp_path / "Cortex.tsv"
-    turned.write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    cells = [line.split("\t") for line in [lines[0], *reversed(lines[1:])]]
+    turned.write_text("".join("\t".join([row[0], *reversed(row[1:])]) + "\n" for row in cells))
     again = tmp_path / "again"
     code_of(
         "twas", "train", study.genotypes, turned, "--genes", study.genes, "--covariates", study.covariates,
@@ -243,3 +247,96 @@ def test_one_gene_and_no_model(study, tmp_path):
     table = read_results(tmp_path / "one" / "genes.parquet")
     assert table["gene"].tolist() == ["G3"]
     assert (tmp_path / "one" / "Cortex.db").is_file()
+
+
+def test_a_trained_model_finds_the_gene_of_a_phenotype(trained, study, tmp_path):
+    """The full circle: expression changes a phenotype, whose GWAS and the trained model name the gene."""
+    rng = np.random.default_rng(5)
+    g = study.effects["G1.3"] @ study.dosage
+    y = 0.6 * (g - g.mean()) / g.std() + 0.8 * rng.normal(size=g.size)
+    n = y.size
+    lines = ["variant_id\teffect_allele\tother_allele\tbeta\tstandard_error\tn"]
+    for k, x in enumerate(study.dosage.astype(float)):
+        x = x - x.mean()
+        beta = x @ (y - y.mean()) / (x @ x)
+        residual = y - y.mean() - beta * x
+        error = np.sqrt(residual @ residual / (n - 2) / (x @ x))
+        # Half of the GWAS counts the other allele.
+        sign, alleles = (1, "G\tA") if k % 2 else (-1, "A\tG")
+        lines.append(f"rs{k}\t{alleles}\t{sign * beta:.8g}\t{error:.8g}\t{n}")
+    gwas = tmp_path / "volume.tsv"
+    gwas.write_text("\n".join(lines) + "\n")
+    out = tmp_path / "twas.tsv"
+    assert code_of("twas", "associate", gwas, "--models", trained / "Cortex.db", "--quiet", "--out", out) == 0
+    table = read_results(out)
+    found = dict(zip(table["gene"].tolist(), table["zscore"].tolist(), strict=True))
+    assert found["G1.3"] > 5
+    assert abs(found["G2"]) < 4
+    # z of the prediction itself, from the individuals.
+    model = read_expression_model(trained / "Cortex.db")
+    number = model.genes.tolist().index("G1.3")
+    rows = slice(model.offsets[number], model.offsets[number + 1])
+    ids = study.variants.variant_id.tolist()
+    predicted = model.weight[rows] @ study.dosage[[ids.index(r) for r in model.snps[rows]]]
+    r = np.corrcoef(predicted, y)[0, 1]
+    assert found["G1.3"] == pytest.approx(r * np.sqrt((n - 2) / (1 - r * r)), rel=0.2)
+
+
+def test_an_interrupted_run_is_taken_up(trained, study, tmp_path, monkeypatch):
+    from brainlocus.pipeline import twas_training
+
+    real, calls = twas_training.cis_dosage, []
+
+    def stop(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    out = tmp_path / "models"
+    monkeypatch.setattr(twas_training, "cis_dosage", stop)
+    assert train(study, out, "--shard-genes", "1") == 130
+    assert not out.exists()
+    monkeypatch.setattr(twas_training, "cis_dosage", real)
+    taken_up = []
+    monkeypatch.setattr(twas_training, "cis_dosage", lambda *a, **o: taken_up.append(1) or real(*a, **o))
+    assert train(study, out, "--shard-genes", "1", "--resume") == 3
+    assert len(taken_up) < 5
+    assert (out / "Cortex.db").read_bytes() == (trained / "Cortex.db").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc (Linux)")
+def test_genes_are_trained_within_the_memory_given(tmp_path):
+    """12 genes across 9,000 variants of 1,200 people; the windows of a shard are 2,000 to 4,000 variants."""
+    from tests.e2e.test_memory import MIB, measure
+
+    rng = np.random.default_rng(0)
+    n, m = 1_200, 9_000
+    people = SampleIndex.of([f"p{k}" for k in range(n)])
+    ids = text_array([f"rs{k}" for k in range(m)])
+    variants = VariantTable(
+        np.array(["1"] * m),
+        1_000_000 + 1_000 * np.arange(m),
+        text_array(["G"] * m),
+        text_array(["A"] * m),
+        ids,
+        "GRCh38",
+    )
+    with BedWriter(tmp_path / "g", people, variants) as out:
+        out.append(rng.binomial(2, rng.uniform(0.05, 0.5, m)[:, None], (m, n)).astype(np.float32))
+    lines = ["#chr\tstart\tend\tgene_id\t" + "\t".join(people.ids.tolist())]
+    for k in range(12):
+        values = "\t".join(f"{v:.4f}" for v in rng.normal(size=n))
+        lines.append(f"1\t{2_000_000 + 500_000 * k}\t{2_000_001 + 500_000 * k}\tG{k}\t{values}")
+    (tmp_path / "few.bed").write_text("\n".join(lines[:2]) + "\n")
+    (tmp_path / "all.bed").write_text("\n".join(lines) + "\n")
+    command = ("twas", "train", tmp_path / "g.bed")
+    more = ("--executor", "serial", "--shard-genes", "4")
+    warm = (*command, tmp_path / "few.bed", "--window-kb", "5")
+    code, peak, message, _ = measure(tmp_path, warm, (*command, tmp_path / "all.bed"), 200, *more)
+    assert code == 0, message
+    assert peak <= 200 * MIB, f"{peak / MIB:.0f} MiB of 200"
+    code, _, message, out = measure(tmp_path, warm, (*command, tmp_path / "all.bed"), 100, *more)
+    assert code == 2
+    assert "--memory" in message

@@ -11,9 +11,13 @@ def naive_combat(y, site, covariates, tolerance=1e-4):
     k = len(sites)
     alpha = sum((site == s).mean() * b[i] for i, s in enumerate(sites))
     sigma = np.sqrt(((y - design @ b) ** 2).mean(axis=0))
-    z = (y - alpha - covariates @ b[k:]) / sigma
+    return naive_effects(y, site, alpha, covariates @ b[k:], sigma, tolerance)
+
+
+def naive_effects(y, site, alpha, preserved, sigma, tolerance=1e-4):
+    z = (y - alpha - preserved) / sigma
     out = np.empty_like(y)
-    for s in sites:
+    for s in sorted(set(site)):
         rows = site == s
         data = z[rows]
         m = rows.sum()
@@ -29,5 +33,5 @@ def naive_combat(y, site, covariates, tolerance=1e-4):
             g, d = g_new, d_new
             if change < tolerance:
                 break
-        out[rows] = sigma * (data - g) / np.sqrt(d) + alpha + (covariates @ b[k:])[rows]
+        out[rows] = sigma * (data - g) / np.sqrt(d) + alpha + preserved[rows]
     return out

@@ -118,6 +118,27 @@ class PhenotypeAnnotation:
             if column.size != self.phenotypes.size:
                 raise SchemaError(f"The annotation's column {name} has {column.size} rows, not {self.phenotypes.size}.")
 
+    def unknown(self, phenotypes: Shaped[np.ndarray, " asked"], *, where: str = "The annotation") -> int:
+        """Return how many phenotypes are not annotated.
+
+        Parameters
+        ----------
+        where
+            Name of the annotation, for the message.
+
+        Raises
+        ------
+        SchemaError
+            None of them is: the names are of another kind.
+        """
+        n = int((~np.isin(phenotypes, self.phenotypes)).sum())
+        if phenotypes.size and n == phenotypes.size:
+            raise SchemaError(
+                f"{where}: it has none of the {n} phenotypes of the results, such as {phenotypes[0]}; it has "
+                f"{self.phenotypes[0] if self.phenotypes.size else 'none at all'}. Name them alike."
+            )
+        return n
+
     def of(self, column: str, phenotypes: Shaped[np.ndarray, " asked"]) -> Shaped[np.ndarray, " asked"]:
         """Return a column for some phenotypes, empty text for those that are not annotated.
 

@@ -8,7 +8,6 @@ column for each phenotype::
     z.npy, effect.npy    float32 or float64, memory-mapped; effect.npy is absent where the scan had no betas
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,15 @@ from scipy.special import ndtri
 
 from brainlocus.core.errors import FormatError, SchemaError, nearest
 from brainlocus.core.gene_associations import GeneAssociations, GeneMatrix, PhenotypeAnnotation
+from brainlocus.io.gene_columns import (
+    GENE_ALIASES,
+    GENE_NUMBERS,
+    GENE_TEXTS,
+    coded_texts,
+    gene_table_header,
+    has_commas,
+    named_by_pattern,
+)
 from brainlocus.io.tables import MISSING_TEXT, read_arrow
 from brainlocus.numerics.tails import neg_log10_p_from_z
 
@@ -38,15 +46,6 @@ __all__ = [
     "read_gene_matrices",
 ]
 
-_ALIASES = {
-    "gwas_phenotype": "phenotype",
-    "training_model": "tissue",
-    "z": "zscore",
-    "p": "pvalue",
-}
-"""Names of other programs for our columns."""
-_TEXT = ("phenotype", "tissue", "gene", "gene_name")
-_NUMBERS = ("zscore", "effect_size", "pvalue", "neg_log10_p", "pred_perf_r2")
 _BLOCK = 1 << 24
 """Cells of a matrix that are turned into a list at a time."""
 
@@ -204,31 +203,23 @@ def read_annotation(path: Path, *, column: str = "") -> PhenotypeAnnotation:
         raise SchemaError(f"{path}: {error}") from error
 
 
-def _named(path: Path, pattern: str) -> dict[str, str]:
-    """Return what the name of a file says of its phenotype and tissue."""
-    if not pattern:
-        return {}
-    found = re.search(pattern, path.name)
-    if found is None:
-        raise SchemaError(f"{path.name} does not match the pattern {pattern!r}; correct the pattern of file names.")
-    return {name: text for name, text in found.groupdict().items() if text is not None}
-
-
 def _read_columns(path: Path) -> dict[str, Any]:
     """Return the columns we know, by our names: texts as they are, numbers as float64 with NaN."""
     if path.suffix.lower() == ".parquet":
         table = read_arrow(path)
     else:
-        names = _header(path)
-        kinds: dict[str, Any] = {n: pa.float64() if _ALIASES.get(n, n) in _NUMBERS else pa.string() for n in names}
-        wanted = [n for n in names if _ALIASES.get(n, n) in (*_TEXT, *_NUMBERS)]
+        names = gene_table_header(path)
+        kinds: dict[str, Any] = {
+            n: pa.float64() if GENE_ALIASES.get(n, n) in GENE_NUMBERS else pa.string() for n in names
+        }
+        wanted = [n for n in names if GENE_ALIASES.get(n, n) in (*GENE_TEXTS, *GENE_NUMBERS)]
         try:
             with path.open("rb") as raw:
                 gzipped = raw.read(2) == b"\x1f\x8b"
             with pa.input_stream(str(path), compression="gzip" if gzipped else None) as stream:
                 table = pacsv.read_csv(
                     stream,
-                    parse_options=pacsv.ParseOptions(delimiter="," if _is_csv(path) else "\t"),
+                    parse_options=pacsv.ParseOptions(delimiter="," if has_commas(path) else "\t"),
                     convert_options=pacsv.ConvertOptions(
                         include_columns=wanted, column_types=kinds, null_values=list(MISSING_TEXT)
                     ),
@@ -237,42 +228,12 @@ def _read_columns(path: Path) -> dict[str, Any]:
             raise FormatError(f"{path}: expected a table of gene associations: {error}") from error
     found = {}
     for name in table.column_names:
-        ours = _ALIASES.get(name, name)
-        if ours in _TEXT:
+        ours = GENE_ALIASES.get(name, name)
+        if ours in GENE_TEXTS:
             found[ours] = table.column(name).cast(pa.string())
-        elif ours in _NUMBERS:
+        elif ours in GENE_NUMBERS:
             found[ours] = pc.fill_null(table.column(name).cast(pa.float64()), float("nan")).to_numpy()
     return found
-
-
-def _is_csv(path: Path) -> bool:
-    return ".csv" in [s.lower() for s in path.suffixes]
-
-
-def _header(path: Path) -> list[str]:
-    """Return the column names of a text table.
-
-    Raises
-    ------
-    FormatError
-        The file is missing or empty.
-    """
-    if not path.is_file():
-        raise FormatError(f"Gene associations: expected a file or folder at {path}, found nothing. Check the path.")
-    try:
-        with path.open("rb") as raw:
-            gzipped = raw.read(2) == b"\x1f\x8b"
-        with pa.input_stream(str(path), compression="gzip" if gzipped else None) as stream:
-            delimiter = "," if _is_csv(path) else "\t"
-            return list(pacsv.open_csv(stream, parse_options=pacsv.ParseOptions(delimiter=delimiter)).schema.names)
-    except (pa.ArrowException, OSError, EOFError) as error:
-        raise FormatError(f"{path}: expected a table with a header, found {error}.") from error
-
-
-def _coded(column: Any) -> tuple[list[str], Int[np.ndarray, " rows"]]:
-    coded = pc.fill_null(column, "").combine_chunks().dictionary_encode()
-    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
-    return coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
 
 
 @dataclass(slots=True)
@@ -354,7 +315,7 @@ def _table_part(
             hint = nearest(name, list(columns))
             raise SchemaError(f"{path}: expected columns gene and zscore, found {', '.join(columns) or 'none'}.{hint}")
     n = columns["zscore"].size
-    named = _named(path, pattern) if not {"phenotype", "tissue"} <= columns.keys() else {}
+    named = named_by_pattern(path, pattern) if not {"phenotype", "tissue"} <= columns.keys() else {}
     z = columns["zscore"]
     nan = np.full(n, np.nan)
     found: dict[str, Any] = {"z": z, "effect": columns.get("effect_size", nan)}
@@ -362,7 +323,7 @@ def _table_part(
     found["pred_perf_r2"] = columns.get("pred_perf_r2", nan)
     for name in ("phenotype", "tissue", "gene"):
         if name in columns:
-            found[name] = levels[name].codes(*_coded(columns[name]))
+            found[name] = levels[name].codes(*coded_texts(columns[name]))
             continue
         text = named.get(name) or given.get(name) or (path.name.split(".")[0] if name == "phenotype" else "")
         if not text:
@@ -370,7 +331,7 @@ def _table_part(
         found[name] = levels[name].codes([text], np.zeros(n, dtype=np.int32))
     if "gene_name" in columns:
         pairs = zip(columns["gene"].to_pylist(), columns["gene_name"].to_pylist(), strict=True)
-        symbols.update({g: s for g, s in pairs if g and s})
+        symbols.update({g: s for g, s in pairs if g and s and s not in MISSING_TEXT})
     if max_p < 1.0:
         kept = found["neg_log10_p"] >= -np.log10(max_p)
         found = {name: column[kept] for name, column in found.items()}

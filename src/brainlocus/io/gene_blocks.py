@@ -20,16 +20,15 @@ from scipy.stats import norm
 
 from brainlocus.core.errors import FormatError, SchemaError, nearest
 from brainlocus.core.gene_associations import SCOPES, GeneAssociations, GeneBlock
-from brainlocus.io.gene_associations import (
-    _ALIASES,
-    _NUMBERS,
-    _TEXT,
-    GeneFolder,
-    _coded,
-    _header,
-    _is_csv,
-    _named,
-    open_gene_folder,
+from brainlocus.io.gene_associations import GeneFolder, open_gene_folder
+from brainlocus.io.gene_columns import (
+    GENE_ALIASES,
+    GENE_NUMBERS,
+    GENE_TEXTS,
+    coded_texts,
+    gene_table_header,
+    has_commas,
+    named_by_pattern,
 )
 from brainlocus.io.tables import MISSING_TEXT
 from brainlocus.numerics.tails import neg_log10_p_from_z
@@ -142,8 +141,8 @@ def _batches(path: Path, cells: int) -> Iterator[pa.Table]:
                 for batch in file.iter_batches(batch_size=cells, columns=wanted):
                     yield pa.Table.from_batches([batch])
             return
-        names = _header(path)
-        numbers = {n for n in names if n in _GIVEN or _ALIASES.get(n, n) in _NUMBERS}
+        names = gene_table_header(path)
+        numbers = {n for n in names if n in _GIVEN or GENE_ALIASES.get(n, n) in GENE_NUMBERS}
         with path.open("rb") as raw:
             gzipped = raw.read(2) == b"\x1f\x8b"
         with (
@@ -151,7 +150,7 @@ def _batches(path: Path, cells: int) -> Iterator[pa.Table]:
             pacsv.open_csv(
                 stream,
                 read_options=pacsv.ReadOptions(block_size=_TEXT_BYTES),
-                parse_options=pacsv.ParseOptions(delimiter="," if _is_csv(path) else "\t"),
+                parse_options=pacsv.ParseOptions(delimiter="," if has_commas(path) else "\t"),
                 convert_options=pacsv.ConvertOptions(
                     include_columns=[n for n in names if _known(n)],
                     column_types={n: pa.float64() if n in numbers else pa.string() for n in names},
@@ -167,7 +166,7 @@ def _batches(path: Path, cells: int) -> Iterator[pa.Table]:
 
 
 def _known(name: str) -> bool:
-    return name in _GIVEN or _ALIASES.get(name, name) in (*_TEXT, *_NUMBERS)
+    return name in _GIVEN or GENE_ALIASES.get(name, name) in (*GENE_TEXTS, *GENE_NUMBERS)
 
 
 def _number(column: Any) -> Float[np.ndarray, " rows"]:
@@ -180,13 +179,13 @@ def _table_blocks(
     seen = False
     for table in _batches(path, cells):
         seen = True
-        columns = {_ALIASES.get(n, n): table.column(n) for n in table.column_names if n not in _GIVEN}
+        columns = {GENE_ALIASES.get(n, n): table.column(n) for n in table.column_names if n not in _GIVEN}
         missing = [name for name in ("gene", "zscore") if name not in columns]
         if missing:
             hint = nearest(missing[0], list(columns))
             found = ", ".join(columns) or "none of our columns"
             raise SchemaError(f"{path}: expected columns gene and zscore, found {found}.{hint}")
-        named = {**given, **_named(path, pattern)} if not {"phenotype", "tissue"} <= columns.keys() else given
+        named = {**given, **named_by_pattern(path, pattern)} if not {"phenotype", "tissue"} <= columns.keys() else given
         yield _table_block(path, table, columns, named, max_p, complete)
     if not seen:
         raise FormatError(f"{path}: expected gene associations, found a table without rows.")
@@ -196,7 +195,7 @@ def _levels(
     path: Path, columns: dict[str, Any], name: str, given: dict[str, str], n: int
 ) -> tuple[list[str], Int[np.ndarray, " rows"]]:
     if name in columns:
-        return _coded(columns[name].cast(pa.string()))
+        return coded_texts(columns[name].cast(pa.string()))
     text = given.get(name) or (path.name.split(".")[0] if name == "phenotype" else "")
     if not text:
         raise SchemaError(f"{path}: expected a column {name}, or a pattern of file names that gives it.")
@@ -259,7 +258,7 @@ def _symbols(
     """Return the symbol of every gene of a block: that of its last row with one."""
     found = np.full(len(genes[0]), "", dtype=object)
     if "gene_name" in columns:
-        names, codes = _coded(columns["gene_name"].cast(pa.string()))
+        names, codes = coded_texts(columns["gene_name"].cast(pa.string()))
         has: Bool[np.ndarray, " rows"] = np.array([bool(name) for name in names], dtype=bool)[codes]
         found[genes[1][has]] = np.array(names, dtype=object)[codes[has]]
     return found.astype(np.str_)

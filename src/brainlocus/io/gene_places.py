@@ -1,22 +1,17 @@
-"""Where genes are: tables of genes, and BED files of intervals such as LD blocks."""
+"""Genes on their chromosomes, and BED files of intervals such as LD blocks."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from brainlocus.core.errors import FormatError, SchemaError, nearest
-from brainlocus.io.tables import read_arrow
+from brainlocus.core.errors import FormatError
+from brainlocus.core.expression import GenePlace
+from brainlocus.core.variants import canonical_chromosome
 
-__all__ = ["GenePlaces", "Intervals", "read_gene_places", "read_intervals"]
-
-_NAMES = {
-    "chromosome": ("chromosome", "chr", "chrom"),
-    "start": ("start", "left"),
-    "stop": ("stop", "right", "end"),
-    "gene": ("gene", "geneid", "gene_id", "ensembl"),
-}
+__all__ = ["GenePlaces", "Intervals", "place_genes", "read_intervals"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,43 +48,16 @@ class Intervals:
         return found
 
 
-def _without_prefix(names: list[str]) -> Shaped[np.ndarray, " rows"]:
-    return np.array([str(name).strip().removeprefix("chr") for name in names], dtype=np.str_)
-
-
-def read_gene_places(path: Path, genes: Shaped[np.ndarray, " genes"]) -> GenePlaces:
-    """Return the places of genes, compared without the versions of their ids.
-
-    Parameters
-    ----------
-    path
-        Table with columns chromosome (chr), start (left), stop (right) and gene (geneid).
-
-    Raises
-    ------
-    FormatError, SchemaError
-        Not a readable table, a column is absent, or a place is not a number.
-    """
-    table = read_arrow(path)
-    columns = {}
-    for ours, names in _NAMES.items():
-        known = [name for name in names if name in table.column_names]
-        if not known:
-            raise SchemaError(
-                f"{path}: expected a column {' or '.join(names)}, found {', '.join(table.column_names[:10])}."
-                f"{nearest(ours, table.column_names)}"
-            )
-        columns[ours] = table.column(known[0]).to_pylist()
-    try:
-        middle = (np.array(columns["start"], dtype=np.float64) + np.array(columns["stop"], dtype=np.float64)) / 2
-    except ValueError as error:
-        raise FormatError(f"{path}: expected positions to be numbers: {error}.") from error
-    chromosome = _without_prefix(columns["chromosome"])
-    row: dict[str, int] = {}
-    for k, name in enumerate(columns["gene"]):
-        row.setdefault(str(name).split(".")[0], k)
-    at = np.array([row.get(name.split(".")[0], -1) for name in genes.tolist()], dtype=np.int64)
-    return GenePlaces(np.where(at >= 0, chromosome[at], ""), np.where(at >= 0, middle[at], np.nan))
+def place_genes(places: Iterable[GenePlace], genes: Shaped[np.ndarray, " genes"]) -> GenePlaces:
+    """Return the places of some genes, compared without the versions of their ids; the first counts of several."""
+    known: dict[str, GenePlace] = {}
+    for place in places:
+        known.setdefault(place.gene.split(".")[0], place)
+    found = [known.get(name.split(".")[0]) for name in genes.tolist()]
+    return GenePlaces(
+        np.array(["" if p is None else p.chromosome for p in found], dtype=np.str_),
+        np.array([np.nan if p is None else (p.start + p.stop) / 2 for p in found], dtype=np.float64),
+    )
 
 
 def read_intervals(path: Path) -> Intervals:
@@ -115,4 +83,5 @@ def read_intervals(path: Path) -> Intervals:
     if not rows:
         raise FormatError(f"{path}: expected intervals, found none.")
     names, start, stop = zip(*rows, strict=True)
-    return Intervals(_without_prefix(list(names)), np.array(start, dtype=np.int64), np.array(stop, dtype=np.int64))
+    chromosome = np.array([canonical_chromosome(name) for name in names], dtype=np.str_)
+    return Intervals(chromosome, np.array(start, dtype=np.int64), np.array(stop, dtype=np.int64))

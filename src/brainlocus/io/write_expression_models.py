@@ -8,8 +8,11 @@ same bytes (of one version of sqlite).
 
 import gzip
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -17,7 +20,7 @@ from jaxtyping import Shaped
 from brainlocus.core.expression import ExpressionModel, GeneCovariance
 from brainlocus.io.atomic import atomic_path
 
-__all__ = ["write_covariance", "write_expression_model"]
+__all__ = ["CovarianceWriter", "write_covariance", "write_expression_model"]
 
 _TABLES = (
     'CREATE TABLE extra ("gene" TEXT, "genename" TEXT, "gene_type" TEXT, "n.snps.in.model" INTEGER, '
@@ -94,23 +97,45 @@ def _null(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def write_covariance(parts: Iterable[GeneCovariance], path: Path) -> None:
-    """Write covariances, some genes at a time, as ``GENE RSID1 RSID2 VALUE``; gzipped when the name says so.
+class CovarianceWriter:
+    """Writes covariances as they come, ``GENE RSID1 RSID2 VALUE``, the rows of a gene in one call.
 
-    Numbers are written in full: they are read back as they were.
+    The file is gzipped when its name says so, and appears whole under its name at the end or not at all. Numbers are
+    written in full: they are read back as they were.
+
+    Examples
+    --------
+    ``with CovarianceWriter(path) as writer: writer.append(part)``
     """
-    with atomic_path(path) as partial, partial.open("wb") as raw:
-        if path.suffix == ".gz":
-            with gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream:
-                _write_lines(parts, stream.write)
-        else:
-            _write_lines(parts, raw.write)
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open = ExitStack()
 
-def _write_lines(parts: Iterable[GeneCovariance], write: Callable[[bytes], object]) -> None:
-    write(b"GENE RSID1 RSID2 VALUE\n")
-    for part in parts:
+    def __enter__(self) -> "CovarianceWriter":
+        raw = self._open.enter_context(self._open.enter_context(atomic_path(self.path)).open("wb"))
+        stream: Any = raw
+        if self.path.suffix == ".gz":
+            stream = self._open.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))
+        self._write = stream.write
+        self._write(b"GENE RSID1 RSID2 VALUE\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def append(self, part: GeneCovariance) -> None:
+        """Write the pairs of some genes."""
         names = part.names.tolist()
         gene = np.repeat(part.genes, np.diff(part.offsets)).tolist()
         rows = zip(gene, part.first.tolist(), part.second.tolist(), part.value.tolist(), strict=True)
-        write("".join(f"{g} {names[i]} {names[j]} {v!r}\n" for g, i, j, v in rows).encode())
+        self._write("".join(f"{g} {names[i]} {names[j]} {v!r}\n" for g, i, j, v in rows).encode())
+
+
+def write_covariance(parts: Iterable[GeneCovariance], path: Path) -> None:
+    """Write covariances, some genes at a time (see `CovarianceWriter`)."""
+    with CovarianceWriter(path) as writer:
+        for part in parts:
+            writer.append(part)

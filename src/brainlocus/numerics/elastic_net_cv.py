@@ -157,6 +157,26 @@ def _own_path(family: "_Family", problem: int, n_columns: int, mixing: float) ->
     return lambda_path(gradient, mixing, n=n_rows, n_columns=n_columns, n_lambdas=N_LAMBDAS)
 
 
+class _WorkingSet:
+    """Columns that may have a coefficient in one fit; its arrays have room for more than `size`."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.slots = np.zeros(0, dtype=np.int64)
+        """Places of the columns among those of all fits."""
+        self.gram = np.zeros((0, 0))
+        self.cross, self.b, self.gradient = np.zeros(0), np.zeros(0), np.zeros(0)
+
+    def reserve(self, size: int) -> None:
+        """Make the set `size` large; new entries are 0."""
+        if size > self.b.size:
+            extra = max(size, self.b.size + self.b.size // 2, 32) - self.b.size
+            for name in ("slots", "cross", "b", "gradient"):
+                setattr(self, name, np.pad(getattr(self, name), (0, extra)))
+            self.gram = np.pad(self.gram, (0, extra))
+        self.size = size
+
+
 class _Family:
     """The fits and their working sets. Arrays grow; the solver works in place."""
 
@@ -192,52 +212,45 @@ class _Family:
         self.union = np.zeros(0, dtype=np.int64)
         self.place = np.full(n_columns, -1, dtype=np.int64)
         self.union_rows = np.zeros((0, columns.shape[1]))
-        self.size = np.zeros(n_fits, dtype=np.int64)
         self.member = np.zeros((n_fits, n_columns), dtype=bool)
-        self.slots = np.zeros((n_fits, 0), dtype=np.int64)
-        self.gram = np.zeros((n_fits, 0, 0))
-        self.cross = np.zeros((n_fits, 0))
-        self.b = np.zeros((n_fits, 0))
-        self.gradient = np.zeros((n_fits, 0))
+        self.sets = [_WorkingSet() for _ in range(n_fits)]
 
     def add(self, fit: int, new: Int[np.ndarray, " new"]) -> None:
         """Let columns into the working set of a fit."""
         unseen = new[self.place[new] < 0]
         if unseen.size:
-            self.place[unseen] = self.union.size + np.arange(unseen.size)
+            start, stop = self.union.size, self.union.size + unseen.size
+            self.place[unseen] = np.arange(start, stop)
             self.union = np.concatenate([self.union, unseen])
-            self.union_rows = np.concatenate([self.union_rows, self.centred[unseen]])
-        start, stop = int(self.size[fit]), int(self.size[fit]) + new.size
-        if stop > self.b.shape[1]:
-            self._grow(max(stop, 2 * self.b.shape[1], 32))
-        self.slots[fit, start:stop] = self.place[new]
+            if stop > self.union_rows.shape[0]:
+                room = min(max(stop, 2 * start, 256), self.place.size)
+                self.union_rows = np.pad(self.union_rows[:start], ((0, room - start), (0, 0)))
+            self.union_rows[start:stop] = self.centred[unseen]
+        own = self.sets[fit]
+        start = own.size
+        own.reserve(start + new.size)
+        own.slots[start : own.size] = self.place[new]
         self.member[fit, new] = True
-        everyone = self.union[self.slots[fit, :stop]]
-        rows = self.union_rows[self.slots[fit, :stop]]
+        everyone = self.union[own.slots[: own.size]]
+        rows = self.union_rows[own.slots[: own.size]]
         products = (rows[start:] * self.weights[fit]) @ rows.T
         mean, scale = self.mean[fit, everyone], self.scale[fit, everyone]
-        products = (products - np.outer(mean[start:], mean)) * np.outer(scale[start:], scale)
-        products[np.arange(new.size), np.arange(start, stop)] = 1.0
-        self.gram[fit, start:stop, :stop] = products
-        self.gram[fit, :start, start:stop] = products[:, :start].T
-        self.cross[fit, start:stop] = self.start_gradient[fit, new]
-        self.b[fit, start:stop] = 0.0
-        self.gradient[fit, start:stop] = self.cross[fit, start:stop] - products @ self.b[fit, :stop]
-        self.size[fit] = stop
-
-    def _grow(self, capacity: int) -> None:
-        extra = capacity - self.b.shape[1]
-        for name in ("slots", "cross", "b", "gradient"):
-            setattr(self, name, np.pad(getattr(self, name), ((0, 0), (0, extra))))
-        self.gram = np.pad(self.gram, ((0, 0), (0, extra), (0, extra)))
+        products -= np.outer(mean[start:], mean)
+        products *= np.outer(scale[start:], scale)
+        products[np.arange(new.size), np.arange(start, own.size)] = 1.0
+        own.gram[start : own.size, : own.size] = products
+        own.gram[:start, start : own.size] = products[:, :start].T
+        own.cross[start : own.size] = self.start_gradient[fit, new]
+        own.gradient[start : own.size] = own.cross[start : own.size] - products @ own.b[: own.size]
 
     def predictions(self, fits: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some rows"]:
         """Return what some fits predict for every row, intercept included."""
         dense = np.zeros((fits.size, self.union.size))
         for row, fit in enumerate(fits.tolist()):
-            slots = self.slots[fit, : self.size[fit]]
-            dense[row, slots] = self.b[fit, : slots.size] * self.scale[fit, self.union[slots]]
-        linear = dense @ self.union_rows
+            own = self.sets[fit]
+            slots = own.slots[: own.size]
+            dense[row, slots] = own.b[: own.size] * self.scale[fit, self.union[slots]]
+        linear = dense @ self.union_rows[: self.union.size]
         shift = self.outcome_mean[fits] - (self.weights[fits] * linear).sum(axis=1)
         return np.asarray(linear + shift[:, None])
 
@@ -250,9 +263,10 @@ class _Family:
 
     def solution(self, fit: int) -> tuple[Int[np.ndarray, " chosen"], Float[np.ndarray, " chosen"]]:
         """Return columns with a coefficient and the coefficients of the columns as given."""
-        at = np.flatnonzero(self.b[fit, : self.size[fit]])
-        columns = self.union[self.slots[fit, at]]
-        return columns, self.b[fit, at] * self.scale[fit, columns]
+        own = self.sets[fit]
+        at = np.flatnonzero(own.b[: own.size])
+        columns = self.union[own.slots[at]]
+        return columns, own.b[at] * self.scale[fit, columns]
 
 
 @dataclass(slots=True)
@@ -335,17 +349,17 @@ def _solve_step(
         look_ahead = mixing * max(2.0 * lambdas[fit] - before[fit], 0.0)
         outside = ~family.member[fit] & (family.scale[fit] > 0)
         if (gradient[row][outside] > look_ahead).any() or lambdas[fit] >= before[fit]:
-            wider = 0.9 * look_ahead
+            wider = 0.95 * look_ahead
             _let_in(family, fit, gradient[row], outside & (gradient[row] > wider))
     predicted = np.empty((fits.size, family.outcomes.shape[1]))
     gradient = np.empty((fits.size, family.scale.shape[1]))
     todo = np.arange(fits.size)
     while todo.size:
         now = fits[todo]
-        _solve_many(
-            now, family.gram, family.cross, family.b, family.gradient, family.size,
-            mixing * lambdas, family.ridge * lambdas, _TOLERANCE * sd,
-        )  # fmt: skip
+        for fit in now.tolist():
+            own = family.sets[fit]
+            l1, l2 = mixing * lambdas[fit], family.ridge[fit] * lambdas[fit]
+            _solve(own.gram, own.cross, own.b, own.gradient, own.size, l1, l2, _TOLERANCE * sd[fit])
         predicted[todo] = family.predictions(now)
         gradient[todo] = family.gradients(now, predicted[todo])
         broken = (gradient[todo] > (mixing * lambdas[now] - _SINGLE * sd[now])[:, None]) & ~family.member[now]
@@ -362,7 +376,7 @@ def _let_in(
 ) -> None:
     """Let the wanted columns in, those with the largest gradients first, and no more than doubles the set."""
     new = np.flatnonzero(wanted)
-    most = max(64, int(family.size[fit]))
+    most = max(64, family.sets[fit].size)
     if new.size > most:
         new = np.sort(new[np.argsort(-gradient[new], kind="stable")[:most]])
     if new.size:
@@ -520,23 +534,18 @@ def _newton(gram, cross, b, gradient, size, l1, l2, careful):  # noqa: ANN001, A
 
 @njit(cache=True, nogil=True)
 @no_type_check
-def _solve_many(fits, gram, cross, b, gradient, size, l1, l2, tolerance):  # noqa: ANN001, ANN202
-    """Solve some fits on their working sets, from where they are."""
-    for fit in fits:
-        n, own_l1, own_l2 = size[fit], l1[fit], l2[fit]
-        for attempt in range(1_000):
-            change = 0.0
-            for _ in range(_SWEEPS * (1 + attempt)):
-                change = _sweep(gram[fit], b[fit], gradient[fit], n, own_l1, own_l2)
-                if change <= tolerance[fit]:
-                    break
-            if change <= tolerance[fit]:
-                break
-            careful = attempt >= _BOLD
-            if _newton(gram[fit], cross[fit], b[fit], gradient[fit], n, own_l1, own_l2, careful):
-                worst = 0.0
-                for j in range(n):
-                    if b[fit, j] == 0.0:
-                        worst = max(worst, abs(gradient[fit, j]))
-                if worst <= own_l1:
-                    break
+def _solve(gram, cross, b, gradient, size, l1, l2, tolerance):  # noqa: ANN001, ANN202
+    """Solve a fit on its working set, from where it is."""
+    for attempt in range(1_000):
+        change = 0.0
+        for _ in range(_SWEEPS * (1 + attempt)):
+            change = _sweep(gram, b, gradient, size, l1, l2)
+            if change <= tolerance:
+                return
+        if _newton(gram, cross, b, gradient, size, l1, l2, attempt >= _BOLD):
+            worst = 0.0
+            for j in range(size):
+                if b[j] == 0.0:
+                    worst = max(worst, abs(gradient[j]))
+            if worst <= l1:
+                return

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,14 @@ from zipfile import BadZipFile
 import numpy as np
 from jaxtyping import Float64, Shaped
 
-from brainlocus.cohort.harmonise import CombatModel, CombatOptions, apply_combat, fit_combat
+from brainlocus.cohort.harmonise import (
+    CombatModel,
+    CombatOptions,
+    SmoothOptions,
+    SmoothTerm,
+    apply_combat,
+    fit_combat,
+)
 from brainlocus.core import FormatError, PhenotypeTable, SchemaError
 from brainlocus.io import atomic_path
 from brainlocus.numerics import Design, design_from_formula
@@ -23,6 +30,7 @@ __all__ = [
     "check_formula_is_stateless",
     "combat_arrays",
     "combat_from_arrays",
+    "design_with_smooth",
     "read_arrays",
     "read_combat",
     "write_arrays",
@@ -30,9 +38,11 @@ __all__ = [
 ]
 
 COMBAT_FORMAT = "brainlocus-combat"
-COMBAT_VERSION = 1
+COMBAT_VERSION = 2
+"""2 added smooth covariates; version 1 is read as a model without any."""
 _STATEFUL = re.compile(r"\b(center|scale|standardize|poly|bs|cs|cc|cr)\s*\(")
 _ARRAYS = ("site_counts", "alpha", "beta", "sigma", "gamma", "delta")
+_SMOOTH_ARRAYS = ("knots", "coefficients", "weight", "edf")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +59,8 @@ class SavedCombat:
 
     def design(self, table: PhenotypeTable) -> Design:
         """Return the covariates of other people, in the columns of the training people."""
-        return design_from_formula(self.formula, table, levels=self.levels)
+        smooth = [term.covariate for term in self.model.smooth]
+        return design_with_smooth(self.formula, smooth, table, levels=self.levels)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +95,32 @@ class ComBatHarmoniser:
         return FittedComBat(fit_combat(features, batch, covariates=covariates, options=self.options))
 
 
+def design_with_smooth(
+    formula: str,
+    smooth: Sequence[str],
+    table: PhenotypeTable,
+    *,
+    levels: Mapping[str, tuple[str, ...]] | None = None,
+) -> Design:
+    """Return the design of a formula, and the smooth covariates that it does not name.
+
+    Raises
+    ------
+    SchemaError
+        A smooth covariate is no column, or text; as `brainlocus.numerics.design_from_formula`.
+    """
+    design = design_from_formula(formula, table, levels=levels)
+    further = [name for name in smooth if name not in design.names]
+    if not further:
+        return design
+    for name in further:
+        if table.column(name).kind == "categorical":
+            raise SchemaError(f"--smooth: expected a column of numbers, but {name!r} holds text.")
+    values = table.matrix(further)
+    complete = design.complete & ~np.isnan(values).any(axis=1)
+    return Design(np.hstack([design.matrix, values]), (*design.names, *further), complete, design.levels)
+
+
 def check_formula_is_stateless(formula: str, option: str) -> None:
     """Refuse transforms whose value depends on the other rows: they would differ between training and new people.
 
@@ -96,7 +133,7 @@ def check_formula_is_stateless(formula: str, option: str) -> None:
     if found:
         raise SchemaError(
             f"{option}: {found.group(1)}() depends on the people at hand and cannot be applied to others. "
-            "Use fixed numbers: I((age - 50) / 10)."
+            "Use fixed numbers: I((age - 50) / 10); for curves, cohort harmonise has --smooth."
         )
 
 
@@ -112,21 +149,39 @@ def combat_arrays(saved: SavedCombat) -> tuple[dict[str, Any], dict[str, np.ndar
         "sites": list(model.sites),
         "options": asdict(model.options),
         "notes": list(model.notes),
+        "smooth": [term.covariate for term in model.smooth],
     }
-    return meta, {name: getattr(model, name) for name in _ARRAYS}
+    arrays = {name: getattr(model, name) for name in _ARRAYS}
+    for k, term in enumerate(model.smooth):
+        arrays |= {f"smooth{k}_{name}": getattr(term, name) for name in _SMOOTH_ARRAYS}
+    return meta, arrays
 
 
 def combat_from_arrays(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> SavedCombat:
-    """Return the model of `combat_arrays`."""
+    """Return the model of `combat_arrays`, of this version or an earlier one."""
+    smooth = tuple(
+        SmoothTerm(covariate, *(arrays[f"smooth{k}_{name}"] for name in _SMOOTH_ARRAYS))
+        for k, covariate in enumerate(meta.get("smooth", ()))
+    )
+    fitted: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
     model = CombatModel(
         feature_names=tuple(meta["feature_names"]),
         covariate_names=tuple(meta["covariate_names"]),
         sites=tuple(meta["sites"]),
-        options=CombatOptions(**meta["options"]),
+        options=_combat_options(meta["options"]),
         notes=tuple(meta["notes"]),
-        **{name: arrays[name] for name in _ARRAYS},
+        smooth=smooth,
+        **fitted,
     )
     return SavedCombat(model, meta["batch"], meta["formula"], {k: tuple(v) for k, v in meta["levels"].items()})
+
+
+def _combat_options(stored: Mapping[str, Any]) -> CombatOptions:
+    terms = [
+        SmoothOptions(term["covariate"], tuple(term["bounds"]) if term["bounds"] is not None else None, term["weight"])
+        for term in stored.get("smooth", ())
+    ]
+    return CombatOptions(**{**stored, "smooth": tuple(terms)})
 
 
 def write_combat(saved: SavedCombat, path: Path) -> None:
@@ -144,9 +199,9 @@ def read_combat(path: Path) -> SavedCombat:
         Not a model of this kind, or of a newer version.
     """
     meta, arrays = read_arrays(path)
-    if meta.get("format") != COMBAT_FORMAT or meta.get("version") != COMBAT_VERSION:
+    if meta.get("format") != COMBAT_FORMAT or meta.get("version") not in range(1, COMBAT_VERSION + 1):
         raise FormatError(
-            f"{path}: expected a {COMBAT_FORMAT} model of version {COMBAT_VERSION}, found "
+            f"{path}: expected a {COMBAT_FORMAT} model of version 1 to {COMBAT_VERSION}, found "
             f"{meta.get('format')!r} version {meta.get('version')}. Write it with: brainlocus cohort harmonise --model"
         )
     return combat_from_arrays(meta, arrays)

@@ -13,10 +13,18 @@ from pydantic import Field, field_validator
 
 from brainlocus.core import GeneMatrix, PhenotypeAnnotation, SchemaError
 from brainlocus.core.errors import nearest
-from brainlocus.io import read_annotation, read_gene_matrices, read_lines
+from brainlocus.io import is_gene_folder, open_gene_folder, read_annotation, read_gene_matrices, read_lines
 from brainlocus.pipeline.config import CommaList, InputPath, InputPaths, Positional, StepConfig
 
-__all__ = ["ChosenPhenotypes", "GeneResultsInput", "choose_phenotypes", "chosen_by", "gene_matrices", "read_choice"]
+__all__ = [
+    "ChosenPhenotypes",
+    "GeneResultsInput",
+    "choose_phenotypes",
+    "chosen_by",
+    "count_tissues",
+    "gene_matrices",
+    "read_choice",
+]
 
 _FILTERS = ("modality", "atlas", "side", "measurement", "region")
 
@@ -28,7 +36,7 @@ class GeneResultsInput(StepConfig):
         description="Tables of twas associate or S-PrediXcan, or one folder of twas associate --full"
     )
     tissues: CommaList = Field((), description="Tissues, in this order; all by default")
-    pattern: str = Field(
+    file_pattern: str = Field(
         "",
         description=(
             "What the names of files without such columns mean: a regular expression with the groups phenotype and "
@@ -39,7 +47,8 @@ class GeneResultsInput(StepConfig):
     phenotypes: CommaList = Field((), description="Phenotypes: names or patterns (IDP_T1_*); all by default")
     phenotype_list: InputPath | None = Field(None, description="List of phenotypes, one a line")
     annotation: InputPath | None = Field(
-        None, description="Table whose first column names phenotypes: modality, atlas, side, region, measurement ..."
+        None,
+        description="Table whose first column names phenotypes: their modality, atlas, side, region, measurement",
     )
     modality: CommaList = Field((), description="Only phenotypes of these modalities of the annotation")
     atlas: CommaList = Field((), description="Only phenotypes of these atlases of the annotation")
@@ -47,7 +56,7 @@ class GeneResultsInput(StepConfig):
     measurement: CommaList = Field((), description="Only phenotypes of these measurements of the annotation")
     region: CommaList = Field((), description="Only phenotypes of these regions of the annotation")
 
-    @field_validator("pattern")
+    @field_validator("file_pattern")
     @classmethod
     def _is_regular(cls, pattern: str) -> str:
         try:
@@ -162,6 +171,7 @@ def choose_phenotypes(
         counts["listed_but_not_in_results"] = len(choice.listed - set(phenotypes.tolist()))
         kept &= member
     if choice.annotation is not None:
+        choice.annotation.unknown(phenotypes, where="--annotation")
         known = np.isin(phenotypes, choice.annotation.phenotypes)
         counts["not_in_annotation"] = int((kept & ~known).sum())
     for name, levels in choice.filters.items():
@@ -177,6 +187,13 @@ def choose_phenotypes(
     return np.flatnonzero(kept), counts
 
 
+def count_tissues(config: GeneResultsInput) -> int:
+    """Return how many tissues there are to do; of tables, which have not been read, at least 1."""
+    if not config.tissues and len(config.results) == 1 and is_gene_folder(config.results[0]):
+        return len(open_gene_folder(config.results[0]).tissues)
+    return max(len(config.tissues), 1)
+
+
 def gene_matrices(config: GeneResultsInput) -> Iterator[GeneMatrix]:
     """Yield the matrix of every tissue that is asked for.
 
@@ -185,4 +202,6 @@ def gene_matrices(config: GeneResultsInput) -> Iterator[GeneMatrix]:
     FormatError, SchemaError
         As `read_gene_matrices`.
     """
-    return read_gene_matrices(config.results, tissues=config.tissues, pattern=config.pattern, tissue=config.tissue_name)
+    return read_gene_matrices(
+        config.results, tissues=config.tissues, pattern=config.file_pattern, tissue=config.tissue_name
+    )

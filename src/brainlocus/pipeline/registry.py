@@ -45,7 +45,9 @@ STEPS: dict[str, StepEntry] = {
     "idp extract": _entry("idp", "IDP_EXTRACT", "Measure every parcel of an atlas in every image."),
     "idp template": _entry("template", "IDP_TEMPLATE", "Average maps of people, and their change with age."),
     "cohort prepare": _entry("cohort", "COHORT_PREPARE", "Clean, normalise and deconfound measures of people."),
-    "cohort harmonise": _entry("cohort", "COHORT_HARMONISE", "Take the effects of sites out of measures (ComBat)."),
+    "cohort harmonise": _entry(
+        "cohort", "COHORT_HARMONISE", "Take the effects of sites out of measures (ComBat, ComBat-GAM)."
+    ),
     "associate phenome": _entry(
         "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."
     ),
@@ -77,6 +79,9 @@ STEPS: dict[str, StepEntry] = {
     ),
     "store build": _entry("store", "STORE_BUILD", "Bring results together into a store for the portal."),
     "store query": _entry("store_query", "STORE_QUERY", "Look genes or phenotypes up in a store."),
+    "store export": _entry(
+        "store_export", "STORE_EXPORT", "Write the gene associations of a store as pages and JSON that need no server."
+    ),
     "twas prepare": _entry("twas", "TWAS_PREPARE", "Keep what expression models need of many GWAS."),
     "twas associate": _entry("twas", "TWAS_ASSOCIATE", "Associate predicted expression with GWAS (S-PrediXcan)."),
     "twas train": _entry("twas_train", "TWAS_TRAIN", "Train models that predict expression from genotypes."),

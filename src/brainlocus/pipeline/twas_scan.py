@@ -16,8 +16,10 @@ from jaxtyping import Bool, Float, Int
 from brainlocus.core import ResourceError
 from brainlocus.genetics.twas import (
     GeneWeights,
+    LdMismatch,
     PhenotypeBlock,
     TissueModel,
+    measure_ld_mismatch,
     scan_genes,
     scan_genes_peak_bytes,
     turn_block,
@@ -29,6 +31,8 @@ from brainlocus.pipeline.twas_gwas import PreparedGwas
 __all__ = ["GeneScan", "Patterns", "block_of_phenotypes", "scan_phenotypes"]
 
 _LARGEST_BLOCK = 1_024
+_CHECKED = 16
+"""GWAS whose LD is compared with the panel's."""
 _IN_MEMORY_SHARE = 0.25
 """Of the memory, for the matrices of results; larger ones lie on disk."""
 
@@ -77,6 +81,8 @@ class GeneScan:
     phi: Float[np.ndarray, " models"]
     n_h2: Float[np.ndarray, " phenotypes"] | None
     """N times h2 of every GWAS, for the calibration; None: not calibrated."""
+    mismatch: tuple[LdMismatch, ...]
+    """Of every model: whether the LD of the panel fits some of the GWAS."""
 
     @property
     def tissues(self) -> tuple[TissueModel, ...]:
@@ -199,7 +205,18 @@ def scan_phenotypes(
         np.concatenate([w.in_gwas for w in weights.base]),
         others,
     )
-    return GeneScan(gwas, offsets, z, effect, patterns, phi, n_h2)
+    mismatch = _mismatch(gwas, of_phenotype, weights.base_present)
+    return GeneScan(gwas, offsets, z, effect, patterns, phi, n_h2, mismatch)
+
+
+def _mismatch(
+    gwas: PreparedGwas, pattern: Int[np.ndarray, " phenotypes"], present: Bool[np.ndarray, " entries"]
+) -> tuple[LdMismatch, ...]:
+    """Compare the LD of every model's panel with some GWAS of the base pattern, evenly spaced."""
+    alike = np.flatnonzero(pattern == 0)
+    some = alike[:: max(1, -(-alike.size // _CHECKED))]
+    z = np.column_stack([np.asarray(gwas.z[p], dtype=np.float64) for p in some])
+    return tuple(measure_ld_mismatch(tissue, present, z) for tissue in gwas.models.tissues)
 
 
 def _matrix(path: Path, shape: tuple[int, int], dtype: str, *, on_disk: bool) -> Any:

@@ -189,7 +189,7 @@ def prepare_tissues(
     Parameters
     ----------
     people
-        Those with genotypes, in whose order people are kept.
+        Those with genotypes. People are kept in the order of their ids, so that the order in files decides nothing.
 
     Returns
     -------
@@ -201,6 +201,7 @@ def prepare_tissues(
     AlignmentError
         A file shares nobody with the genotypes or its covariates.
     """
+    people = people.take(np.argsort(people.ids, kind="stable"))
     places: dict[str, GenePlace] = {}
     parts = []
     for number, (path, name, table) in enumerate(
@@ -262,10 +263,10 @@ def shard_peak_bytes(plan: TrainingPlan, bounds: Sequence[tuple[int, int]]) -> i
         sizes = [plan.rows_of(g) for g in plan.genes[start:stop]]
         widest = max(widest, *(s.size for s in sizes))
         largest = max(largest, np.unique(np.concatenate(sizes)).size)
-    n_fits = 6 * 11 if plan.rules.method == "elastic-net" else 17 * 6
-    # Dosages of a gene in double precision, centred, squared and single; what fits keep of every variant; Gram matrices
-    # of working sets, which rarely exceed half the people.
-    gene = widest * n * 36 + widest * n_fits * 48 + n_fits * 8 * min(n, widest, 512) ** 2
+    n_fits, copies = (11, 56) if plan.rules.method == "elastic-net" else (17 * 6, 72)
+    # Bytes of a dosage of the gene: as read and chosen, filled, kept, centred, squared and single, with JTI rounded and
+    # of the donors too; what fits keep of every variant; Gram matrices of working sets, which rarely exceed 512.
+    gene = widest * n * copies + widest * n_fits * 48 + n_fits * 8 * min(n, widest, 512) ** 2
     return 4 * largest * n + gene
 
 
@@ -400,10 +401,12 @@ def _schema(method: str) -> pa.Schema:
     )
 
 
-def read_shard(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return the results of a shard, a row for every gene and tissue."""
-    found: list[dict[str, Any]] = pq.read_table(path, columns=None if columns is None else list(columns)).to_pylist()
-    return found
+def read_shard(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the results of a shard, a row for every gene and tissue; lists are arrays."""
+    table = pq.read_table(path)
+    lists = {name: table.column(name).combine_chunks() for name in ("rows", "weights", "covariance")}
+    for k, row in enumerate(table.drop_columns(list(lists)).to_pylist()):
+        yield row | {name: column[k].values.to_numpy(zero_copy_only=False) for name, column in lists.items()}
 
 
 def order_genes(genes: Sequence[GenePlace]) -> list[GenePlace]:

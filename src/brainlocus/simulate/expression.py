@@ -43,7 +43,7 @@ _SIDE_CORRELATION = 0.6
 """Between the two sides of a measure of a region; measures of one modality share 0.2."""
 _MODALITY_CORRELATION = 0.2
 _PANEL = 600
-_LD_STEP = 0.75
+_LD_STEP = 0.95
 """Correlation of neighbouring SNPs' latent normals."""
 
 

@@ -47,9 +47,9 @@ def test_own_path_is_that_of_the_definition_with_more_rows_or_columns():
 
 
 def test_agrees_with_paths_by_columns_where_there_are_many_columns():
-    x, y, folds = _data(80, 600, seed=3)
+    x, y, folds = _data(60, 150, seed=3)
     held = folds == 2
-    (found,) = cross_validate(x, y[None], np.ones((1, 80)), folds[None], mixing=0.5, patience=0.05)
+    (found,) = cross_validate(x, y[None], np.ones((1, 60)), folds[None], mixing=0.5, patience=0.05)
     y = y - 0.0
     scaled = standardise_columns(x.T)
     whole = elastic_net_path_columns(scaled.x, y - y.mean(), found.lambdas, mixing=0.5)
@@ -101,12 +101,34 @@ def test_a_path_ends_before_more_variables_than_allowed():
 
 
 def test_patience_keeps_the_smallest_error_and_saves_what_follows():
-    x, y, folds = _data(100, 300, seed=9)
-    (whole,) = cross_validate(x, y[None], np.ones((1, 100)), folds[None], mixing=0.5)
-    (short,) = cross_validate(x, y[None], np.ones((1, 100)), folds[None], mixing=0.5, patience=0.1)
+    x, y, folds = _data(60, 100, seed=9)
+    (whole,) = cross_validate(x, y[None], np.ones((1, 60)), folds[None], mixing=0.5)
+    (short,) = cross_validate(x, y[None], np.ones((1, 60)), folds[None], mixing=0.5, patience=0.1)
     assert short.best == whole.best
     assert short.best + 10 <= short.lambdas.size < whole.lambdas.size
     np.testing.assert_array_equal(short.coefficients, whole.coefficients)
+
+
+@pytest.mark.slow
+def test_patience_finds_the_lambda_of_the_whole_path():
+    """Sixty genes of every strength: the smallest error is never beyond where a path ends for its error."""
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        n, m = int(rng.choice([70, 150, 300])), int(rng.choice([100, 400]))
+        x = np.zeros((m, n))
+        threshold = rng.normal(-0.5, 0.8, m)
+        for _ in range(2):
+            latent = rng.normal(size=n)
+            for k in range(m):
+                latent = 0.9 * latent + np.sqrt(0.19) * rng.normal(size=n)
+                x[k] += latent < threshold[k]
+        r2 = rng.choice([0.0, 0.05, 0.2, 0.5])
+        g = rng.normal(size=3) @ x[rng.choice(m, 3, replace=False)]
+        y = g / max(g.std(), 1e-9) * np.sqrt(r2) + rng.normal(size=n) * np.sqrt(1 - r2)
+        folds = rng.permutation(np.arange(n) % 10)[None]
+        (whole,) = cross_validate(x, y[None], np.ones((1, n)), folds, mixing=0.5)
+        (short,) = cross_validate(x, y[None], np.ones((1, n)), folds, mixing=0.5, patience=0.1)
+        assert short.best == whole.best
 
 
 def test_columns_that_are_alike_or_constant_change_nothing():

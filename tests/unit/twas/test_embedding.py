@@ -145,6 +145,7 @@ def test_trustworthiness_and_overlap():
         trustworthiness(before, after, k=20)
 
 
+@pytest.mark.slow
 def test_umap_finds_planted_groups_and_repeats_itself():
     pytest.importorskip("umap")
     truth = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 20))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainlocus.genetics.twas import JtiSettings, adjust_expression, check_similarity, tissue_weights, train_jti
-from brainlocus.genetics.twas.folds import gene_rng
+from brainlocus.genetics.twas.folds import draw_folds, gene_rng
 from brainlocus.genetics.twas.jti import _donor_folds, _start
 from tests.reference.twas_training import naive_jti_grid
 
@@ -30,10 +30,9 @@ def test_donors_as_rows_give_what_samples_as_rows_give():
     settings = JtiSettings(powers=(1.0, 16.0), folds=3, min_r=-1.0, max_p=1.0, decimals=None)
     found = train_jti(x, expression, 0, similarity, dnase, gene="g", seed=1, settings=settings)
     known = ~np.isnan(expression)
-    folds = _donor_folds(known, 3, gene_rng(1, "g"))
-    from brainlocus.genetics.twas.folds import draw_folds
-
-    single = draw_folds(int(known[0].sum()), 3, gene_rng(1, "g 0"))
+    rng = gene_rng(1, "g")
+    folds = _donor_folds(known, 3, rng)
+    single = draw_folds(int(known[0].sum()), 3, rng)
     _, lambdas = _start(x, expression[0], [np.ones(6, dtype=bool)], single, settings)
     grid = naive_jti_grid(x.T, expression, 0, similarity, dnase, folds, lambdas, 0.5, powers=(1, 16))
     best = max(grid, key=lambda pair: grid[pair][0])

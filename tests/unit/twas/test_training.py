@@ -56,7 +56,7 @@ def _with_r(r, n):
 
 
 def test_the_planted_variant_has_the_weight_and_its_sign_follows_the_allele():
-    x, y = _gene(200, 30)
+    x, y = _gene(150, 20)
     found = train_elastic_net(x, y, gene="a")
     top = found.variants[np.abs(found.weights).argmax()]
     assert top == 0
@@ -78,7 +78,7 @@ def test_people_without_expression_are_left_out():
 
 
 def test_folds_depend_on_seed_and_gene_alone():
-    x, y = _gene(80, 10)
+    x, y = _gene(50, 5)
     first = train_elastic_net(x, y, gene="a", seed=1)
     train_elastic_net(x, y, gene="b", seed=1)
     assert train_elastic_net(x, y, gene="a", seed=1).rho_avg == first.rho_avg
@@ -121,6 +121,20 @@ def test_noise_gives_no_model():
         assert (found.weights.size > 0) == (found.status == "ok")
         kept += found.status == "ok"
     assert kept <= 2
+
+
+@pytest.mark.slow
+def test_models_of_noise_are_kept_no_more_often_than_p_says():
+    """400 genes without any effect: p < 0.05 and rho above 0.1 in at most 5 % of them, but for chance."""
+    rng = np.random.default_rng(8)
+    kept = strong = 0
+    for k in range(400):
+        x, _ = _gene(100, 40, seed=k)
+        found = train_elastic_net(x, adjust_expression(rng.normal(size=(1, 100)), None)[0], gene=f"g{k}")
+        kept += found.status == "ok"
+        strong += found.neg_log10_p > -np.log10(0.05)
+    assert kept <= 400 * 0.05 + 3 * np.sqrt(400 * 0.05 * 0.95)
+    assert strong <= 400 * 0.05 + 3 * np.sqrt(400 * 0.05 * 0.95)
 
 
 def test_expression_is_the_scaled_residual_of_least_squares():

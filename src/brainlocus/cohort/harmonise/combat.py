@@ -2,21 +2,25 @@ r"""ComBat: site effects of location and scale, estimated with empirical Bayes.
 
 Model, for site i, person j and feature v::
 
-    y_ijv = alpha_v + c_ij . beta_v + gamma_iv + delta_iv e_ijv
+    y_ijv = alpha_v + c_ij . beta_v + sum_k f_kv(x_ijk) + gamma_iv + delta_iv e_ijv
+
+with curves f of the smooth covariates x (ComBat-GAM), if any.
 
 Data flow::
 
     features, batch, covariates --fit_combat--> CombatModel            (once, on training people)
     CombatModel + features, batch, covariates --apply_combat--> Harmonised   (any people of known sites)
 
-Steps: least squares on ``[site one-hot | covariates]``; ``alpha`` is the mean of the site intercepts weighted by
-their people; ``sigma`` the pooled residual spread (1/n); site means ``gamma_hat`` and variances ``delta_hat`` of
-the standardised data are shrunk to priors taken over features, and removed. The data pass is needed once: sums
-of squares follow from ``(n - 1) delta_hat + n (gamma_hat - gamma)^2``.
+Steps: least squares on ``[site one-hot | covariates]``, penalised for the splines of smooth covariates
+(`brainlocus.cohort.harmonise.smooth`); ``alpha`` is the mean of the site intercepts weighted by their people;
+``sigma`` the pooled residual spread (1/n); site means ``gamma_hat`` and variances ``delta_hat`` of the standardised
+data are shrunk to priors taken over features, and removed. The data pass is needed once: sums of squares follow from
+``(n - 1) delta_hat + n (gamma_hat - gamma)^2``.
 
 References
 ----------
-Johnson, Li & Rabinovic (2007), Biostatistics 8:118; Fortin et al. (2018), NeuroImage 167:104.
+Johnson, Li & Rabinovic (2007), Biostatistics 8:118; Fortin et al. (2018), NeuroImage 167:104; Pomponio et al.
+(2020), NeuroImage 208:116450 (smooth covariates).
 """
 
 from collections.abc import Sequence
@@ -27,9 +31,28 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float, Float64, Int, Shaped
 
-from brainlocus.numerics import same_people
+from brainlocus.cohort.harmonise.smooth import (
+    MAX_TERMS,
+    PenalisedFit,
+    SmoothOptions,
+    SmoothTerm,
+    fit_penalised,
+    place_knots,
+    roughness,
+    smooth_effect,
+    spline_basis,
+)
+from brainlocus.numerics import covariate_basis, project_out, same_people
 
-__all__ = ["CombatModel", "CombatOptions", "Harmonised", "UnknownSite", "apply_combat", "fit_combat"]
+__all__ = [
+    "CombatModel",
+    "CombatOptions",
+    "Harmonised",
+    "UnknownSite",
+    "apply_combat",
+    "fit_combat",
+    "preserved_columns",
+]
 
 UnknownSite = Literal["error", "estimate", "nan"]
 
@@ -52,6 +75,8 @@ class CombatOptions:
     here, which under-corrects."""
     reference: str | None = None
     """Site that stays as it is, and that defines alpha and sigma."""
+    smooth: tuple[SmoothOptions, ...] = ()
+    """Covariates whose effect is a curve instead of a straight line (ComBat-GAM)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +91,7 @@ class CombatModel:
     """Training people."""
     alpha: Float64[np.ndarray, " features"]
     beta: Float64[np.ndarray, "covariates features"]
+    """0 for smooth covariates, whose effects are in `smooth`."""
     sigma: Float64[np.ndarray, " features"]
     """0 marks a feature that is passed through unchanged."""
     gamma: Float64[np.ndarray, "sites features"]
@@ -75,6 +101,7 @@ class CombatModel:
     options: CombatOptions
     notes: tuple[str, ...] = ()
     """What was done differently for some sites or features, in words."""
+    smooth: tuple[SmoothTerm, ...] = ()
 
     @property
     def passed_through(self) -> tuple[str, ...]:
@@ -91,6 +118,10 @@ class Harmonised:
     """Sites unknown to the model whose effects were estimated from these people."""
     missing_sites: tuple[str, ...] = ()
     """Sites unknown to the model whose people are NaN."""
+    notes: tuple[str, ...] = ()
+    """What was done differently for sites that were estimated here, in words."""
+    extrapolated: tuple[tuple[str, int], ...] = ()
+    """Smooth covariates with people outside the model's range, whose curve is continued as a straight line."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +132,29 @@ class _SiteMoments:
     mean: Float64[np.ndarray, "sites features"]
     variance: Float64[np.ndarray, "sites features"]
     """NaN below two people."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SmoothColumns:
+    """The splines of one smooth covariate at the training people."""
+
+    options: SmoothOptions
+    position: int
+    """Column of the covariate."""
+    knots: Float64[np.ndarray, " knots"]
+    basis: Float64[np.ndarray, "samples centred"]
+    centring: Float64[np.ndarray, "splines centred"]
+    """From coefficients of the centred columns to those of the B-splines."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Location:
+    """Estimates of the standardisation (steps 1 and 2)."""
+
+    alpha: Float64[np.ndarray, " features"]
+    beta: Float64[np.ndarray, "covariates features"]
+    sigma: Float64[np.ndarray, " features"]
+    terms: tuple[SmoothTerm, ...]
 
 
 def fit_combat(
@@ -123,12 +177,15 @@ def fit_combat(
     covariates
         Complete, without an intercept: what the site effects must not absorb. Never the target of a later
         prediction, which would leak into the features.
+    covariate_names
+        Names by which `CombatOptions.smooth` finds its columns.
 
     Raises
     ------
     ValueError
         Fewer than two sites; a missing covariate or site (rows named); a covariate confounded with the sites
-        (both named) or collinear; an unknown reference; an infinite feature (named).
+        (both named) or collinear; an unknown reference; an infinite feature (named); a smooth covariate that is
+        unknown, has too few values or goes beyond its bounds.
 
     Examples
     --------
@@ -148,8 +205,11 @@ def fit_combat(
     _check_confounding(design, codes, sites, covariate_labels)
     values = np.asarray(features, dtype=np.float64)
     reference = sites.index(chosen.reference) if chosen.reference is not None else -1
-    alpha, beta, sigma = _standardisation(values, codes, design, n_sites=len(sites), reference=reference)
-    standard = _standardise(values, design, alpha, beta, sigma)
+    smooth = _smooth_columns(design, covariate_labels, chosen)
+    location = _location(values, codes, design, smooth, n_sites=len(sites), reference=reference)
+    alpha, sigma = location.alpha, location.sigma
+    preserved = _preserved(covariate_labels, design, location.beta, location.terms)
+    standard = _standardise(values, preserved, alpha, sigma)
     moments = _moments(standard, codes, len(sites))
     notes: list[str] = []
     gamma, delta = _effects(moments, sigma > 0, chosen, sites, notes)
@@ -164,12 +224,13 @@ def fit_combat(
         sites=sites,
         site_counts=np.bincount(codes, minlength=len(sites)).astype(np.int64),
         alpha=alpha,
-        beta=beta,
+        beta=location.beta,
         sigma=sigma,
         gamma=gamma,
         delta=delta,
         options=chosen,
         notes=tuple(notes),
+        smooth=location.terms,
     )
 
 
@@ -214,13 +275,15 @@ def apply_combat(
     values = np.asarray(features, dtype=np.float64)
     gamma, delta = model.gamma, model.delta
     active = model.sigma > 0
-    standard = _standardise(values, design, model.alpha, model.beta, model.sigma)
+    preserved = _preserved(model.covariate_names, design, model.beta, model.smooth)
+    standard = _standardise(values, preserved, model.alpha, model.sigma)
+    notes: list[str] = []
     if new_sites:
-        extra_gamma, extra_delta = _new_sites(model, standard, labels, new_sites, unknown)
+        extra_gamma, extra_delta = _new_sites(model, standard, labels, new_sites, unknown, notes)
         gamma, delta = np.vstack([gamma, extra_gamma]), np.vstack([delta, extra_delta])
         index |= {site: len(model.sites) + k for k, site in enumerate(new_sites)}
     codes = np.array([index[str(s)] for s in labels], dtype=np.int64)
-    result = model.sigma * (standard - gamma[codes]) / np.sqrt(delta[codes]) + model.alpha + design @ model.beta
+    result = model.sigma * (standard - gamma[codes]) / np.sqrt(delta[codes]) + model.alpha + preserved
     lost = np.isnan(gamma[codes])
     result = np.where(active, result, np.where(lost, np.nan, values))
     if model.options.reference is not None:
@@ -230,7 +293,34 @@ def apply_combat(
         result,
         estimated_sites=new_sites if unknown == "estimate" else (),
         missing_sites=new_sites if unknown == "nan" else (),
+        notes=tuple(notes),
+        extrapolated=_extrapolated(model, design),
     )
+
+
+def preserved_columns(
+    model: CombatModel,
+    covariates: Float[np.ndarray, "samples covariates"],
+    *,
+    covariate_names: Sequence[str] | None = None,
+) -> Float64[np.ndarray, "samples columns"]:
+    """Return the columns whose effects the model preserves: covariates, and the splines of the smooth ones."""
+    design = _ordered_covariates(model, covariates.shape[0], covariates, covariate_names)
+    splines = [spline_basis(t.knots, design[:, model.covariate_names.index(t.covariate)])[:, 1:] for t in model.smooth]
+    curved = {term.covariate for term in model.smooth}
+    linear = [k for k, name in enumerate(model.covariate_names) if name not in curved]
+    return np.hstack([design[:, linear], *splines])
+
+
+def _extrapolated(model: CombatModel, design: Float64[np.ndarray, "samples covariates"]) -> tuple[tuple[str, int], ...]:
+    found = []
+    for term in model.smooth:
+        low, high = term.extent
+        x = design[:, model.covariate_names.index(term.covariate)]
+        count = int(((x < low) | (x > high)).sum())
+        if count:
+            found.append((term.covariate, count))
+    return tuple(found)
 
 
 def _names(given: Sequence[str] | None, count: int, what: str) -> tuple[str, ...]:
@@ -318,49 +408,115 @@ def _site_sums(
     return np.asarray(one_hot @ values)
 
 
-def _standardisation(
+def _smooth_columns(
+    design: Float64[np.ndarray, "samples covariates"], names: tuple[str, ...], options: CombatOptions
+) -> list[_SmoothColumns]:
+    """Return the splines of the smooth covariates, without the constant."""
+    found = [term.covariate for term in options.smooth]
+    unknown = sorted(set(found) - set(names))
+    if unknown:
+        raise ValueError(f"The smooth covariate {unknown[0]!r} is not among the covariates {list(names)}; add it.")
+    if len(set(found)) != len(found) or len(found) > MAX_TERMS:
+        raise ValueError(f"Expected at most {MAX_TERMS} different smooth covariates, found {found}.")
+    if len({term.weight is None for term in options.smooth}) > 1:
+        raise ValueError("Give the penalty's weight for every smooth covariate, or for none.")
+    columns = []
+    for term in options.smooth:
+        position = names.index(term.covariate)
+        knots = place_knots(design[:, position], term)
+        basis = spline_basis(knots, design[:, position])
+        # Coefficients orthogonal to the mean of each spline: curves whose mean over the training people is 0.
+        centring = scipy.linalg.null_space(basis.mean(axis=0)[None, :])
+        columns.append(_SmoothColumns(term, position, knots, basis @ centring, centring))
+    return columns
+
+
+def _location(
     values: Float64[np.ndarray, "samples features"],
     codes: Int[np.ndarray, " samples"],
     design: Float64[np.ndarray, "samples covariates"],
+    smooth: list[_SmoothColumns],
     *,
     n_sites: int,
     reference: int,
-) -> tuple[
-    Float64[np.ndarray, " features"], Float64[np.ndarray, "covariates features"], Float64[np.ndarray, " features"]
-]:
-    """Return alpha, beta and sigma of steps 1 and 2, per feature on the people who have it."""
+) -> _Location:
+    """Return the estimates of steps 1 and 2, per feature on the people who have it."""
     n_features = values.shape[1]
     alpha, sigma = np.zeros(n_features), np.zeros(n_features)
     beta = np.zeros((design.shape[1], n_features))
+    linear = np.setdiff1d(np.arange(design.shape[1]), [s.position for s in smooth])
+    coefficients = [np.zeros((s.centring.shape[0], n_features)) for s in smooth]
+    weight, edf = np.zeros((len(smooth), n_features)), np.zeros((len(smooth), n_features))
     for rows, members in same_people(~np.isnan(values)):
-        y, c, site = values[np.ix_(rows, members)], design[rows], codes[rows]
+        y, c, site = values[np.ix_(rows, members)], design[np.ix_(rows, linear)], codes[rows]
         if not y.shape[0]:
             continue
         one_hot = np.zeros((site.size, n_sites))
         one_hot[np.arange(site.size), site] = 1.0
+        curves = np.zeros_like(y)
+        if smooth:
+            fit = _fit_curves(y, np.hstack([one_hot, c]), [s.basis[rows] for s in smooth], smooth)
+            weight[:, members], edf[:, members] = fit.weights, fit.edf
+            for k, part in enumerate(fit.coefficients):
+                coefficients[k][:, members] = smooth[k].centring @ part
+                curves += smooth[k].basis[rows] @ part
         # Least norm: a site without people gets 0, which no step below uses.
-        solution = np.linalg.lstsq(np.hstack([one_hot, c]), y, rcond=None)[0]
+        solution = np.linalg.lstsq(np.hstack([one_hot, c]), y - curves, rcond=None)[0]
         weights = one_hot.mean(axis=0) if reference < 0 else (np.arange(n_sites) == reference).astype(np.float64)
-        residuals = y - solution[site] - c @ solution[n_sites:]
+        residuals = y - curves - solution[site] - c @ solution[n_sites:]
         used = residuals if reference < 0 else residuals[site == reference]
         spread = np.sqrt((used**2).mean(axis=0)) if used.shape[0] else np.zeros(len(members))
         # A constant feature leaves rounding errors of its own size; that is not spread.
         scale = np.abs(y).max(axis=0)
         spread[spread <= 1e-12 * scale] = 0.0
         alpha[members] = weights @ solution[:n_sites]
-        beta[:, members] = solution[n_sites:]
+        beta[np.ix_(linear, members)] = solution[n_sites:]
         sigma[members] = spread
-    return alpha, beta, sigma
+    terms = tuple(
+        SmoothTerm(s.options.covariate, s.knots, coefficients[k], weight[k], edf[k]) for k, s in enumerate(smooth)
+    )
+    return _Location(alpha, beta, sigma, terms)
+
+
+def _fit_curves(
+    y: Float64[np.ndarray, "samples features"],
+    unpenalised: Float64[np.ndarray, "samples columns"],
+    bases: list[Float64[np.ndarray, "samples splines"]],
+    smooth: list[_SmoothColumns],
+) -> PenalisedFit:
+    basis = covariate_basis(unpenalised)
+    weights = [s.options.weight for s in smooth]
+    fixed = [w for w in weights if w is not None]
+    return fit_penalised(
+        project_out(basis.q, y),
+        [project_out(basis.q, b) for b in bases],
+        [s.centring.T @ roughness(s.knots) @ s.centring for s in smooth],
+        spans=[float(s.knots[-1] - s.knots[0]) for s in smooth],
+        spent=basis.rank,
+        fixed=fixed if len(fixed) == len(weights) else None,
+    )
+
+
+def _preserved(
+    names: tuple[str, ...],
+    design: Float64[np.ndarray, "samples covariates"],
+    beta: Float64[np.ndarray, "covariates features"],
+    terms: tuple[SmoothTerm, ...],
+) -> Float64[np.ndarray, "samples features"]:
+    """Return the covariates' part of every feature."""
+    preserved = design @ beta
+    for term in terms:
+        preserved = preserved + smooth_effect(term, design[:, names.index(term.covariate)])
+    return np.asarray(preserved)
 
 
 def _standardise(
     values: Float64[np.ndarray, "samples features"],
-    design: Float64[np.ndarray, "samples covariates"],
+    preserved: Float64[np.ndarray, "samples features"],
     alpha: Float64[np.ndarray, " features"],
-    beta: Float64[np.ndarray, "covariates features"],
     sigma: Float64[np.ndarray, " features"],
 ) -> Float64[np.ndarray, "samples features"]:
-    return np.asarray((values - alpha - design @ beta) / np.where(sigma > 0, sigma, 1.0))
+    return np.asarray((values - alpha - preserved) / np.where(sigma > 0, sigma, 1.0))
 
 
 def _moments(
@@ -475,6 +631,7 @@ def _new_sites(
     labels: Shaped[np.ndarray, " samples"],
     new_sites: tuple[str, ...],
     unknown: UnknownSite,
+    notes: list[str],
 ) -> tuple[Float64[np.ndarray, "new features"], Float64[np.ndarray, "new features"]]:
     """Return gamma and delta of sites outside the model: estimated, or NaN."""
     shape = (len(new_sites), len(model.feature_names))
@@ -484,7 +641,7 @@ def _new_sites(
     chosen = np.isin(labels, new_sites)
     codes = np.array([index[str(s)] for s in labels[chosen]], dtype=np.int64)
     moments = _moments(standard[chosen], codes, len(new_sites))
-    return _effects(moments, model.sigma > 0, model.options, new_sites, [])
+    return _effects(moments, model.sigma > 0, model.options, new_sites, notes)
 
 
 def _ordered_covariates(

@@ -81,6 +81,10 @@ from brainlocus.genetics.twas.jti import (
     tissue_weights,
     train_jti,
 )
+from brainlocus.genetics.twas.ld_mismatch import (
+    LdMismatch,
+    measure_ld_mismatch,
+)
 from brainlocus.genetics.twas.maps import (
     DESIKAN_KILLIANY,
     SUBCORTEX,
@@ -188,6 +192,7 @@ __all__ = [
     "Homologues",
     "JtiModel",
     "JtiSettings",
+    "LdMismatch",
     "MissingCells",
     "ModelSnps",
     "MrJtiResult",
@@ -254,6 +259,7 @@ __all__ = [
     "mark_significant",
     "match_hemispheres",
     "match_regions",
+    "measure_ld_mismatch",
     "mr_jti",
     "multixcan",
     "nearest_neighbours",

@@ -88,7 +88,7 @@ def cis_dosage(dosage: Float[np.ndarray, "variants people"], *, min_maf: float) 
     missing = np.isnan(dosage)
     called = dosage.shape[1] - missing.sum(axis=1)
     mean = np.where(missing, 0.0, dosage).sum(axis=1, dtype=np.float64) / np.maximum(called, 1)
-    filled = np.where(missing, mean[:, None], dosage).astype(np.float64)
+    filled = np.where(missing, mean[:, None], dosage).astype(np.float64, copy=False)
     frequency = mean / 2.0
     varies = filled.max(axis=1, initial=-np.inf) > filled.min(axis=1, initial=np.inf)
     common = (np.minimum(frequency, 1.0 - frequency) >= min_maf) & varies

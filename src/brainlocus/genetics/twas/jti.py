@@ -187,7 +187,7 @@ def train_jti(
         return _empty(status or "one_variant", n, n_donors, offered)
     rng = gene_rng(seed, gene)
     folds = _donor_folds(known, settings.folds, rng)
-    single_folds = draw_folds(n, settings.folds, gene_rng(seed, f"{gene} {target}"))
+    single_folds = draw_folds(n, settings.folds, rng)
     window, lambdas = _start(dosage, expression[target], sets, single_folds, settings)
     used = next(k for k, w in enumerate(windows) if w is sets[window]) if windows else 0
     rows = np.flatnonzero(sets[window])

@@ -232,10 +232,13 @@ def nested_model(
     outer, inner
         From `nested_folds`.
     """
-    fits = cross_validate(
-        x, np.tile(y, (inner.shape[0], 1)), (inner >= 0).astype(np.float64), inner,
-        mixing=settings.mixing, patience=settings.patience, ridge_by_sd=settings.ridge_by_sd,
-    )  # fmt: skip
+    fits = [
+        cross_validate(
+            x, y[None], (folds >= 0).astype(np.float64)[None], folds[None],
+            mixing=settings.mixing, patience=settings.patience, ridge_by_sd=settings.ridge_by_sd,
+        )[0]
+        for folds in inner
+    ]  # fmt: skip
     return _model(x, y, fits[-1], y.size, _performance(y, outer, fits[:-1]))
 
 

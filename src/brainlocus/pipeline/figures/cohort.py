@@ -7,11 +7,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int, Shaped
 
-from brainlocus.cohort.harmonise import mean_of_known
+from brainlocus.cohort.harmonise import SmoothTerm, mean_of_known, smooth_effect
 from brainlocus.core import ResultTable
 from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, PALETTE, new_figure, save_figure
 
-__all__ = ["draw_explained", "draw_pattern", "draw_phenome", "draw_scores", "draw_shapes", "draw_sites"]
+__all__ = [
+    "draw_curves",
+    "draw_explained",
+    "draw_pattern",
+    "draw_phenome",
+    "draw_scores",
+    "draw_shapes",
+    "draw_sites",
+]
 
 
 def draw_shapes(
@@ -56,6 +64,28 @@ def draw_sites(before: Float64[np.ndarray, " features"], after: Float64[np.ndarr
     right.plot([0, top], [0, top], color=GREY, lw=1, ls="--")
     right.set_xlabel("before")
     right.set_ylabel("after")
+    save_figure(figure, path)
+
+
+def draw_curves(term: SmoothTerm, sigma: Float64[np.ndarray, " features"], path: Path) -> None:
+    """Draw the preserved curve of every feature, and how many degrees of freedom the curves take."""
+    figure, axes = new_figure(2, width=4.2)
+    left, right = axes[0]
+    varies = np.flatnonzero(sigma > 0)
+    at = np.linspace(*term.extent, 200)
+    curves = smooth_effect(term, at)[:, varies] / sigma[varies]
+    thin = float(np.clip(20.0 / max(varies.size, 1), 0.08, 0.7))
+    left.plot(at, curves, color=BLUE, lw=0.8, alpha=thin)
+    if varies.size > 1:
+        left.plot(at, np.median(curves, axis=1), color=ORANGE, lw=1.8, label="median")
+        left.legend(frameon=False)
+    left.axhline(0.0, color=GREY, lw=1, ls="--")
+    left.set_xlabel(term.covariate)
+    left.set_ylabel("effect (residual SD of the feature)")
+    edf = term.edf[varies]
+    right.hist(edf, bins=np.linspace(1.0, max(float(edf.max(initial=0.0)), 2.0), 30), color=BLUE)
+    right.set_xlabel(f"effective degrees of freedom of {term.covariate} (1: straight line)")
+    right.set_ylabel("features")
     save_figure(figure, path)
 
 

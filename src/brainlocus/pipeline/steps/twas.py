@@ -41,6 +41,8 @@ __all__ = ["TWAS_ASSOCIATE", "TWAS_PREPARE", "TwasAssociateConfig", "TwasPrepare
 _EVERY_TEST = 20_000_000
 """Tests up to which all are written by default."""
 _NOMINAL = 0.05
+_MISFIT = 0.01
+"""Share of SNPs that do not fit the LD of the panel from which on the user is warned."""
 _CELLS = 1 << 21
 _DENSE = 64
 """Phenotypes above which numbers are kept as float32."""
@@ -191,6 +193,8 @@ def twas_associate(config: TwasAssociateConfig, out: Path, context: Context) -> 
     n_cells = scan.z.size
     max_p = config.hits or (1.0 if n_cells <= _EVERY_TEST else _NOMINAL)
     annotation = None if config.annotation is None else read_annotation(config.annotation)
+    names = np.array(gwas.phenotypes, dtype=np.str_)
+    n_unknown = None if annotation is None else annotation.unknown(names, where=str(config.annotation))
     scopes = scopes_of(config.scope, scan, annotation)
     adjustments = adjust_scan(
         scan,
@@ -210,22 +214,29 @@ def twas_associate(config: TwasAssociateConfig, out: Path, context: Context) -> 
         progress=context.progress,
     )
     counts = {**_counts(gwas), **written, "largest_p": max_p, "scopes": count_tests(adjustments)}
-    if annotation is not None:
-        known = set(annotation.phenotypes.tolist())
-        absent = [p for p in gwas.phenotypes if p not in known]
-        counts["phenotypes_without_annotation"] = len(absent)
-        if len(absent) == len(gwas.phenotypes):
-            raise SchemaError(
-                f"{config.annotation}: it has none of the phenotypes, such as {absent[0]}; it has "
-                f"{annotation.phenotypes[0]}. Name them alike, see --phenotype-pattern."
-            )
+    misfits = {t.tissue: m.share for t, m in zip(scan.tissues, scan.mismatch, strict=True) if m.n_tested}
+    counts["ld_misfit_share"] = misfits
+    if n_unknown is not None:
+        counts["phenotypes_without_annotation"] = n_unknown
     with report_folder(config.report) as folder:
         if folder is not None:
             counts["genes_without_position"] = _write_report(scan, folder, config.gene_positions)
     with report_folder(config.full) as folder:
         if folder is not None:
             write_gene_folder(scan, folder)
-    return StepResult(counts, n_failed=len(_failed(gwas)), summary=(*_summary(gwas), *_result_lines(counts, max_p)))
+    lines = (*_summary(gwas), *_result_lines(counts, max_p), *_ld_lines(misfits))
+    return StepResult(counts, n_failed=len(_failed(gwas)), summary=lines)
+
+
+def _ld_lines(misfits: dict[str, float]) -> list[str]:
+    """Return a warning where the LD of the panel does not fit the GWAS."""
+    worst = max(misfits, key=lambda tissue: misfits[tissue], default="")
+    if not worst or misfits[worst] <= _MISFIT:
+        return []
+    return [
+        f"Warning: {100 * misfits[worst]:.1f} % of the SNPs of {worst} do not fit the LD of its reference panel "
+        "(p < 5e-8; next to none should): is the GWAS of another ancestry, or is an allele column the wrong one?"
+    ]
 
 
 def _result_lines(counts: dict[str, Any], max_p: float) -> list[str]:
@@ -254,6 +265,7 @@ def _write_report(scan: GeneScan, folder: Path, positions: Path | None) -> int:
                 "weights_used": int(used.sum()),
                 "weights_without_variance": int(np.isnan(tissue.variance).sum()),
                 "pairs_taken_as_0": tissue.n_pairs_missing,
+                "ld_misfit_share": scan.mismatch[k].share,
             }
         )
     pq.write_table(pa.Table.from_pylist(rows), folder / "models.parquet")

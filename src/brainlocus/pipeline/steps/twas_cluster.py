@@ -52,6 +52,7 @@ from brainlocus.pipeline.phenotype_choice import (
     GeneResultsInput,
     choose_phenotypes,
     chosen_by,
+    count_tissues,
     gene_matrices,
 )
 from brainlocus.pipeline.phenotype_embedding import (
@@ -405,7 +406,7 @@ def twas_cluster(config: TwasClusterConfig, out: Path, context: Context) -> Step
     first_error: BrainlocusError | None = None
     block_bytes = _block_bytes(context.memory_bytes)
     with threadpool_limits(context.threads):
-        for matrix in context.progress.track(gene_matrices(config), "Tissues", max(len(config.tissues), 1)):
+        for matrix in context.progress.track(gene_matrices(config), "Tissues", count_tissues(config)):
             tables.rows.append({"tissue": matrix.tissue, "n_genes": int(matrix.genes.size), "status": "ok"})
             try:
                 chosen = _choose(config, choice, matrix, block_bytes)

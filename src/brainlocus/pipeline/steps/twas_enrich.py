@@ -20,7 +20,8 @@ from brainlocus.genetics.twas import (
     permute_set,
 )
 from brainlocus.io import write_results
-from brainlocus.io.gene_places import GenePlaces, read_gene_places, read_intervals
+from brainlocus.io.expression import read_gene_places
+from brainlocus.io.gene_places import GenePlaces, place_genes, read_intervals
 from brainlocus.pipeline.config import CommaFloats, InputPath, InputPaths, Positional
 from brainlocus.pipeline.figures.enrichment import draw_draws, draw_margins
 from brainlocus.pipeline.gene_results import ResultFiles, StudyTests, match_genes, match_names, read_names, read_study
@@ -70,7 +71,7 @@ class TwasEnrichConfig(ResultFiles):
 
 
 def _places(path: Path, genes: Shaped[np.ndarray, " genes"]) -> GenePlaces:
-    places = read_gene_places(path, genes)
+    places = place_genes(read_gene_places(path), genes)
     if not (places.chromosome != "").any():
         raise SchemaError(f"{path}: none of the {genes.size} genes of the results is there, such as {genes[0]}.")
     return places

@@ -67,7 +67,7 @@ class TwasMapConfig(StepConfig):
     phenotypes: CommaList = Field((), description="Phenotypes: names or patterns (*_thickness_*); for results")
     annotation: InputPath | None = Field(None, description="Table whose first column names phenotypes, for the next")
     measurement: CommaList = Field((), description="Only phenotypes of these measurements of the annotation")
-    pattern: str = Field("", description="What the names of result files mean; see twas cluster")
+    file_pattern: str = Field("", description="What the names of result files mean; see twas cluster")
     region_column: str = Field("", description="Column of regions; by default region, label or Structure; for tables")
     region_names: InputPath | None = Field(
         None, description="Table of what regions are called on the map, columns region and label; for tables"
@@ -126,7 +126,7 @@ def _tissue_matrices(config: TwasMapConfig) -> list[GeneMatrix]:
     if len(config.results) == 1 and config.results[0].is_dir():
         folder = open_gene_folder(config.results[0])
         return [folder.matrix(name) for name in wanted or folder.tissues]
-    return list(read_gene_matrices(config.results, tissues=wanted, pattern=config.pattern, tissue=config.tissue))
+    return list(read_gene_matrices(config.results, tissues=wanted, pattern=config.file_pattern, tissue=config.tissue))
 
 
 def _from_results(config: TwasMapConfig) -> _Inputs:
@@ -208,7 +208,11 @@ def _side(label: str) -> str:
 def _from_tables(config: TwasMapConfig) -> _Inputs:
     """Return the values of tables with a row a region."""
     used = {"--tissue": config.tissue, "--regions": config.regions, "--phenotypes": config.phenotypes}
-    used |= {"--annotation": config.annotation, "--measurement": config.measurement, "--pattern": config.pattern}
+    used |= {
+        "--annotation": config.annotation,
+        "--measurement": config.measurement,
+        "--file-pattern": config.file_pattern,
+    }
     given = [option for option, value in used.items() if value]
     if given:
         raise SchemaError(f"{', '.join(given)}: only with --gene, which takes the results of twas associate.")

@@ -109,6 +109,8 @@ def _internal(
     annotation = None if config.annotation is None else read_annotation(config.annotation)
     estimate = _choose_estimate(config, first, second)
     tissues = _shared_tissues(first, second)
+    if annotation is not None:
+        annotation.unknown(first.matrix(tissues[0]).phenotypes, where=str(config.annotation))
     pairs = [
         pair_tissue(first.matrix(name), second.matrix(name), alpha=config.alpha, estimate=estimate)
         for name in context.progress.track(iter(tissues), "tissues", len(tissues))

@@ -55,7 +55,9 @@ def _scope(config: TwasSpecificityConfig, study: StudyTests) -> Int[np.ndarray, 
     tissue, phenotype = np.arange(n_tissues)[:, None], np.arange(n_phenotypes)[None, :]
     shape = (n_tissues, n_phenotypes)
     if config.annotation is not None and config.scope == "modality":
-        modality = read_annotation(config.annotation).of("modality", study.tests.phenotypes)
+        annotation = read_annotation(config.annotation)
+        annotation.unknown(study.tests.phenotypes, where=str(config.annotation))
+        modality = annotation.of("modality", study.tests.phenotypes)
         return np.broadcast_to(np.unique(modality, return_inverse=True)[1][None, :], shape)
     codes = {"phenotype": phenotype, "tissue": tissue, "phenotype-tissue": tissue * n_phenotypes + phenotype}
     return np.broadcast_to(codes.get(config.scope, np.zeros((1, 1), dtype=np.int64)), shape)

@@ -1,11 +1,13 @@
 """``twas train``: expression models from genotypes and measured expression."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 
 from brainlocus.core import ExpressionModel, GeneCovariance, ResultTable, SchemaError, VariantTable
@@ -15,7 +17,7 @@ from brainlocus.genetics.twas import ElasticNetSettings, JtiSettings, check_simi
 from brainlocus.genetics.twas.training import PATIENCE
 from brainlocus.io import write_results
 from brainlocus.io.expression import read_gene_places, read_similarity
-from brainlocus.io.write_expression_models import write_covariance, write_expression_model
+from brainlocus.io.write_expression_models import CovarianceWriter, write_expression_model
 from brainlocus.numerics import benjamini_hochberg_q
 from brainlocus.pipeline.config import CommaFloats, CommaList, CommaPaths, InputPath, InputPaths, Positional
 from brainlocus.pipeline.filters import ChosenGenotypes, GenotypeInput, choose_genotypes, rows_with_chromosome
@@ -213,11 +215,12 @@ def twas_train(config: TwasTrainConfig, out: Path, context: Context) -> StepResu
     bounds = gene_shards(plan, config.shard_genes)
     needed = table_bytes(len(asked.source.variants)) + context.executor.workers * shard_peak_bytes(plan, bounds)
     require_memory(needed, context.memory_bytes, f"Training {len(genes)} genes by {context.executor.workers} workers")
-    shards = list(context.map_shards(train_shard, training_tasks(plan, bounds, context.shards), "Training genes"))
-    table = _gene_table(plan, shards, left_out)
+    shards = context.map_shards(train_shard, training_tasks(plan, bounds, context.shards), "Training genes")
+    rows, kept = _collect(plan, shards, asked.source.variants, out)
+    table = _gene_table(plan, rows, left_out)
     write_results(table, out / "genes.parquet")
     for number in targets:
-        _write_tissue(plan, number, shards, table, asked.source.variants, config, out, context.seed)
+        _write_tissue(plan, number, kept[number], table, asked.source.variants, config, out)
     totals = {**asked.counts, "donors": len(donors), "tissues": about, **counts, **variant_counts}
     return _report(plan, table, totals, about)
 
@@ -255,15 +258,50 @@ def _genes(
     return order_genes(kept), left_out | unknown, counts
 
 
-def _gene_table(plan: TrainingPlan, shards: Sequence[Path], left_out: dict[str, str]) -> ResultTable:
+@dataclass(slots=True)
+class _Kept:
+    """Weights of the models of one tissue, as they come."""
+
+    rows: list[Int[np.ndarray, " weights"]]
+    weights: list[Float[np.ndarray, " weights"]]
+
+
+def _collect(
+    plan: TrainingPlan, shards: Iterable[Path], variants: VariantTable, out: Path
+) -> tuple[list[dict[str, Any]], dict[int, _Kept]]:
+    """Read every shard once: write covariances, and return the numbers of every gene and the weights by tissue."""
+    kept = {number: _Kept([], []) for number in plan.targets}
+    rows = []
+    with ExitStack() as stack:
+        writers = {
+            number: stack.enter_context(CovarianceWriter(out / f"{plan.tissues[number].name}.cov.txt.gz"))
+            for number in plan.targets
+        }
+        for path in shards:
+            for row in read_shard(path):
+                at, weights, covariance = (row.pop(name) for name in ("rows", "weights", "covariance"))
+                row["n_snps_in_model"] = weights.size
+                rows.append(row)
+                if weights.size:
+                    kept[row["tissue"]].rows.append(at)
+                    kept[row["tissue"]].weights.append(weights)
+                    writers[row["tissue"]].append(_covariance(row["gene"], at, covariance, variants))
+    return rows, kept
+
+
+def _covariance(
+    gene: str, at: Int[np.ndarray, " weights"], packed: Float[np.ndarray, " pairs"], variants: VariantTable
+) -> GeneCovariance:
+    first, second = np.triu_indices(at.size)
+    names = np.array(variants.variant_id[at].tolist(), dtype=np.str_)
+    return GeneCovariance(np.array([gene], dtype=np.str_), np.array([0, first.size]), names, first, second, packed)
+
+
+def _gene_table(plan: TrainingPlan, rows: list[dict[str, Any]], left_out: dict[str, str]) -> ResultTable:
     """Return a row for every gene and tissue: by tissue, then place; genes without a place come last."""
     numbers = _ELASTIC_NET if plan.rules.method == "elastic-net" else _JTI
     places = {g.gene: g for g in plan.genes}
-    rows: list[dict[str, Any]] = []
-    for path in shards:
-        for row in read_shard(path):
-            row["n_snps_in_model"] = len(row["weights"])
-            rows.append(row)
+    rows = list(rows)
     for number in plan.targets:
         for gene, reason in left_out.items():
             if gene in plan.tissues[number].genes:
@@ -317,29 +355,19 @@ _JTI = (
 """Name in a shard, column of genes.parquet, and whether it is a whole number."""
 
 
-def _kept(shards: Sequence[Path], tissue: int, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for path in shards:
-        for row in read_shard(path, ("tissue", "gene", "status", *columns)):
-            if row["tissue"] == tissue and row["status"] == "ok":
-                yield row
-
-
 def _write_tissue(
     plan: TrainingPlan,
     number: int,
-    shards: Sequence[Path],
+    kept: _Kept,
     table: ResultTable,
     variants: VariantTable,
     config: TwasTrainConfig,
     out: Path,
-    seed: int,
 ) -> None:
-    """Write the model and the covariances of one tissue."""
+    """Write the model of one tissue."""
     name = plan.tissues[number].name
     mine = table.take((table["tissue"] == name) & (table["status"] == "ok"))
-    rows = list(_kept(shards, number, ("rows", "weights")))
-    used = np.array([r for row in rows for r in row["rows"]], dtype=np.int64)
-    chosen = variants.take(used)
+    chosen = variants.take(np.concatenate([*kept.rows, np.zeros(0, dtype=np.int64)]))
     r = mine["rho_avg" if plan.rules.method == "elastic-net" else "out_of_fold_r"]
     kinds = {g.gene: g.kind for g in plan.genes}
     model = ExpressionModel(
@@ -347,10 +375,10 @@ def _write_tissue(
         genes=mine["gene"],
         gene_names=mine["gene_name"],
         offsets=np.concatenate([[0], np.cumsum(mine["n_snps_in_model"])]).astype(np.int64),
-        snps=chosen.variant_id.astype(object).astype(np.str_) if used.size else np.zeros(0, dtype=np.str_),
+        snps=np.array(chosen.variant_id.tolist(), dtype=np.str_),
         effect_allele=np.array([a.upper() for a in chosen.effect_allele.tolist()], dtype=np.str_),
         other_allele=np.array([a.upper() for a in chosen.other_allele.tolist()], dtype=np.str_),
-        weight=np.array([w for row in rows for w in row["weights"]], dtype=np.float64),
+        weight=np.concatenate([*kept.weights, np.zeros(0)]),
         n_snps_in_model=mine["n_snps_in_model"],
         pred_perf_r2=r**2,
         pred_perf_pval=10.0 ** -mine["neg_log10_p"],
@@ -364,24 +392,7 @@ def _write_tissue(
         gene_types=[kinds[g] for g in mine["gene"].tolist()],
         n_samples=plan.tissues[number].n_people,
         population=config.population,
-        construction=[(c, seed) for c in dict.fromkeys(mine["chromosome"].tolist())],
-    )
-    ids = variants.variant_id
-    write_covariance(
-        (_covariance(row, ids) for row in _kept(shards, number, ("rows", "covariance"))), out / f"{name}.cov.txt.gz"
-    )
-
-
-def _covariance(row: dict[str, Any], ids: Any) -> GeneCovariance:
-    at = np.array(row["rows"], dtype=np.int64)
-    first, second = np.triu_indices(at.size)
-    return GeneCovariance(
-        np.array([row["gene"]], dtype=np.str_),
-        np.array([0, first.size]),
-        np.array(ids[at].tolist(), dtype=np.str_),
-        first,
-        second,
-        np.array(row["covariance"], dtype=np.float64),
+        construction=[(c, plan.rules.seed) for c in dict.fromkeys(mine["chromosome"].tolist())],
     )
 
 
