@@ -240,6 +240,16 @@ def test_permutations(study, tmp_path):
     assert np.nanmax(found) == pytest.approx(np.log10(201), rel=1e-6)
 
 
+def test_permutations_within_blocks(study, tmp_path):
+    options = (*covariates(study), "--columns", "score_1", "--figures", 0, "--permutations", 100, "--blocks", "sex")
+    assert run(study, tmp_path / "within", *options) == 0
+    assert run(study, tmp_path / "free", *options[:-2]) == 0
+    within, free = (read_results(tmp_path / part / "null.parquet")["max_abs_t"] for part in ("within", "free"))
+    assert (within != free).all()
+    assert np.isnan(read_results(tmp_path / "within" / "null.parquet")["max_tfce"]).all()
+    assert read_results(tmp_path / "within" / "targets.tsv")["n_fwe"][0] > 50
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
