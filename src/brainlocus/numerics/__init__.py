@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     )
     from brainlocus.numerics.orientation import ras_axes, slice_axis, to_ras
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
+    from brainlocus.numerics.permutation import (
+        family_wise_p,
+        freedman_lane_r,
+        permutation_rows,
+        permute_people,
+        tail_p,
+    )
     from brainlocus.numerics.projection import Basis, covariate_basis, project_out
     from brainlocus.numerics.resample import map_points, resample_labels, resample_map, resample_mask
     from brainlocus.numerics.tails import (
@@ -60,8 +67,10 @@ __all__ = [
     "elastic_net_path",
     "elastic_net_path_columns",
     "elastic_net_paths",
+    "family_wise_p",
     "fast_length",
     "formula_variables",
+    "freedman_lane_r",
     "holm_p",
     "lambda_path",
     "map_points",
@@ -70,6 +79,8 @@ __all__ = [
     "neg_log10_p_from_hypergeometric",
     "neg_log10_p_from_t",
     "neg_log10_p_from_z",
+    "permutation_rows",
+    "permute_people",
     "project_out",
     "rank_normal",
     "ras_axes",
@@ -83,6 +94,7 @@ __all__ = [
     "select_people",
     "slice_axis",
     "standardise_columns",
+    "tail_p",
     "to_ras",
     "z_from_neg_log10_p",
 ]
@@ -105,6 +117,7 @@ _MODULES = {
     "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),
     "orientation": ("ras_axes", "slice_axis", "to_ras"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
+    "permutation": ("family_wise_p", "freedman_lane_r", "permutation_rows", "permute_people", "tail_p"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),
     "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z", "z_from_neg_log10_p"),

@@ -54,6 +54,9 @@ STEPS: dict[str, StepEntry] = {
     "associate reliability": _entry(
         "reliability", "ASSOCIATE_RELIABILITY", "Reliability of measures over repeated sessions."
     ),
+    "associate voxelwise": _entry(
+        "voxelwise", "ASSOCIATE_VOXELWISE", "Regress maps of people on targets, voxel by voxel."
+    ),
     "genotypes qc": _entry("genotypes", "GENOTYPES_QC", "Quality control of variants and people."),
     "genotypes prune": _entry("prune", "GENOTYPES_PRUNE", "Variants in little linkage disequilibrium."),
     "genotypes kinship": _entry(

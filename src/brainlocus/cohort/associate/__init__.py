@@ -1,5 +1,13 @@
 """Traits against everything measured in the same people."""
 
+from brainlocus.cohort.associate.peaks import find_peaks
+from brainlocus.cohort.associate.permutation import (
+    narrow_group,
+    permutable_residuals,
+    permuted_bytes,
+    permuted_largest,
+    permuted_rows,
+)
 from brainlocus.cohort.associate.phenome import (
     PhenomeDesign,
     PhenomeScan,
@@ -14,16 +22,48 @@ from brainlocus.cohort.associate.reliability import (
     measure_reliability,
     reliability_results,
 )
+from brainlocus.cohort.associate.tfce import FaceNeighbours, enhance_clusters, face_neighbours
+from brainlocus.cohort.associate.voxelwise import (
+    TargetGroup,
+    VoxelwiseDesign,
+    VoxelwiseMaps,
+    VoxelwiseSums,
+    add_voxelwise,
+    finish_voxelwise,
+    prepare_voxelwise,
+    start_voxelwise,
+    voxels_at_once,
+    voxelwise_bytes,
+)
 
 __all__ = [
+    "FaceNeighbours",
     "Interval",
     "PhenomeDesign",
     "PhenomeScan",
     "Reliability",
+    "TargetGroup",
+    "VoxelwiseDesign",
+    "VoxelwiseMaps",
+    "VoxelwiseSums",
+    "add_voxelwise",
+    "enhance_clusters",
+    "face_neighbours",
+    "find_peaks",
+    "finish_voxelwise",
     "measure_reliability",
+    "narrow_group",
+    "permutable_residuals",
+    "permuted_bytes",
+    "permuted_largest",
+    "permuted_rows",
     "phenome_results",
     "prepare_phenome",
+    "prepare_voxelwise",
     "reliability_results",
     "scan_phenome",
     "scan_phenome_peak_bytes",
+    "start_voxelwise",
+    "voxels_at_once",
+    "voxelwise_bytes",
 ]

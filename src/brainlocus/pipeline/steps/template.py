@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,13 +21,14 @@ from brainlocus.images.idp import (
     start_template,
     template_bytes,
 )
-from brainlocus.io import ImageList, find_images, read_grid, read_mask, read_volume, write_volume
+from brainlocus.io import ImageList, find_images, read_grid, read_mask, write_volume
 from brainlocus.io.nifti import sidecar_path
 from brainlocus.numerics import design_from_formula
 from brainlocus.pipeline.config import CommaFloats, InputPath, Positional, StepConfig
 from brainlocus.pipeline.figures.canvas import save_figure
 from brainlocus.pipeline.figures.slices import mosaic
 from brainlocus.pipeline.genomes import require_memory
+from brainlocus.pipeline.image_voxels import READ_BYTES, image_tasks, read_images, save_voxels
 from brainlocus.pipeline.people import read_people
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -36,10 +36,8 @@ __all__ = ["IDP_TEMPLATE", "IdpTemplateConfig"]
 
 _BATCH = 8
 _FEWEST_VOXELS = 4096
-_READ_BYTES = 24
-"""Bytes a voxel of the grid that reading one image takes: as stored, as numbers, and turned."""
 _WRITE_BYTES = 24
-"""The same of writing and drawing one map."""
+"""Bytes a voxel of the grid that writing and drawing one map takes."""
 
 
 class IdpTemplateConfig(StepConfig):
@@ -57,37 +55,6 @@ class IdpTemplateConfig(StepConfig):
     covariates: str = Field("", description="Formula of covariates of the regression: 'sex + C(site)'")
     bins: CommaFloats = Field((), description="Bounds of bins of the contrast, each with its mean: 45,55,65,75")
     min_share: float = Field(0.9, gt=0, le=1, description="Share of people a voxel needs for the regression")
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    paths: tuple[Path, ...]
-    voxels: Path
-    start: int
-    stop: int
-    first: Path
-    zeros_missing: bool
-
-
-@lru_cache(maxsize=4)
-def _voxels(path: Path) -> Int[np.ndarray, " voxels"]:
-    voxels: Int[np.ndarray, " voxels"] = np.load(path, mmap_mode="r")
-    return voxels
-
-
-def _read(task: _Task) -> Float32[np.ndarray, "batch voxels"]:
-    """Return a range of the mask's voxels of some images, NaN where there is no value."""
-    chosen = _voxels(task.voxels)[task.start : task.stop]
-    expected = read_grid(task.first)
-    rows = np.empty((len(task.paths), chosen.size), dtype=np.float32)
-    for row, path in zip(rows, task.paths, strict=True):
-        volume = read_volume(path)
-        check_same_grid(volume.grid, expected, what=str(path))
-        row[:] = volume.data.ravel()[chosen]
-        row[~np.isfinite(row)] = np.nan
-        if task.zeros_missing:
-            row[row == 0] = np.nan
-    return rows
 
 
 def _design(config: IdpTemplateConfig, images: ImageList) -> tuple[TemplateDesign, dict[str, Any]]:
@@ -160,25 +127,20 @@ def idp_template(config: IdpTemplateConfig, out: Path, context: Context) -> Step
         check_same_grid(mask.grid, grid, what=str(config.mask))
         inside = mask.data
     voxels = np.flatnonzero(inside)
-    context.shards.mkdir(parents=True, exist_ok=True)
-    np.save(context.shards / "voxels.npy", voxels)
-    _voxels.cache_clear()
+    save_voxels(voxels, context.shards / "voxels.npy")
     names = _names(config, design)
-    fixed = voxels.size * (8 + 4 * len(names)) + inside.size * (_READ_BYTES * context.executor.workers + _WRITE_BYTES)
+    fixed = voxels.size * (8 + 4 * len(names)) + inside.size * (READ_BYTES * context.executor.workers + _WRITE_BYTES)
     size = _range_size(design, voxels.size, len(images), context, median=config.median, fixed=fixed)
     maps = {name: np.full(voxels.size, np.nan, dtype=np.float32) for name in names}
     passes = range(0, voxels.size, size)
     for number, start in enumerate(passes, 1):
         stop = min(start + size, voxels.size)
-        tasks = [
-            _Task(
-                images.paths[k : k + _BATCH], context.shards / "voxels.npy", start, stop, images.paths[0],
-                config.zeros == "missing",
-            )
-            for k in range(0, len(images), _BATCH)
-        ]  # fmt: skip
+        tasks = image_tasks(
+            images.paths, context.shards / "voxels.npy", (start, stop), batch=_BATCH,
+            zeros_missing=config.zeros == "missing",
+        )  # fmt: skip
         name = "Reading" if len(passes) == 1 else f"Reading, part {number} of {len(passes)}"
-        blocks = context.progress.track(context.executor.map(_read, tasks), name, len(tasks))
+        blocks = context.progress.track(context.executor.map(read_images, tasks), name, len(tasks))
         found = _one_range(design, blocks, stop - start, len(images), median=config.median)
         for key, values in zip(names, _columns(found, config, design), strict=True):
             maps[key][start:stop] = values

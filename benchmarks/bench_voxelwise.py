@@ -1,0 +1,128 @@
+"""Voxel-wise association: permutations beside nilearn's, enhancement, and products beside the machine's own.
+
+500 people x 20,000 voxels and 5 covariates for permutations; 64 targets and 200,000 voxels for the sums.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from benchmarks.measure import Measurement, cpu_seconds
+from brainlocus.cohort.associate import (
+    add_voxelwise,
+    enhance_clusters,
+    face_neighbours,
+    permutable_residuals,
+    permuted_largest,
+    permuted_rows,
+    prepare_voxelwise,
+    start_voxelwise,
+)
+from brainlocus.core import Volume
+from brainlocus.io import write_volume
+from brainlocus.numerics import permute_people
+from brainlocus.pipeline.image_voxels import ImageTask, read_images, save_voxels
+
+N, V = 500, 20_000
+PERMUTATIONS, THEIRS = 512, 20
+BLOCK = 4096
+
+
+def _permutations(rng: np.random.Generator) -> list[Measurement]:
+    covariates, target = rng.normal(size=(N, 5)), rng.normal(size=(N, 1))
+    values = rng.normal(size=(N, V)).astype(np.float32)
+    group = prepare_voxelwise(target, covariates=covariates).groups[0]
+    step = min(permuted_rows(group), 64)
+
+    residuals, _ = permutable_residuals(group, values)
+    parts = [np.ascontiguousarray(residuals[:, k : k + BLOCK]) for k in range(0, V, BLOCK)]
+
+    def ours() -> np.ndarray:
+        return np.concatenate(
+            [
+                permuted_largest(group, parts, permute_people(np.random.default_rng(k), N, step))[0]
+                for k in range(PERMUTATIONS // step)
+            ]
+        )
+
+    ours()
+    each = min(cpu_seconds(ours)[1] for _ in range(3)) / (PERMUTATIONS // step * step)
+    rows = [Measurement("Freedman-Lane, a permutation of 500 x 20,000", 1e3 * each, "CPU ms")]
+    try:
+        from nilearn.mass_univariate import permuted_ols
+    except ImportError:
+        return rows
+
+    def theirs(count: int) -> float:
+        return cpu_seconds(
+            lambda: permuted_ols(target, values, confounding_vars=covariates, n_perm=count, verbose=0, random_state=0)
+        )[1]
+
+    theirs(1)
+    other = min((theirs(1 + THEIRS) - theirs(1)) / THEIRS for _ in range(3))
+    return [
+        *rows,
+        Measurement("nilearn permuted_ols, the same", 1e3 * other, "CPU ms"),
+        Measurement("nilearn over ours (asked at least 10)", other / each, "times"),
+    ]
+
+
+def _enhancement(rng: np.random.Generator) -> Measurement:
+    from scipy import ndimage
+
+    volume = ndimage.gaussian_filter(rng.normal(size=(64, 72, 64)), 1.5)
+    values = 3.0 * (volume / volume.std()).ravel()
+    neighbours = face_neighbours(np.ones(volume.shape, dtype=bool))
+    enhance_clusters(values, neighbours)
+    _, seconds = cpu_seconds(lambda: enhance_clusters(values, neighbours))
+    return Measurement("TFCE of a map of 294,912 voxels, both signs", 1e3 * seconds, "CPU ms")
+
+
+def _sums(rng: np.random.Generator) -> list[Measurement]:
+    people, targets, voxels = 64, 64, 200_000
+    images = rng.normal(size=(16, voxels)).astype(np.float32)
+    rows = []
+    for precision in ("double", "single"):
+        design = prepare_voxelwise(
+            rng.normal(size=(people, targets)), covariates=rng.normal(size=(people, 5)), precision=precision
+        )
+        sums = start_voxelwise(design, voxels)
+        add_voxelwise(sums, images, np.arange(16))
+        _, seconds = cpu_seconds(partial(add_voxelwise, sums, images, np.arange(16)))
+        cost = 1e9 * seconds / (16 * voxels)
+        rate = 2.0 * design.n_moments * 16 * voxels / seconds / 1e9
+        name = f"sums, 64 targets, {precision}: a voxel and person"
+        rows.append(Measurement(name, cost, "CPU ns", note=f"{rate:.1f} Gflop/s"))
+    left, right = np.ones((1024, 1024), dtype=np.float32), np.ones((1024, 1024), dtype=np.float32)
+    left @ right
+    _, seconds = cpu_seconds(lambda: [left @ right for _ in range(5)])
+    rows.append(Measurement("single-precision product of the machine", 5 * 2 * 1024**3 / seconds / 1e9, "Gflop/s"))
+    return rows
+
+
+def _reading(rng: np.random.Generator) -> list[Measurement]:
+    shape, count = (91, 109, 91), 200_000
+    voxels = np.sort(rng.choice(int(np.prod(shape)), count, replace=False))
+    data = np.zeros(shape, dtype=np.float32)
+    data.ravel()[voxels] = rng.normal(size=count)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        save_voxels(voxels, Path(name) / "voxels.npy")
+        for suffix in (".nii", ".nii.gz"):
+            path = Path(name) / f"map{suffix}"
+            write_volume(Volume(data, np.eye(4), "map"), path)
+            task = ImageTask((path,) * 8, Path(name) / "voxels.npy", 0, count, path, zeros_missing=False)
+            read_images(task)
+            _, seconds = cpu_seconds(partial(read_images, task))
+            rows.append(Measurement(f"reading {suffix}: a voxel and person", 1e9 * seconds / (8 * count), "CPU ns"))
+    return rows
+
+
+def run() -> list[Measurement]:
+    """Measure with one thread, so that CPU seconds are those of the work."""
+    rng = np.random.default_rng(0)
+    with threadpool_limits(1):
+        return [*_permutations(rng), _enhancement(rng), *_sums(rng), *_reading(rng)]

@@ -1,0 +1,440 @@
+"""Voxel-wise association: maps of many people regressed on many targets, in one pass over the images.
+
+Data flow::
+
+    targets, covariates --prepare_voxelwise--> VoxelwiseDesign               (once)
+    VoxelwiseDesign --start_voxelwise--> VoxelwiseSums                       (per range of voxels)
+    VoxelwiseSums + some images --add_voxelwise--> VoxelwiseSums, changed    (per batch)
+    VoxelwiseSums --finish_voxelwise--> VoxelwiseMaps                        (per group of targets and range of voxels)
+
+Targets that the same people have form a group. Over the n people of a group, Z is an orthogonal basis of the intercept
+and the covariates and X the targets freed of them (Frisch-Waugh-Lovell), scaled so that Z'Z = n I and x'x = n. A voxel
+y that all of them have needs three sums::
+
+    c = Z'y,  b = x'y,  q = y'y;    sxx = n,  sxy = b,  syy = q - c'c / n
+
+A voxel that some people lack is regressed on those who have it. With D = sum over the absent of [z x][z x]', which only
+such voxels keep::
+
+    S = n I - D_zz,  u = -D_zx;     sxx = n - D_xx - u'S^-1 u,  sxy = b - u'S^-1 c,  syy = q - c'S^-1 c
+
+Either way, with N the people who have both::
+
+    r = sxy / sqrt(sxx syy),  df = N - rank(S) - 1,  t = r sqrt(df / (1 - r^2)),  beta = sxy / sxx
+
+which are partial correlation, t and slope of the regression of the voxel on the target and the covariates. The sums do
+not grow with the number of people.
+
+References
+----------
+Frisch & Waugh (1933), Econometrica 1:387; Lovell (1963), JASA 58:993.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int, Shaped
+
+from brainlocus.numerics import covariate_basis, neg_log10_p_from_t, project_out, refuse_infinite, same_people
+
+__all__ = [
+    "Precision",
+    "TargetGroup",
+    "VoxelwiseDesign",
+    "VoxelwiseMaps",
+    "VoxelwiseSums",
+    "add_voxelwise",
+    "finish_voxelwise",
+    "prepare_voxelwise",
+    "start_voxelwise",
+    "voxels_at_once",
+    "voxelwise_bytes",
+]
+
+Precision = Literal["double", "single"]
+
+_BLOCK = 1 << 13
+"""Voxels whose products stay in the cache."""
+_CELLS = 1 << 17
+"""Voxels times targets that are finished at once."""
+_SINGULAR = 1e-9
+"""Share of n below which an eigenvalue of S is none: the people of the voxel leave the covariates collinear."""
+_NO_SPREAD = 1e-10
+"""Share of a target's sum of squares below which the people of the voxel, or the covariates, leave none of it."""
+_ROUNDING = {"double": 1e-12, "single": 1e-6}
+"""Share of a voxel's sum of squares that rounding may leave of a voxel that the covariates determine."""
+_SINGLE_EPS = float(np.finfo(np.float32).eps)
+MAX_R = 1.0 - 1e-15
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetGroup:
+    """Targets that exactly the same people have."""
+
+    rows: Bool[np.ndarray, " people"]
+    """People with the targets and all covariates."""
+    n: int
+    members: Int[np.ndarray, " targets"]
+    """Which columns of the targets."""
+    basis: Float64[np.ndarray, "people rank"]
+    """Intercept (ones) and covariates, orthogonal, with sum of squares n; 0 for people outside."""
+    residuals: Float64[np.ndarray, "people targets"]
+    """Targets freed of the basis, with sum of squares n; 0 for people outside."""
+    scale: Float64[np.ndarray, " targets"]
+    """What the targets were divided by."""
+
+    @property
+    def rank(self) -> int:
+        """Columns of the basis."""
+        return int(self.basis.shape[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VoxelwiseDesign:
+    """Targets and covariates, reduced once and reused for every image."""
+
+    groups: tuple[TargetGroup, ...]
+    status: Shaped[np.ndarray, " targets"]
+    """``ok``, or why a target is in no group."""
+    n: Int[np.ndarray, " targets"]
+    """People with the target and all covariates."""
+    dropped: tuple[str, ...]
+    """Covariates that are constant or combinations of others among everybody."""
+    min_share: float
+    min_people: int
+    precision: Precision
+
+    @property
+    def n_moments(self) -> int:
+        """Sums every voxel has, besides its squares."""
+        return sum(g.rank + g.members.size for g in self.groups)
+
+    @property
+    def n_products(self) -> int:
+        """Sums that a voxel which somebody lacks has besides."""
+        return sum(_n_products(g) for g in self.groups)
+
+
+@dataclass(slots=True, eq=False)
+class VoxelwiseSums:
+    """Sums over the images so far; `add_voxelwise` changes them."""
+
+    design: VoxelwiseDesign
+    shift: Float64[np.ndarray, " voxels"]
+    """Taken from a voxel's values, so that sums of squares do not cancel; NaN until somebody has the voxel."""
+    moments: Float64[np.ndarray, "moments voxels"]
+    squares: Float64[np.ndarray, "groups voxels"]
+    slot: Int[np.ndarray, " voxels"]
+    """Row of `absent` of a voxel that somebody lacks, -1 for none."""
+    absent: Float64[np.ndarray, "slots products"]
+    """Sums of products over the people without the voxel."""
+    n_slots: int
+    deferred: Bool[np.ndarray, " voxels"]
+    """Voxels that somebody lacks and for which there was no row left: their sums are of no use."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VoxelwiseMaps:
+    """Estimates of a group's targets in a range of voxels; NaN where there are none."""
+
+    n: Int[np.ndarray, " voxels"]
+    """People of the group who have the voxel."""
+    degrees_of_freedom: Float64[np.ndarray, " voxels"]
+    beta: Float64[np.ndarray, "targets voxels"]
+    """Map units per unit of the target."""
+    standard_error: Float64[np.ndarray, "targets voxels"]
+    r: Float64[np.ndarray, "targets voxels"]
+    """Partial correlation."""
+    t: Float64[np.ndarray, "targets voxels"]
+    neg_log10_p: Float64[np.ndarray, "targets voxels"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moments:
+    """What is left of a voxel and the targets after the covariates."""
+
+    sxx: Float64[np.ndarray, "targets voxels"]
+    sxy: Float64[np.ndarray, "targets voxels"]
+    syy: Float64[np.ndarray, " voxels"]
+    n: Float64[np.ndarray, " voxels"]
+    rank: Float64[np.ndarray, " voxels"]
+
+
+def prepare_voxelwise(
+    targets: Float[np.ndarray, "people targets"],
+    *,
+    covariates: Float[np.ndarray, "people covariates"] | None = None,
+    covariate_names: Sequence[str] | None = None,
+    min_share: float = 0.5,
+    min_people: int = 10,
+    precision: Precision = "double",
+) -> VoxelwiseDesign:
+    """Reduce targets and covariates to what every image shares.
+
+    Parameters
+    ----------
+    targets
+        NaN is missing.
+    covariates
+        Without an intercept; people with NaN take no part.
+    min_share
+        Share of a target's people that a voxel needs.
+    min_people
+        People that a target and a voxel need.
+    precision
+        Of the products with a batch of images; their sums over batches are in double precision always.
+
+    Raises
+    ------
+    ValueError
+        An infinite target, or nobody with complete covariates.
+    """
+    n_people, n_targets = targets.shape
+    refuse_infinite(targets, [f"target {k + 1}" for k in range(n_targets)])
+    others = np.empty((n_people, 0)) if covariates is None else np.asarray(covariates, dtype=np.float64)
+    complete = np.asarray(np.isfinite(others).all(axis=1))
+    if not complete.any():
+        raise ValueError("Nobody has complete covariates; use fewer covariates or impute them first.")
+    present = ~np.isnan(targets) & complete[:, None]
+    status = np.full(n_targets, "ok", dtype="U48")
+    groups = []
+    for rows, members in same_people(present):
+        group = _group(targets, others, rows, members, status, min_people)
+        if group is not None:
+            groups.append(group)
+    return VoxelwiseDesign(
+        tuple(groups),
+        status,
+        present.sum(axis=0).astype(np.int64),
+        covariate_basis(others[complete], covariate_names).dropped,
+        min_share,
+        min_people,
+        precision,
+    )
+
+
+def _group(
+    targets: Float[np.ndarray, "people targets"],
+    covariates: Float64[np.ndarray, "people covariates"],
+    rows: Bool[np.ndarray, " people"],
+    members: Int[np.ndarray, " members"],
+    status: Shaped[np.ndarray, " targets"],
+    min_people: int,
+) -> TargetGroup | None:
+    """Return the group of some targets, without those that get a status instead."""
+    n = int(rows.sum())
+    if n < max(min_people, 1):
+        status[members] = f"fewer than {min_people} people"
+        return None
+    q = covariate_basis(covariates[rows]).q
+    if n < q.shape[1] + 2:
+        status[members] = "more covariates than people"
+        return None
+    values = np.asarray(targets[np.ix_(rows, members)], dtype=np.float64)
+    values = values - values.mean(axis=0)
+    variance = (values**2).mean(axis=0)
+    constant = np.ptp(targets[np.ix_(rows, members)], axis=0) == 0
+    left = project_out(q, values)
+    remaining = (left**2).mean(axis=0)
+    determined = ~constant & (remaining <= _NO_SPREAD * variance)
+    status[members[constant]] = "target has no variance"
+    status[members[determined]] = "target is a combination of the covariates"
+    kept = ~constant & ~determined
+    if not kept.any():
+        return None
+    scale = np.sqrt(remaining[kept])
+    basis = np.zeros((rows.size, q.shape[1]))
+    basis[rows] = q * np.sqrt(n)
+    residuals = np.zeros((rows.size, scale.size))
+    residuals[rows] = left[:, kept] / scale
+    return TargetGroup(rows, n, members[kept], basis, residuals, scale)
+
+
+def _n_products(group: TargetGroup) -> int:
+    p = group.rank
+    return p * (p + 1) // 2 + group.members.size * (p + 1)
+
+
+def voxelwise_bytes(design: VoxelwiseDesign, n_voxels: int, *, slots: int, batch: int) -> int:
+    """Return the memory of the sums of `n_voxels`, `slots` of which somebody may lack, and of adding and finishing.
+
+    The images of a batch themselves are not counted: whoever reads them does.
+    """
+    k, g, products = design.n_moments, len(design.groups), design.n_products
+    largest = max((group.members.size for group in design.groups), default=0)
+    rank = max((group.rank for group in design.groups), default=1)
+    block = min(_BLOCK, n_voxels)
+    sums = n_voxels * (8 * (k + g + 2) + 2) + 8 * slots * products
+    adding = 8 * block * (5 * batch + k + g) + 16 * batch * (k + products) + 16 * min(block, slots) * products
+    finished = min(max(_CELLS // max(largest, 1), 1), n_voxels)
+    lacking = min(finished, slots)
+    finishing = 8 * finished * (14 * largest + rank + 12) + 8 * lacking * (
+        products + rank * (4 * rank + 3 * largest + 4)
+    )
+    return sums + max(adding, finishing)
+
+
+def start_voxelwise(design: VoxelwiseDesign, n_voxels: int, *, slots: int | None = None) -> VoxelwiseSums:
+    """Return sums of no image.
+
+    Parameters
+    ----------
+    slots
+        Voxels that somebody may lack; further ones are `VoxelwiseSums.deferred`. All by default.
+    """
+    capacity = n_voxels if slots is None else min(slots, n_voxels)
+    return VoxelwiseSums(
+        design=design,
+        shift=np.full(n_voxels, np.nan),
+        moments=np.zeros((design.n_moments, n_voxels)),
+        squares=np.zeros((len(design.groups), n_voxels)),
+        slot=np.full(n_voxels, -1, dtype=np.int64),
+        absent=np.zeros((capacity, design.n_products)),
+        n_slots=0,
+        deferred=np.zeros(n_voxels, dtype=bool),
+    )
+
+
+def add_voxelwise(
+    sums: VoxelwiseSums, values: Float[np.ndarray, "batch voxels"], people: Int[np.ndarray, " batch"]
+) -> None:
+    """Add some images to the sums.
+
+    Parameters
+    ----------
+    values
+        NaN (or infinite) is missing.
+    people
+        Row of each image in the design.
+    """
+    design = sums.design
+    dtype = np.float32 if design.precision == "single" else np.float64
+    rows = np.concatenate(
+        [part for g in design.groups for part in (g.basis[people], g.residuals[people])], axis=1
+    ).astype(dtype)
+    member = np.stack([g.rows[people] for g in design.groups], axis=1).astype(np.float64)
+    products: Float64[np.ndarray, "batch products"] | None = None
+    for start in range(0, values.shape[1], _BLOCK):
+        part = slice(start, min(start + _BLOCK, values.shape[1]))
+        present = np.isfinite(values[:, part])
+        whole = present.all(axis=0)
+        filled = _filled(sums.shift[part], values[:, part], present, dtype)
+        sums.moments[:, part] += rows.T @ filled
+        sums.squares[:, part] += member.T @ np.square(filled, dtype=np.float64)
+        if whole.all():
+            continue
+        if products is None:
+            products = np.concatenate([_products(g, people) for g in design.groups], axis=1)
+        lacking = np.flatnonzero(~whole)
+        slots = _slots(sums, start + lacking)
+        kept = slots >= 0
+        sums.absent[slots[kept]] += (~present[:, lacking[kept]]).T.astype(np.float64) @ products
+
+
+def _filled(
+    shift: Float64[np.ndarray, " voxels"],
+    values: Float[np.ndarray, "batch voxels"],
+    present: Bool[np.ndarray, "batch voxels"],
+    dtype: type[np.floating],
+) -> Float[np.ndarray, "batch voxels"]:
+    """Return values less the voxel's shift, 0 where missing; sets the shift of voxels that come up first."""
+    fresh = np.flatnonzero(np.isnan(shift) & present.any(axis=0))
+    if fresh.size:
+        known = np.where(present[:, fresh], values[:, fresh], 0.0).sum(axis=0, dtype=np.float64)
+        shift[fresh] = (known / present[:, fresh].sum(axis=0)).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        moved = values.astype(dtype) - shift.astype(dtype)
+    moved[~present] = 0.0
+    return np.asarray(moved)
+
+
+def _products(group: TargetGroup, people: Int[np.ndarray, " batch"]) -> Float64[np.ndarray, "batch products"]:
+    """Return, for each person, the upper triangle of zz', then of each target zx and xx."""
+    z, x = group.basis[people], group.residuals[people]
+    first, second = np.triu_indices(group.rank)
+    crossed = x[:, :, None] * np.concatenate([np.repeat(z[:, None, :], x.shape[1], axis=1), x[:, :, None]], axis=2)
+    return np.concatenate([z[:, first] * z[:, second], crossed.reshape(people.size, -1)], axis=1)
+
+
+def _slots(sums: VoxelwiseSums, voxels: Int[np.ndarray, " lacking"]) -> Int[np.ndarray, " lacking"]:
+    """Return the rows of `absent` of voxels, giving new ones while there are any."""
+    new = voxels[(sums.slot[voxels] < 0) & ~sums.deferred[voxels]]
+    room = sums.absent.shape[0] - sums.n_slots
+    sums.slot[new[:room]] = np.arange(sums.n_slots, sums.n_slots + min(room, new.size))
+    sums.n_slots += min(room, new.size)
+    sums.deferred[new[room:]] = True
+    return np.asarray(sums.slot[voxels])
+
+
+def voxels_at_once(group: TargetGroup) -> int:
+    """Return how many voxels `finish_voxelwise` is meant to be given at a time."""
+    return max(_CELLS // group.members.size, 1)
+
+
+def finish_voxelwise(sums: VoxelwiseSums, group: int, voxels: slice) -> VoxelwiseMaps:
+    """Return the estimates of a group's targets in a range of voxels (NaN where `deferred`)."""
+    design, chosen = sums.design, sums.design.groups[group]
+    moments = _moments(sums, group, voxels)
+    tolerance = _ROUNDING[design.precision]
+    shift = np.nan_to_num(sums.shift[voxels])
+    # What is left of equal values of single precision is rounding, not variance.
+    flat = moments.syy <= np.maximum(
+        tolerance * sums.squares[group, voxels], moments.n * (2.0 * _SINGLE_EPS * shift) ** 2
+    )
+    df = moments.n - moments.rank - 1.0
+    enough = (moments.n >= max(design.min_share * chosen.n, design.min_people)) & (df >= 1)
+    usable = enough & ~flat & ~sums.deferred[voxels]
+    ok = usable & (moments.sxx > _NO_SPREAD * chosen.n)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.clip(moments.sxy / np.sqrt(moments.sxx * moments.syy), -MAX_R, MAX_R)
+        t = r * np.sqrt(df / (1.0 - r * r))
+        beta = moments.sxy / moments.sxx / chosen.scale[:, None]
+        error = np.sqrt(moments.syy * (1.0 - r * r) / (df * moments.sxx)) / chosen.scale[:, None]
+    beta, error, r, t = (np.where(ok, value, np.nan) for value in (beta, error, r, t))
+    return VoxelwiseMaps(
+        n=np.rint(moments.n).astype(np.int64),
+        degrees_of_freedom=np.where(usable, df, np.nan),
+        beta=beta,
+        standard_error=error,
+        r=r,
+        t=t,
+        neg_log10_p=neg_log10_p_from_t(t, np.where(ok, df, np.nan)),
+    )
+
+
+def _moments(sums: VoxelwiseSums, group: int, voxels: slice) -> _Moments:
+    """Return what the covariates leave: for voxels that everybody has at once, for others each with its own S."""
+    chosen, before = sums.design.groups[group], sums.design.groups[:group]
+    first = sum(g.rank + g.members.size for g in before)
+    p, q, n = chosen.rank, chosen.members.size, float(chosen.n)
+    c = sums.moments[first : first + p, voxels]
+    sxy = sums.moments[first + p : first + p + q, voxels].copy()
+    syy = sums.squares[group, voxels] - (c**2).sum(axis=0) / n
+    sxx = np.full(sxy.shape, n)
+    count, rank = np.full(syy.shape, n), np.full(syy.shape, float(p))
+    slots = sums.slot[voxels]
+    lacking = np.flatnonzero(slots >= 0)
+    if not lacking.size:
+        return _Moments(sxx, sxy, syy, count, rank)
+    column = sum(_n_products(g) for g in before)
+    absent = sums.absent[slots[lacking], column : column + _n_products(chosen)]
+    upper = p * (p + 1) // 2
+    above, beside = np.triu_indices(p)
+    gram = np.empty((lacking.size, p, p))
+    gram[:, above, beside] = gram[:, beside, above] = -absent[:, :upper]
+    gram[:, np.arange(p), np.arange(p)] += n
+    crossed = absent[:, upper:].reshape(lacking.size, q, p + 1)
+    u = -crossed[:, :, :p]
+    values, vectors = np.linalg.eigh(gram)
+    sound = values > _SINGULAR * n
+    inverse_root = vectors * (np.where(sound, 1.0 / np.sqrt(np.where(sound, values, 1.0)), 0.0))[:, None, :]
+    turned_u = u @ inverse_root
+    turned_c = (c[:, lacking].T[:, None, :] @ inverse_root)[:, 0, :]
+    sxx[:, lacking] = (n - crossed[:, :, p] - (turned_u**2).sum(axis=2)).T
+    sxy[:, lacking] -= (turned_u @ turned_c[:, :, None])[:, :, 0].T
+    syy[lacking] = sums.squares[group, voxels][lacking] - (turned_c**2).sum(axis=1)
+    count[lacking] = n - absent[:, 0]
+    rank[lacking] = sound.sum(axis=1)
+    return _Moments(sxx, sxy, syy, count, rank)

@@ -1,0 +1,265 @@
+"""``associate voxelwise`` through the command line: planted effects, memory in parts, bad input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+
+from brainlocus.cli.main import main
+from brainlocus.core import Column, Mask, PhenotypeTable, SampleIndex, Volume, quantitative_table
+from brainlocus.io import read_results, read_volume, write_mask, write_table, write_volume
+from tests.e2e.test_memory import MIB, measure
+
+SHAPE, AFFINE = (14, 16, 12), np.array([[-8.0, 0, 0, 52], [0, 8, 0, -60], [0, 0, 8, -44], [0, 0, 0, 1.0]])
+N = 40
+MAPS = ("r", "beta", "standard_error", "t", "neg_log10_p", "n")
+TRUTH: dict[str, np.ndarray] = {}
+
+
+def code_of(*arguments) -> int:
+    try:
+        main([str(a) for a in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Forty maps; the left half rises with score_1; voxels of the middle are NaN in some."""
+    root = tmp_path_factory.mktemp("voxelwise")
+    rng = np.random.default_rng(0)
+    index = np.indices(SHAPE) - (np.array(SHAPE) / 2 - 0.5)[:, None, None, None]
+    brain, left = (index**2).sum(axis=0) < 30, index[0] > 0
+    people = [f"sub-{k:02d}" for k in range(N)]
+    age, score = rng.uniform(45, 75, N), rng.normal(size=(N, 3))
+    score[:4, 1] = np.nan
+    stack = np.empty((N, *SHAPE), dtype=np.float32)
+    lines = ["participant_id\tpath"]
+    (root / "maps").mkdir()
+    for k, name in enumerate(people):
+        data = 2.0 + 0.5 * score[k, 0] * left - 0.02 * (age[k] - 60) + rng.normal(0, 0.3, SHAPE)
+        data[7, 8, 5 : 5 + max(k % 6 - 3, 0)] = np.nan
+        data[~brain] = 0
+        stack[k] = data
+        write_volume(Volume(stack[k], AFFINE, "chi"), root / "maps" / f"{name}.nii.gz")
+        lines.append(f"{name}\tmaps/{name}.nii.gz")
+    (root / "maps.tsv").write_text("\n".join(lines) + "\n")
+    samples = SampleIndex.of([*people[::-1], "sub-99"])
+    turned = np.vstack([np.column_stack([score, np.full(N, 7.0)])[::-1], np.ones(4)])
+    write_table(quantitative_table(samples, ["score_1", "score_2", "score/3", "flat"], turned), root / "scores.tsv")
+    columns = (Column("age", age), Column("sex", np.array(["F", "M"])[np.arange(N) % 2], "categorical"))
+    write_table(PhenotypeTable(SampleIndex.of(people), columns), root / "participants.tsv")
+    write_mask(Mask(brain, AFFINE), root / "brain.nii.gz")
+    TRUTH.update(brain=brain, left=left, age=age, score=score, stack=stack)
+    return root
+
+
+def run(study, out, *options, targets="scores.tsv", mask="brain.nii.gz"):
+    return code_of(
+        "associate", "voxelwise", study / "maps.tsv", "--targets", study / targets, "--mask", study / mask,
+        *options, "--out", out, "--quiet",
+    )  # fmt: skip
+
+
+def covariates(study):
+    return "--participants", study / "participants.tsv", "--covariates", "age + sex"
+
+
+def test_planted_effect_and_statsmodels(study, tmp_path):
+    out = tmp_path / "out"
+    assert run(study, out, *covariates(study)) == 3  # one target does not vary
+    truth, (brain, left, stack) = TRUTH, (TRUTH[name] for name in ("brain", "left", "stack"))
+    maps = {name: read_volume(out / "score_1" / f"{name}.nii.gz").data for name in MAPS}
+    assert np.median(maps["beta"][brain & left]) == pytest.approx(0.5, abs=0.05)
+    assert abs(np.median(maps["t"][brain & ~left])) < 0.5
+    assert np.isnan(maps["t"][~brain]).all()
+    assert set(np.unique(maps["n"][~brain])) == {0.0}
+    design = np.column_stack([np.ones(N), truth["age"], np.arange(N) % 2])
+    checked = 0
+    for target, folder in ((0, "score_1"), (1, "score_2"), (2, "score-3")):
+        found = {name: read_volume(out / folder / f"{name}.nii.gz").data for name in MAPS}
+        for voxel in (*map(tuple, np.argwhere(brain)[::97]), (7, 8, 5), (7, 8, 6)):
+            y, x = stack[(slice(None), *voxel)].astype(float), truth["score"][:, target]
+            rows = np.isfinite(y) & np.isfinite(x)
+            fit = sm.OLS(y[rows], np.column_stack([x, design])[rows]).fit()
+            assert found["n"][voxel] == rows.sum()
+            assert found["beta"][voxel] == pytest.approx(fit.params[0], rel=2e-7)  # the file's single precision
+            assert found["standard_error"][voxel] == pytest.approx(fit.bse[0], rel=2e-7)
+            assert found["t"][voxel] == pytest.approx(fit.tvalues[0], rel=2e-7)
+            assert found["neg_log10_p"][voxel] == pytest.approx(-np.log10(fit.pvalues[0]), rel=3e-7)
+            checked += rows.sum() < N
+    assert checked > 2
+    table = read_results(out / "targets.tsv")
+    assert table["target"].tolist() == ["score_1", "score_2", "score/3", "flat"]
+    assert table["status"].tolist() == ["ok", "ok", "ok", "target has no variance"]
+    assert table["n"].tolist() == [N, N - 4, N, N]
+    assert table["max_abs_t"][0] == pytest.approx(np.nanmax(np.abs(maps["t"])), rel=1e-6)
+    assert table["n_fdr"][0] >= table["n_bonferroni"][0] >= table["n_bonferroni_study"][0] > 0.8 * (brain & left).sum()
+    assert table["n_fdr"][1] == table["n_fdr"][2] == 0
+    assert not (out / "flat").exists()
+    peaks = read_results(out / "peaks.tsv")
+    assert set(peaks["target"]) == {"score_1"}
+    # The affine turns the first axis: larger indices are left. One in twenty may be elsewhere.
+    assert (peaks["x_mm"] < 0).mean() >= 0.8
+    assert (peaks["q_bh"] < 0.05).all()
+    for folder in ("score_1", "score-3"):
+        assert (out / folder / "t.png").stat().st_size > 5000
+    counts = json.loads((tmp_path / "out.json").read_text())["counts"]
+    assert counts["passes"] == 1
+    assert counts["voxels"] == brain.sum()
+    assert json.loads((out / "score_1" / "t.json").read_text())["Target"] == "score_1"
+
+
+def test_parts_change_nothing(study, tmp_path, monkeypatch):
+    from brainlocus.pipeline.steps import voxelwise
+
+    options = (*covariates(study), "--columns", "score_*", "--figures", 0)
+    assert run(study, tmp_path / "whole", *options) == 0
+    monkeypatch.setattr(voxelwise, "_plan", lambda *_: (300, 1))
+    assert run(study, tmp_path / "parts", *options, "--executor", "threads") == 0
+    assert json.loads((tmp_path / "parts.json").read_text())["counts"]["passes"] == 4  # three ranges, one voxel put off
+    for folder in ("score_1", "score_2"):
+        for name in MAPS:
+            here, there = (read_volume(tmp_path / part / folder / f"{name}.nii.gz").data for part in ("whole", "parts"))
+            np.testing.assert_allclose(here, there, rtol=1e-6)
+
+
+def test_zeros_as_missing(study, tmp_path, capsys):
+    whole = Mask(np.ones(SHAPE, dtype=bool), AFFINE)
+    write_mask(whole, tmp_path / "whole.nii.gz")
+    options = ("--columns", "score_1", "--figures", 0)
+    assert run(study, tmp_path / "a", *options, mask=tmp_path / "whole.nii.gz") == 0
+    assert (read_volume(tmp_path / "a" / "score_1" / "n.nii.gz").data >= N - 13).all()
+    assert json.loads((tmp_path / "a.json").read_text())["counts"]["values_of_exactly_0"] > 1000
+    assert run(study, tmp_path / "b", *options, "--zeros", "missing", mask=tmp_path / "whole.nii.gz") == 0
+    brain = TRUTH["brain"]
+    assert (read_volume(tmp_path / "b" / "score_1" / "n.nii.gz").data[~brain] == 0).all()
+    for part in "ab":
+        assert np.isnan(read_volume(tmp_path / part / "score_1" / "t.nii.gz").data[~brain]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--columns", "scor_1"), "no column matches 'scor_1'"),
+        (("--covariates", "age"), "names 'age', which is not a column"),
+        (("--participants", "PEOPLE", "--covariates", "age", "--targets", "OTHER"), "No participant id is shared"),
+        (("--mask", "SMALL"), "has shape (5, 5, 5), expected (14, 16, 12)"),
+        (("--targets", "TWICE"), "would both be written to a-b/"),
+        (("--targets", "PEOPLE", "--columns", "sex"), "'sex' holds text"),
+        (("--memory", "1MiB"), "MiB are given. Raise --memory"),
+    ],
+)
+def test_bad_input(study, tmp_path, capsys, options, message):
+    write_mask(Mask(np.ones((5, 5, 5), dtype=bool), AFFINE), tmp_path / "small.nii.gz")
+    people = SampleIndex.of([f"{k:02d}" for k in range(N)])
+    write_table(quantitative_table(people, ["score_1"], np.ones((N, 1))), tmp_path / "other.tsv")
+    people = SampleIndex.of([f"sub-{k:02d}" for k in range(N)])
+    write_table(quantitative_table(people, ["a/b", "a b"], np.ones((N, 2))), tmp_path / "twice.tsv")
+    names = {
+        "PEOPLE": study / "participants.tsv", "OTHER": tmp_path / "other.tsv", "SMALL": tmp_path / "small.nii.gz",
+        "TWICE": tmp_path / "twice.tsv",
+    }  # fmt: skip
+    given = {"--targets": study / "scores.tsv", "--mask": study / "brain.nii.gz"}
+    given |= {o: names.get(v, v) for o, v in zip(options[::2], options[1::2], strict=True)}
+    arguments = [part for pair in given.items() for part in pair]
+    assert code_of("associate", "voxelwise", study / "maps.tsv", *arguments, "--out", tmp_path / "out") == 2
+    # rich breaks lines where it pleases
+    assert "".join(message.split()) in "".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc (Linux)")
+def test_images_stream_within_the_memory_given(tmp_path):
+    """120 maps of 110,592 voxels, 53 MB, some voxels of each missing, against 20 targets."""
+    rng = np.random.default_rng(0)
+    shape, people = (48, 48, 48), [f"sub-{k:03d}" for k in range(120)]
+    lines = ["participant_id\tpath"]
+    for name in people:
+        data = rng.normal(size=shape).astype(np.float32)
+        data[rng.random(shape) < 0.001] = np.nan
+        write_volume(Volume(data, AFFINE, "chi"), tmp_path / f"{name}.nii")
+        lines.append(f"{name}\t{name}.nii")
+    (tmp_path / "maps.tsv").write_text("\n".join(lines) + "\n")
+    table = quantitative_table(SampleIndex.of(people), [f"s{k}" for k in range(23)], rng.normal(size=(120, 23)))
+    write_table(table, tmp_path / "scores.tsv")
+    write_mask(Mask(np.ones(shape, dtype=bool), AFFINE), tmp_path / "mask.nii")
+
+    common = ("associate", "voxelwise", tmp_path / "maps.tsv", "--targets", tmp_path / "scores.tsv",
+              "--mask", tmp_path / "mask.nii", "--covariates", "s20 + s21 + s22", "--figures", "1")  # fmt: skip
+    for limit in (64, 160):
+        code, peak, message, out = measure(tmp_path / f"{limit}", (*common, "--columns", "s0"), common, limit)
+        assert code == 0, message
+        assert peak <= limit * MIB, f"{peak / MIB:.0f} MiB"
+        passes = json.loads(out.with_name(f"{out.name}.json").read_text())["counts"]["passes"]
+        assert (passes > 1) == (limit == 64), passes
+    # Voxels that somebody lacks are not permuted: 89 % are left.
+    permuted = (*common, "--columns", "s0,s1", "--permutations", "70", "--tfce")
+    code, peak, message, out = measure(tmp_path / "p", (*common, "--columns", "s0"), permuted, 256)
+    assert code == 0, message
+    assert peak <= 256 * MIB, f"{peak / MIB:.0f} MiB"
+    code, _, message, out = measure(tmp_path / "q", (*common, "--columns", "s0"), permuted, 64)
+    assert code == 2
+    assert "Permuting 110592 voxels" in message
+    assert not out.exists()
+
+
+def test_permutations(study, tmp_path):
+    """The planted effect survives, the others do not, threads and parts change nothing, small p come from the tail."""
+    options = (*covariates(study), "--columns", "score_*", "--figures", 0, "--permutations", 200, "--tfce")
+    assert run(study, tmp_path / "a", *options) == 0
+    table = read_results(tmp_path / "a" / "targets.tsv")
+    left = TRUTH["brain"] & TRUTH["left"]
+    assert table["n_fwe"][0] > 0.5 * left.sum()
+    assert table["n_fwe_tfce"][0] > 0.8 * left.sum()
+    assert table["n_fwe"][1] == 0
+    assert (table["n_permuted"] == TRUTH["brain"].sum() - 2).all()
+    maps = {
+        name: read_volume(tmp_path / "a" / "score_1" / f"{name}.nii.gz").data
+        for name in ("t", "neg_log10_p_fwe", "tfce", "neg_log10_p_fwe_tfce")
+    }
+    null = read_results(tmp_path / "a" / "null.parquet")
+    largest = null["max_abs_t"][null["target"] == "score_1"]
+    assert largest.size == 200
+    known = np.isfinite(maps["neg_log10_p_fwe"])
+    assert np.isnan(maps["neg_log10_p_fwe"][7, 8, 5])
+    assert np.isfinite(maps["t"][7, 8, 5])
+    counted = (1 + (largest[:, None] >= np.abs(maps["t"][known])).sum(axis=0)) / 201
+    often = counted > 11 / 201
+    np.testing.assert_allclose(10.0 ** -maps["neg_log10_p_fwe"][known][often], counted[often], rtol=1e-5)
+    assert np.nanmax(maps["neg_log10_p_fwe"]) > np.log10(201)
+    assert (maps["tfce"][known & left] > 0).mean() > 0.95
+    assert run(study, tmp_path / "b", *options, "--executor", "threads", "--no-tail") == 0
+    again = read_results(tmp_path / "b" / "null.parquet")
+    np.testing.assert_allclose(again["max_abs_t"], null["max_abs_t"], rtol=1e-6)
+    found = read_volume(tmp_path / "b" / "score_1" / "neg_log10_p_fwe.nii.gz").data
+    assert np.nanmax(found) == pytest.approx(np.log10(201), rel=1e-6)
+
+
+def test_permutations_within_blocks(study, tmp_path):
+    options = (*covariates(study), "--columns", "score_1", "--figures", 0, "--permutations", 100, "--blocks", "sex")
+    assert run(study, tmp_path / "within", *options) == 0
+    assert run(study, tmp_path / "free", *options[:-2]) == 0
+    within, free = (read_results(tmp_path / part / "null.parquet")["max_abs_t"] for part in ("within", "free"))
+    assert (within != free).all()
+    assert np.isnan(read_results(tmp_path / "within" / "null.parquet")["max_tfce"]).all()
+    assert read_results(tmp_path / "within" / "targets.tsv")["n_fwe"][0] > 50
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--tfce",), "go with --permutations"),
+        (("--permutations", 5, "--blocks", "family"), "no column 'family'"),
+        (("--permutations", 5, "--blocks", "age"), "--blocks: Every block is of one person"),
+    ],
+)
+def test_bad_permutations(study, tmp_path, capsys, options, message):
+    given = (*covariates(study), "--columns", "score_1", *options)
+    assert run(study, tmp_path / "out", *given) == 2
+    assert "".join(message.split()) in "".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
