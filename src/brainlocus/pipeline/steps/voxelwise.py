@@ -74,7 +74,7 @@ class AssociateVoxelwiseConfig(StepConfig):
     min_share: float = Field(0.5, gt=0, le=1, description="Share of a target's people that a voxel needs")
     min_people: int = Field(10, ge=3, description="People that a target and a voxel need")
     precision: Literal["double", "single"] = Field(
-        "double", description="Of products with the images; single is faster with hundreds of targets"
+        "double", description="Of products with the images; single is a little faster with many targets"
     )
     permutations: int = Field(0, ge=0, description="Permutations for family-wise error, 5000 to publish; 0: none")
     tfce: bool = Field(False, description="Also enhance clusters (TFCE) and permute the enhanced maps")
