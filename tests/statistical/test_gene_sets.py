@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from brainlocus.core import GeneAssociations
-from brainlocus.genetics.twas import count_hits, gene_blocks, gene_strata, permute_set
+from brainlocus.genetics.twas import blocks_of_genes, count_hits, gene_strata, permute_set
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +97,7 @@ def test_sets_of_neighbours_need_blocks():
         members = np.sort((blocks[:, None] * 10 + np.arange(5)).ravel())
         everyone = np.ones(GENES, dtype=bool)
         for name, draws in (
-            ("blocks", gene_blocks(members, everyone, block)),
+            ("blocks", blocks_of_genes(members, everyone, block)),
             ("models", gene_strata(members, everyone)),
         ):
             rates[name] += permute_set(hits, members, draws, n_draws=DRAWS, rng=rng).family_wise_p <= 0.05
