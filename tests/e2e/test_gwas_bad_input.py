@@ -373,8 +373,10 @@ def test_a_full_disk_leaves_no_half_converted_file(root, tmp_path, capsys, monke
 
 @pytest.mark.parametrize(("name", "number"), [("gwas", signal.SIGKILL), ("gxe", signal.SIGINT)])
 def test_a_killed_scan_is_resumed_to_the_same_bytes(root, tmp_path, name, number):
+    # A shell starts what it runs in the background with interrupts ignored; a person's terminal does not.
     program = f"""
-import os
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from brainlocus.cli.main import main
 from brainlocus.pipeline.steps import {name} as step
 real, seen = step._scan, []
