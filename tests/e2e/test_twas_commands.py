@@ -295,6 +295,30 @@ def test_inflation(panel, study, tmp_path):
         assert row["calibrated"] == (phi[gene] is not None)
 
 
+def test_files_that_are_not_whole(study, tmp_path, capsys):
+    folder, models, _ = study
+    given = ("twas", "associate", folder / "p0.txt", *options(models), "--full", tmp_path / "full")
+    assert code_of("twas", "prepare", folder / "p0.txt", *options(models), "--out", tmp_path / "prepared") == 0
+    assert code_of(*given, "--out", tmp_path / "t.tsv") == 0
+    for cut, command in (
+        (tmp_path / "prepared" / "z.npy", ("twas", "associate", tmp_path / "prepared")),
+        (tmp_path / "full" / "z.npy", ("twas", "specificity", tmp_path / "full")),
+        (tmp_path / "full" / "models.parquet", ("twas", "specificity", tmp_path / "full")),
+    ):
+        whole = cut.read_bytes()
+        cut.write_bytes(whole[: len(whole) - 50])
+        assert code_of(*command, "--out", tmp_path / "o.tsv") == 2
+        assert str(cut) in capsys.readouterr().err
+        cut.write_bytes(whole)
+    header, noise = tmp_path / "header.txt", tmp_path / "noise.txt"
+    header.write_text((folder / "p0.txt").read_text().splitlines()[0] + "\n")
+    noise.write_bytes(bytes(range(256)) * 9)
+    for path, message in ((header, "expected rows below the header"), (noise, "expected text, plain or compressed")):
+        assert code_of("twas", "associate", path, *options(models), "--out", tmp_path / "o.tsv") == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("o.tsv*"))
+
+
 def test_figures(panel, study, tmp_path):
     folder, models, _ = study
     positions = tmp_path / "genes.tsv"

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
 from scipy.special import ndtri
 
@@ -32,6 +31,7 @@ from brainlocus.io.gene_columns import (
     has_commas,
     named_by_pattern,
 )
+from brainlocus.io.matrices import open_matrix
 from brainlocus.io.tables import MISSING_TEXT, read_arrow
 from brainlocus.numerics.tails import neg_log10_p_from_z
 
@@ -153,15 +153,16 @@ def open_gene_folder(path: Path) -> GeneFolder:
     """
     if not is_gene_folder(path):
         raise FormatError(f"{path}: expected a folder of twas associate --full (models.parquet, z.npy), found none.")
-    models = pq.read_table(path / "models.parquet")
-    phenotypes = _texts(pq.read_table(path / "phenotypes.parquet", columns=["phenotype"]).column("phenotype"))
-    z = np.load(path / "z.npy", mmap_mode="r")
-    effect = np.load(path / "effect.npy", mmap_mode="r") if (path / "effect.npy").is_file() else None
-    if z.shape != (models.num_rows, phenotypes.size) or (effect is not None and effect.shape != z.shape):
-        raise FormatError(
-            f"{path}: expected {models.num_rows} models x {phenotypes.size} phenotypes, found z.npy of {z.shape}. "
-            "The folder is not whole; run twas associate again."
-        )
+    models, listed = read_arrow(path / "models.parquet"), read_arrow(path / "phenotypes.parquet")
+    needed = {"models": ("tissue", "gene", "gene_name", "pred_perf_r2"), "phenotypes": ("phenotype",)}
+    for name, table in (("models", models), ("phenotypes", listed)):
+        absent = [column for column in needed[name] if column not in table.column_names]
+        if absent:
+            raise FormatError(f"{path}/{name}.parquet: expected a column {absent[0]}, found {table.column_names}.")
+    phenotypes = _texts(listed.column("phenotype"))
+    shape = (models.num_rows, phenotypes.size)
+    z = open_matrix(path / "z.npy", shape)
+    effect = open_matrix(path / "effect.npy", shape) if (path / "effect.npy").is_file() else None
     tissue = _texts(models.column("tissue"))
     starts = np.flatnonzero(np.r_[True, tissue[1:] != tissue[:-1]]) if tissue.size else np.zeros(0, dtype=np.int64)
     return GeneFolder(

@@ -120,6 +120,8 @@ def gwas_header(path: Path) -> list[str]:
     line = _first_line(path)
     if not line.strip():
         raise FormatError(f"{path}: expected a header line, found an empty file.")
+    if "\ufffd" in line or "\x00" in line:
+        raise FormatError(f"{path}: expected text, plain or compressed (gzip, zstd), found other bytes.")
     delimiter = _delimiter(line)
     return line.split() if delimiter == "  " else [n.strip().strip('"') for n in line.split(delimiter)]
 
@@ -200,6 +202,8 @@ class GwasReader:
             raise FormatError(f"{path}: expected the same columns in every row: {error}") from error
         except (pa.ArrowException, OSError, EOFError) as error:
             raise FormatError(f"{path}: expected a whole table, found one that cannot be read: {error}") from error
+        if not found.n_read:
+            raise FormatError(f"{path}: expected rows below the header, found none. Is the file whole?")
         return self._rows(found)
 
     def first_names(self, path: Path, columns: GwasColumns) -> tuple[str, ...]:

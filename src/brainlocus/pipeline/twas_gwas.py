@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +33,7 @@ from brainlocus.genetics.twas import (
 from brainlocus.io import arrow_column, read_arrow
 from brainlocus.io.gwas_columns import choose_columns
 from brainlocus.io.gwas_rows import GwasReader, GwasRows, gwas_header
+from brainlocus.io.matrices import open_matrix
 from brainlocus.io.tables import MISSING_TEXT
 from brainlocus.pipeline.config import CommaList, InputPath, InputPaths, Positional
 from brainlocus.pipeline.full_store import iter_full, open_full
@@ -135,14 +137,10 @@ def open_prepared(path: Path) -> PreparedGwas:
         The folder is not whole.
     """
     models = read_model_set(path / "models")
-    report = pq.read_table(path / "phenotypes.parquet").to_pylist()
-    z = np.load(path / "z.npy", mmap_mode="r")
-    beta = np.load(path / "beta.npy", mmap_mode="r") if (path / "beta.npy").is_file() else None
-    if z.shape != (len(report), models.snps.n_entries):
-        raise FormatError(
-            f"{path}: expected z.npy of {len(report)} phenotypes x {models.snps.n_entries} SNPs, found {z.shape}. "
-            "Prepare it again."
-        )
+    report = read_arrow(path / "phenotypes.parquet").to_pylist()
+    shape = (len(report), models.snps.n_entries)
+    z = open_matrix(path / "z.npy", shape)
+    beta = open_matrix(path / "beta.npy", shape) if (path / "beta.npy").is_file() else None
     return PreparedGwas(models, tuple(r["phenotype"] for r in report), z, beta, report)
 
 
@@ -417,9 +415,10 @@ def prepare_gwas(config: GwasInput, context: Context, folder: Path, *, dtype: st
 def _ensure_matrix(path: Path, shape: tuple[int, int], dtype: str) -> None:
     """Make an empty matrix on disk, unless an interrupted run has left one of this shape."""
     if path.is_file():
-        found = np.load(path, mmap_mode="r")
-        if found.shape == shape and found.dtype == np.dtype(dtype):
-            return
+        with suppress(ValueError, EOFError):
+            found = np.load(path, mmap_mode="r")
+            if found.shape == shape and found.dtype == np.dtype(dtype):
+                return
     np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int64, Shaped
 from pydantic import Field
 
@@ -35,7 +34,8 @@ from brainlocus.numerics import benjamini_hochberg_q, bonferroni_p
 from brainlocus.numerics.tails import neg_log10_p_from_z
 from brainlocus.pipeline.config import CommaPaths, InputPath, InputPaths, Positional, StepConfig
 from brainlocus.pipeline.step import Context, Step, StepResult
-from brainlocus.pipeline.twas_models import model_files, read_model_set, with_prefix
+from brainlocus.pipeline.twas_gwas import open_prepared
+from brainlocus.pipeline.twas_models import model_files, with_prefix
 
 __all__ = ["TWAS_MULTI_TISSUE", "TwasMultiTissueConfig"]
 
@@ -223,13 +223,12 @@ def _presences(config: TwasMultiTissueConfig, inputs: _Inputs) -> list[_Presence
         if not found.size:
             raise SchemaError(f"{config.gwas}: it has none of the models' SNPs, such as {_some(names[:3])}.")
         return [_Presence(everyone, found)]
-    listed = pq.read_table(config.gwas / "phenotypes.parquet", columns=["phenotype"]).column("phenotype").to_pylist()
-    place = {str(name): k for k, name in enumerate(listed)}
+    prepared = open_prepared(config.gwas)
+    place = {name: k for k, name in enumerate(prepared.phenotypes)}
     absent = [p for p in inputs.phenotypes.tolist() if p not in place]
     if absent:
         raise SchemaError(f"{config.gwas}: it lacks {len(absent)} phenotypes of the results: {_some(absent)}.")
-    z = np.load(config.gwas / "z.npy", mmap_mode="r")
-    names = read_model_set(config.gwas / "models").snps.entry_names
+    z, names = prepared.z, prepared.models.snps.entry_names
     groups: dict[bytes, list[int]] = {}
     for number, phenotype in enumerate(inputs.phenotypes.tolist()):
         groups.setdefault(np.packbits(np.isfinite(z[place[phenotype]])).tobytes(), []).append(number)
