@@ -41,7 +41,15 @@ from brainlocus.pipeline.models import read_arrays, write_arrays
 from brainlocus.pipeline.step import Context
 from brainlocus.pipeline.twas_models import ModelInput, ModelSet, load_models, read_model_set, write_model_set
 
-__all__ = ["GwasInput", "PreparedGwas", "is_prepared", "open_prepared", "prepare_gwas", "write_phenotypes"]
+__all__ = [
+    "GwasInput",
+    "PreparedGwas",
+    "gwas_bytes",
+    "is_prepared",
+    "open_prepared",
+    "prepare_gwas",
+    "write_phenotypes",
+]
 
 _ENDINGS = re.compile(
     r"(\.(gz|bgz|zst|txt|tsv|csv|parquet|regenie|sumstats|out|tbl|assoc|linear|logistic|glm|h|gwas))+$", re.IGNORECASE
@@ -193,6 +201,11 @@ def _folder_sources(path: Path, pattern: str) -> list[_Source]:
             return [_Source(trait, full, trait) for trait in open_full(full).traits]
     files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith(".") and f.suffix != ".json")
     return [_Source(phenotype_name(f, pattern), f) for f in files]
+
+
+def gwas_bytes(config: GwasInput) -> int:
+    """Return the size of all the files that are to be read."""
+    return sum(path.stat().st_size for path in {s.path for s in _sources(config)} if path.is_file())
 
 
 def _listed(path: Path) -> list[_Source] | None:

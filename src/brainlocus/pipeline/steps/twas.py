@@ -22,6 +22,7 @@ from brainlocus.pipeline.step import Context, Estimate, Step, StepResult
 from brainlocus.pipeline.twas_gwas import (
     GwasInput,
     PreparedGwas,
+    gwas_bytes,
     is_prepared,
     open_prepared,
     prepare_gwas,
@@ -41,6 +42,10 @@ __all__ = ["TWAS_ASSOCIATE", "TWAS_PREPARE", "TwasAssociateConfig", "TwasPrepare
 _EVERY_TEST = 20_000_000
 """Tests up to which all are written by default."""
 _NOMINAL = 0.05
+_SECONDS_PER_SCAN = 0.0024
+"""CPU seconds of a phenotype and a model of 12,714 genes, with all that is written."""
+_BYTES_PER_SECOND = 3e7
+"""Of gzipped text."""
 _MISFIT = 0.01
 """Share of SNPs that do not fit the LD of the panel from which on the user is warned."""
 _CELLS = 1 << 21
@@ -307,9 +312,14 @@ def _draw_manhattan(scan: GeneScan, path: Path, positions: Path) -> int:
 
 
 def _estimate(config: GwasInput, memory_bytes: int) -> Estimate:
-    """Return six CPU seconds for every 250 MB of text, or 20 ms for a prepared phenotype and model."""
-    size = sum(path.stat().st_size for path in config.gwas if path.is_file())
-    return Estimate(min(memory_bytes, 2 << 30), 5.0 + size / 4e7, "text is read once for all models")
+    """Return the time of unpacking and parsing, or of a prepared study; benchmarks/bench_twas.py has the rates."""
+    prepared = [path for path in config.gwas if is_prepared(path)]
+    if prepared:
+        gwas = open_prepared(prepared[0])
+        seconds = 3.0 + _SECONDS_PER_SCAN * len(gwas.phenotypes) * len(gwas.models.tissues)
+        return Estimate(min(memory_bytes, 2 << 30), seconds, "blocks of phenotypes are sized to the memory")
+    seconds = 5.0 + gwas_bytes(config) / _BYTES_PER_SECOND
+    return Estimate(min(memory_bytes, 2 << 30), seconds, "text is read once for all models")
 
 
 TWAS_PREPARE = Step(
