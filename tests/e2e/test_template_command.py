@@ -9,6 +9,7 @@ import pytest
 from brainlocus.cli.main import main
 from brainlocus.core import Column, Mask, PhenotypeTable, SampleIndex, Volume
 from brainlocus.io import read_volume, write_mask, write_table, write_volume
+from tests.archives import read_archive
 from tests.e2e.test_memory import MIB, measure
 
 SHAPE, AFFINE = (22, 26, 20), np.array([[-8.0, 0, 0, 88], [0, 8, 0, -120], [0, 0, 8, -70], [0, 0, 0, 1.0]])
@@ -57,7 +58,7 @@ def test_planted_ageing(study, tmp_path):
     out = tmp_path / "out"
     options = ("--participants", study / "participants.tsv", "--contrast", "age", "--covariates", "sex")
     assert run(study, out, *options, "--bins", "45,55,65,75") == 0
-    truth = np.load(study / "truth.npz")
+    truth = read_archive(study / "truth.npz")
     brain, left = truth["brain"], truth["left"]
     mean, sd, n = (read_volume(out / f"{name}.nii.gz").data for name in ("mean", "sd", "n"))
     assert np.isnan(mean[~brain]).all()
@@ -101,7 +102,7 @@ def test_median_and_zeros(study, tmp_path):
     assert run(study, tmp_path / "b") == 0
     stack = np.array([read_volume(p).data for p in sorted(study.glob("maps/sub-*/anat/*.nii.gz"))])
     stack[stack == 0] = np.nan
-    brain = np.load(study / "truth.npz")["brain"]
+    brain = read_archive(study / "truth.npz")["brain"]
     found = read_volume(tmp_path / "b" / "median.nii.gz").data
     np.testing.assert_allclose(found[brain], np.nanmedian(stack[:, brain], axis=0), rtol=1e-6)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from brainlocus.cohort.harmonise import CombatOptions, apply_combat, fit_combat, site_effects
+from tests.archives import read_archive
 from tests.real_data import abide, abide_nuisance
 from tests.reference.naive_combat import naive_combat
 
@@ -47,7 +48,7 @@ def test_against_the_literal_version():
 )
 def test_against_neurocombat(name, options, with_covariates):
     """Golden numbers of neuroCombat 0.2.12 on simulated input: tests/golden/neurocombat/make_golden.py."""
-    golden = np.load(GOLDEN)
+    golden = read_archive(GOLDEN)
     covariates = golden["covariates"] if with_covariates else None
     found = harmonise(golden["features"], golden["site"], covariates, **options)
     np.testing.assert_allclose(found, golden[name], rtol=1e-11)

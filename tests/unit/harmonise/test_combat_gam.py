@@ -15,6 +15,7 @@ from brainlocus.cohort.harmonise import (
     smooth_effect,
 )
 from brainlocus.cohort.harmonise.smooth import GRID, place_knots, roughness, spline_basis
+from tests.archives import read_archive
 from tests.real_data import abide, abide_nuisance, real_data
 from tests.reference.naive_combat_gam import b_spline, naive_combat_gam
 
@@ -87,7 +88,7 @@ def test_against_the_literal_version():
 )
 def test_against_neuroharmonize(name, options):
     """Golden numbers of neuroHarmonize 2.5.2 with one weight: tests/golden/neuroharmonize/make_golden.py."""
-    golden = np.load(GOLDEN)
+    golden = read_archive(GOLDEN)
     # statsmodels' penalised least squares takes its alpha twice.
     weight = 2.0 * float(golden["alpha"])
     found = harmonise(golden["features"], golden["site"], golden["covariates"], weight=weight, **options)
@@ -95,7 +96,7 @@ def test_against_neuroharmonize(name, options):
 
 
 def test_applying_against_neuroharmonize():
-    golden = np.load(GOLDEN)
+    golden = read_archive(GOLDEN)
     kept = golden["kept"]
     model = fit(golden["features"], golden["site"], golden["covariates"], weight=2.0 * float(golden["alpha"]))
     new = golden["features"][kept] + 1.0
@@ -104,7 +105,7 @@ def test_applying_against_neuroharmonize():
 
 
 def test_against_neuroharmonize_with_the_weights_of_its_own_search():
-    golden = np.load(GOLDEN)
+    golden = read_archive(GOLDEN)
     assert np.unique(golden["chosen"]).size > 3
     for alpha in np.unique(golden["chosen"]):
         features = golden["chosen"] == alpha

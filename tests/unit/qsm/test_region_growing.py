@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from brainlocus.images.qsm.region_growing import unwrap_region_growing
 from brainlocus.images.qsm.romeo_weights import romeo_voxel_quality, romeo_weights
+from tests.archives import read_archive
 from tests.real_data import real_data
 from tests.reference.qsm_phase import naive_region_growing, naive_romeo_weight
 from tests.unit.qsm.phase_phantom import turns_left, wrap
@@ -184,7 +185,7 @@ def test_one_voxel():
 
 def test_real_phase_as_scikit_image_unwraps_it():
     """Best-path unwrapping takes another order at noise: 0.2 and 0.1 % of the voxels with signal differ."""
-    golden = np.load(GOLDEN)
+    golden = read_archive(GOLDEN)
     for name, allowed in (("small", 0.003), ("series", 0.0015)):
         phase, magnitude = real_volume(name)
         mask = np.ones(phase.shape, dtype=bool)
