@@ -165,7 +165,7 @@ def test_a_store_without_genes_says_what_to_build(capsys, tmp_path):
         (["--twas", "header.tsv"], "found a table without rows"),
         (["--twas", "broken.parquet"], "broken.parquet"),
         (["--twas", "full,full"], "has two results for phenotype"),
-        (["--twas", "cut"], "expected 237 models x 7 phenotypes"),
+        (["--twas", "cut"], "expected numbers of 237 x 7, found float32 of (3, 7)"),
         (["--twas", "nowhere.tsv"], "nowhere.tsv"),
         (["--twas", "full", "--twas-max-p", "0"], "greater than 0"),
         (["--twas", "full", "--twas-annotation", "twice.tsv"], "more than once"),
