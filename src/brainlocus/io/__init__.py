@@ -1,5 +1,6 @@
 """Readers and writers: bytes to core types and back, one module per format."""
 
+from brainlocus.io.arrow_tables import read_arrow, table_columns
 from brainlocus.io.associations import read_associations
 from brainlocus.io.atomic import atomic_path, locked_folder, partial_name, replace_path
 from brainlocus.io.bed import BedSource, BedWriter, open_bed
@@ -62,7 +63,7 @@ from brainlocus.io.tables import (
     ResultWriter,
     arrow_column,
     check_table_name,
-    read_arrow,
+    measure_names,
     read_results,
     read_table,
     read_visits,
@@ -115,6 +116,7 @@ __all__ = [
     "is_gene_folder",
     "iter_covariances",
     "locked_folder",
+    "measure_names",
     "model_tissue",
     "open_bed",
     "open_bgen",
@@ -157,6 +159,7 @@ __all__ = [
     "replace_path",
     "require_path",
     "ssf_metadata_path",
+    "table_columns",
     "write_dataset_description",
     "write_derivative",
     "write_grm",

@@ -25,7 +25,8 @@ from brainlocus.core.expression import ExpressionMatrix, GenePlace
 from brainlocus.core.phenotypes import PhenotypeTable, quantitative_table
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.variants import canonical_chromosome
-from brainlocus.io.tables import MISSING_TEXT, read_arrow, read_table
+from brainlocus.io.arrow_tables import read_arrow
+from brainlocus.io.tables import MISSING_TEXT, read_table
 
 __all__ = ["expression_samples", "read_expression", "read_expression_covariates", "read_gene_places", "read_similarity"]
 

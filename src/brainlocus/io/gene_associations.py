@@ -22,6 +22,7 @@ from scipy.special import ndtri
 
 from brainlocus.core.errors import FormatError, SchemaError, nearest
 from brainlocus.core.gene_associations import GeneAssociations, GeneMatrix, PhenotypeAnnotation
+from brainlocus.io.arrow_tables import read_arrow
 from brainlocus.io.gene_columns import (
     GENE_ALIASES,
     GENE_NUMBERS,
@@ -32,7 +33,7 @@ from brainlocus.io.gene_columns import (
     named_by_pattern,
 )
 from brainlocus.io.matrices import open_matrix
-from brainlocus.io.tables import MISSING_TEXT, read_arrow
+from brainlocus.io.tables import MISSING_TEXT
 from brainlocus.numerics.tails import neg_log10_p_from_z
 
 __all__ = [

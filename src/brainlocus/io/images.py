@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from brainlocus.core import FormatError, Mask, ResourceError, SampleIndex, SchemaError, Volume, check_same_grid
+from brainlocus.io.arrow_tables import read_arrow
 from brainlocus.io.atomic import atomic_path
 from brainlocus.io.nifti import is_nifti, read_volume
-from brainlocus.io.tables import read_arrow
 from brainlocus.io.text import read_lines
 
 __all__ = [

@@ -17,7 +17,8 @@ from jaxtyping import Float64, Shaped
 
 from brainlocus.core.errors import FormatError, SchemaError, nearest
 from brainlocus.core.instruments import Instruments
-from brainlocus.io.tables import MISSING_TEXT, read_arrow
+from brainlocus.io.arrow_tables import read_arrow
+from brainlocus.io.tables import MISSING_TEXT
 
 __all__ = ["GeneInstruments", "read_instruments"]
 

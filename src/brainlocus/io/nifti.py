@@ -17,9 +17,9 @@ from jaxtyping import Float, Int, Shaped
 from brainlocus._version import __version__
 from brainlocus.core import FormatError, Mask, Parcellation, Volume
 from brainlocus.core.errors import import_extra
+from brainlocus.io.arrow_tables import read_arrow
 from brainlocus.io.atomic import atomic_path
 from brainlocus.io.nifti_header import NiftiHeader, read_header
-from brainlocus.io.tables import read_arrow
 
 __all__ = [
     "is_nifti",

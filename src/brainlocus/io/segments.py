@@ -18,7 +18,7 @@ from brainlocus.core.errors import FormatError, SchemaError
 from brainlocus.core.segments import RegionTable, SegmentTable
 from brainlocus.core.text import text_array
 from brainlocus.core.variants import canonical_chromosome
-from brainlocus.io.tables import read_arrow
+from brainlocus.io.arrow_tables import read_arrow
 from brainlocus.io.text import read_lines
 
 __all__ = ["read_array_quality", "read_named_regions", "read_segments"]

@@ -16,7 +16,7 @@ from jaxtyping import Int
 
 from brainlocus.core.errors import FormatError, SchemaError, import_extra
 from brainlocus.core.surfaces import HEMISPHERES, Hemisphere, Surface, SurfaceLabels
-from brainlocus.io.tables import read_arrow
+from brainlocus.io.arrow_tables import read_arrow
 
 __all__ = ["SurfaceKind", "read_fsaverage5", "read_label_codes", "read_surface", "read_surface_labels"]
 

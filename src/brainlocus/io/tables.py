@@ -25,6 +25,7 @@ from brainlocus.core.errors import FormatError, SchemaError, nearest
 from brainlocus.core.phenotypes import Column, Kind, PhenotypeTable
 from brainlocus.core.results import ResultTable
 from brainlocus.core.samples import SampleIndex
+from brainlocus.io.arrow_tables import DELIMITERS, check_header, read_arrow, table_columns, table_suffix
 from brainlocus.io.atomic import atomic_path
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
     "ResultWriter",
     "arrow_column",
     "check_table_name",
-    "read_arrow",
+    "measure_names",
     "read_results",
     "read_table",
     "read_visits",
@@ -44,95 +45,6 @@ MISSING_TEXT = ("", "NA", "N/A", "n/a", "NaN", "nan", "NAN", ".", "None", "NULL"
 
 _ID_COLUMNS = ("participant_id", "IID", "#IID", "eid", "subject_id", "sub_id", "ID")
 _WITH_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
-_DELIMITERS = {".tsv": "\t", ".csv": ",", ".txt": "\t"}
-
-
-def _suffix(path: Path) -> str:
-    suffixes = [s.lower() for s in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes = suffixes[:-1]
-    return suffixes[-1] if suffixes else ""
-
-
-def read_arrow(path: Path) -> pa.Table:
-    """Return a table file as it is; text columns are not interpreted.
-
-    Raises
-    ------
-    FormatError
-        Missing, of an unknown extension, empty, or broken (the parser's line is named).
-    """
-    if not path.is_file():
-        raise FormatError(f"Table: expected a file at {path}, found nothing. Check the path.")
-    suffix = _suffix(path)
-    try:
-        if suffix == ".parquet":
-            return pq.read_table(path)
-        if suffix not in _DELIMITERS:
-            raise FormatError(
-                f"{path}: expected .tsv, .csv, .txt or .parquet (tables may end in .gz), found {suffix!r}."
-            )
-        with path.open("rb") as stream:
-            gzipped = stream.read(2) == b"\x1f\x8b"
-        with pa.input_stream(str(path), compression="gzip" if gzipped else None) as stream:
-            data = stream.read()
-    except (pa.ArrowException, OSError, EOFError) as error:
-        raise FormatError(f"{path}: expected a whole {suffix} file, found one that cannot be read: {error}") from error
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise FormatError(f"{path}: expected text in UTF-8, found UTF-16. Save it as UTF-8.")
-    header = data.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").rstrip("\r")
-    if not header.strip():
-        raise FormatError(f"{path}: expected a header line, found an empty file.")
-    names = header.split(_DELIMITERS[suffix])
-    _check_delimiter(names, suffix, path)
-    _check_header([n for n in (n.strip().strip('"') for n in names) if n], path)
-    try:
-        table = pacsv.read_csv(
-            pa.BufferReader(data),
-            parse_options=pacsv.ParseOptions(delimiter=_DELIMITERS[suffix]),
-            convert_options=pacsv.ConvertOptions(
-                column_types={name.strip().strip('"'): pa.string() for name in names}, strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        if "UTF8" in str(error):
-            raise FormatError(f"{path}: expected text in UTF-8: {error}. Save it as UTF-8.") from error
-        raise FormatError(f"{path}: expected {len(names)} columns in every row: {error}") from error
-    return _without_unnamed(table, path)
-
-
-def _without_unnamed(table: pa.Table, path: Path) -> pa.Table:
-    """Return a table without the columns that have neither a name nor a value, as spreadsheets leave at the right.
-
-    Raises
-    ------
-    SchemaError
-        Several columns have values but no name.
-    """
-    unnamed = [k for k, name in enumerate(table.column_names) if not name.strip()]
-    if len(unnamed) < 2:
-        return table
-    filled = [k for k in unnamed if any(str(cell or "").strip() for cell in table.column(k).to_pylist())]
-    if len(filled) > 1:
-        where = ", ".join(str(k + 1) for k in filled)
-        raise SchemaError(f"{path}: column names must be unique, found none at columns {where}. Name them.")
-    return table.select([k for k in range(table.num_columns) if k not in unnamed or k in filled])
-
-
-def _check_delimiter(names: list[str], suffix: str, path: Path) -> None:
-    wanted = {"\t": "tabs", ",": "commas", ";": "semicolons", " ": "spaces"}
-    other = max((d for d in wanted if d != _DELIMITERS[suffix]), key=names[0].count)
-    if len(names) == 1 and names[0].strip().count(other):
-        raise FormatError(
-            f"{path}: expected columns separated by {wanted[_DELIMITERS[suffix]]} in a {suffix} file, found a header "
-            f"with {wanted[other]}: {names[0].strip()[:60]!r}. Convert the file, or correct its extension."
-        )
-
-
-def _check_header(names: list[str], path: Path) -> None:
-    twice = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise SchemaError(f"{path}: column names must be unique, found twice: {', '.join(twice[:5])}. Rename one.")
 
 
 def _id_column(names: Sequence[str], wanted: str | None, path: Path) -> str:
@@ -282,17 +194,12 @@ def read_table(
     SchemaError
         No id column, duplicate ids or column names, or a wanted column is absent.
     """
-    table, id_name, ids = _with_ids(path, id_column)
+    table, id_name, ids = _with_ids(path, id_column, columns)
     try:
         samples = SampleIndex.of(ids)
     except SchemaError as error:
         raise SchemaError(f"{path}, column {id_name!r}: {error}") from error
-    names = list(table.column_names)
-    others = {id_name, "FID", "#FID"} if id_name in ("IID", "#IID") else {id_name}
-    wanted = [n for n in names if n not in others] if columns is None else list(columns)
-    for name in wanted:
-        if name not in names:
-            raise SchemaError(f"{path}: there is no column {name!r}.{nearest(name, names)}")
+    wanted = _measures(table.column_names, id_name) if columns is None else list(columns)
     notes = _sidecar(path)
     missing = frozenset((*MISSING_TEXT, *na_values))
     return PhenotypeTable(samples, tuple(_column(n, table.column(n), notes.get(n, {}), path, missing) for n in wanted))
@@ -342,12 +249,35 @@ def read_visits(
     )
 
 
-def _with_ids(path: Path, id_column: str | None) -> tuple[pa.Table, str, list[str]]:
-    """Return a table, the name of its ids, and the ids as text."""
-    table = read_arrow(path)
-    names = list(table.column_names)
-    _check_header(names, path)
-    id_name = _id_column(names, id_column, path)
+def _measures(names: Sequence[str], id_name: str) -> list[str]:
+    """Return the columns that are not ids; PLINK's family ids (FID) go with IID."""
+    others = {id_name, "FID", "#FID"} if id_name in ("IID", "#IID") else {id_name}
+    return [name for name in names if name not in others]
+
+
+def measure_names(path: Path, id_column: str | None = None) -> tuple[str, ...]:
+    """Return the names of the columns that `read_table` reads by default, without reading them.
+
+    Raises
+    ------
+    FormatError, SchemaError
+        As `read_table`.
+    """
+    names = table_columns(path)
+    return tuple(_measures(names, _id_column(names, id_column, path)))
+
+
+def _with_ids(
+    path: Path, id_column: str | None, columns: Sequence[str] | None = None
+) -> tuple[pa.Table, str, list[str]]:
+    """Return a table (of the given columns besides the ids), the name of its ids, and the ids as text."""
+    if columns is None:
+        table = read_arrow(path)
+        check_header(list(table.column_names), path)
+        id_name = _id_column(table.column_names, id_column, path)
+    else:
+        id_name = _id_column(table_columns(path), id_column, path)
+        table = read_arrow(path, list(dict.fromkeys((id_name, *columns))))
     if pa.types.is_floating(table.column(id_name).type):
         raise FormatError(
             f"{path}: column {id_name!r} holds floating-point numbers; ids are text and compared exactly. Store them "
@@ -410,8 +340,8 @@ def check_table_name(path: Path) -> str:
     FormatError
         Another extension.
     """
-    suffix = _suffix(path)
-    if suffix != ".parquet" and suffix not in _DELIMITERS:
+    suffix = table_suffix(path)
+    if suffix != ".parquet" and suffix not in DELIMITERS:
         raise FormatError(
             f"{path}: expected a name ending in .parquet, .tsv or .csv (text may end in .gz), found {suffix!r}."
         )
@@ -425,7 +355,7 @@ def _write_arrow(table: pa.Table, path: Path) -> None:
             pq.write_table(table, partial, compression="zstd")
         else:
             compression = "gzip" if path.suffix.lower() == ".gz" else None
-            options = pacsv.WriteOptions(delimiter=_DELIMITERS[suffix], quoting_style="needed")
+            options = pacsv.WriteOptions(delimiter=DELIMITERS[suffix], quoting_style="needed")
             with pa.output_stream(str(partial), compression=compression) as stream:
                 pacsv.write_csv(_without_nan(table), stream, options)
 
@@ -519,5 +449,5 @@ class ResultWriter:
             return pq.ParquetWriter(self._partial, schema, compression="zstd")
         compression = "gzip" if self._path.suffix.lower() == ".gz" else None
         stream = self._stack.enter_context(pa.output_stream(str(self._partial), compression=compression))
-        options = pacsv.WriteOptions(delimiter=_DELIMITERS[self._suffix], quoting_style="needed")
+        options = pacsv.WriteOptions(delimiter=DELIMITERS[self._suffix], quoting_style="needed")
         return pacsv.CSVWriter(stream, schema, write_options=options)
