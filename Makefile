@@ -1,6 +1,7 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: demo test test-slow test-deps setup web check bench docs clean
@@ -8,8 +9,9 @@ BIN := $(VENV)/bin
 demo: setup web
 	$(BIN)/brainlocus demo --out demo
 
+# Two at a time; a file's tests stay together, so that what a file prepares is prepared once.
 test: setup web check
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: setup web
 	$(BIN)/python -m pytest -m slow

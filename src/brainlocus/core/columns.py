@@ -105,6 +105,8 @@ COLUMNS: dict[str, ColumnSpec] = {
     "t": _spec("float", "t statistic"),
     "degrees_of_freedom": _spec("float", "Residual degrees of freedom of the test"),
     "r": _spec("float", "Partial correlation"),
+    "trait_group": _spec("str", "Group of the trait, such as the scale of its atlas"),
+    "hedges_g": _spec("float", "Cohen's d corrected for its bias in small samples"),
     "cohens_d": _spec("float", "Adjusted standardised mean difference (binary phenotypes)"),
     "neg_log10_p": _spec("float", "-log10 of the two-sided p-value; finite where p underflows"),
     "p_bonferroni": _spec("float", "Bonferroni-corrected p over the stated scope"),

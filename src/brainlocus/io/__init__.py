@@ -13,6 +13,7 @@ from brainlocus.io.bids import (
     read_label_names,
     read_sidecar,
 )
+from brainlocus.io.categories import Categories, field_of, read_categories
 from brainlocus.io.digest import digest_files, digest_input, require_path
 from brainlocus.io.echo_metadata import Note
 from brainlocus.io.echo_plan import ReadSettings
@@ -80,6 +81,7 @@ __all__ = [
     "BedWriter",
     "BgenSource",
     "BgenWriter",
+    "Categories",
     "ChannelFiles",
     "GeneFolder",
     "GeneInstruments",
@@ -106,6 +108,7 @@ __all__ = [
     "default_mask",
     "digest_files",
     "digest_input",
+    "field_of",
     "find_covariance",
     "find_derivative",
     "find_gradient_echoes",
@@ -132,6 +135,7 @@ __all__ = [
     "read_arrow",
     "read_associations",
     "read_brain_mask",
+    "read_categories",
     "read_covariance",
     "read_expression_model",
     "read_fam",

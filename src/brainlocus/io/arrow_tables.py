@@ -148,7 +148,8 @@ def _first_line(path: Path) -> bytes:
 
 
 def _check_present(wanted: Sequence[str], names: Sequence[str], path: Path) -> None:
-    absent = [name for name in wanted if name not in set(names)]
+    known = set(names)
+    absent = [name for name in wanted if name not in known]
     if absent:
         raise SchemaError(f"{path}: there is no column {absent[0]!r}.{nearest(absent[0], list(names))}")
 

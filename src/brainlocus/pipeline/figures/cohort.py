@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int, Shaped
+from jaxtyping import Float, Float64, Int
 
 from brainlocus.cohort.harmonise import SmoothTerm, mean_of_known, smooth_effect
-from brainlocus.core import ResultTable
-from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, PALETTE, new_figure, save_figure
+from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, new_figure, save_figure
 
 __all__ = [
     "draw_curves",
     "draw_explained",
     "draw_pattern",
-    "draw_phenome",
     "draw_scores",
     "draw_shapes",
     "draw_sites",
@@ -89,34 +86,6 @@ def draw_curves(term: SmoothTerm, sigma: Float64[np.ndarray, " features"], path:
     save_figure(figure, path)
 
 
-def draw_phenome(results: ResultTable, path: Path, *, n_labels: int = 8) -> None:
-    """Draw every association by category of phenotype; triangles point with the sign."""
-    strength = results["neg_log10_p"]
-    tested = np.flatnonzero(np.isfinite(strength))
-    figure, axes = new_figure(width=10.0, height=4.2)
-    axis = axes[0, 0]
-    categories = results["category"][tested]
-    phenotypes = results["phenotype"][tested]
-    place = _places(categories, phenotypes)
-    names = list(dict.fromkeys(np.sort(categories).tolist()))
-    for k, name in enumerate(names):
-        for sign, marker in ((1.0, "^"), (-1.0, "v")):
-            chosen = (categories == name) & (np.sign(results["r"][tested]) == sign)
-            axis.scatter(place[chosen], strength[tested][chosen], s=16, marker=marker, lw=0, color=PALETTE[k % 8])
-    lines = ((_bonferroni_line(tested.size), "Bonferroni", "--"), (_bh_line(results, tested), "FDR 5 %", ":"))
-    for value, label, style in lines:
-        if np.isfinite(value):
-            axis.axhline(value, color=GREY, lw=1, ls=style, label=label)
-    passed = np.flatnonzero(results["q_bh"][tested] <= 0.05)
-    _label_top(axis, place[passed], strength[tested][passed], phenotypes[passed], n_labels)
-    middles = [float(np.mean(place[categories == name])) for name in names]
-    axis.set_xticks(middles, [name or "phenotypes" for name in names], rotation=30, ha="right")
-    axis.set_ylabel("−log₁₀ p")
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(frameon=False, loc="upper right")
-    save_figure(figure, path)
-
-
 def draw_scores(
     score: Float64[np.ndarray, " people"], diagnosis: Int[np.ndarray, " people"], title: str, path: Path
 ) -> None:
@@ -150,49 +119,3 @@ def draw_pattern(pattern: Float[np.ndarray, " features"], names: Sequence[str], 
     axes[0, 0].set_yticks(np.arange(order.size), [names[k] for k in order], fontsize=8)
     axes[0, 0].set_xlabel("covariance of the feature with the score (Haufe pattern)")
     save_figure(figure, path)
-
-
-def _places(
-    categories: Shaped[np.ndarray, " tests"], phenotypes: Shaped[np.ndarray, " tests"]
-) -> Float64[np.ndarray, " tests"]:
-    """Return where each phenotype stands: side by side within its category."""
-    keys = np.char.add(np.char.add(categories, "\x1f"), phenotypes)
-    _, places = np.unique(keys, return_inverse=True)
-    return np.asarray(places, dtype=np.float64)
-
-
-def _bonferroni_line(n_tests: int) -> float:
-    return float(-np.log10(0.05 / n_tests)) if n_tests else float("nan")
-
-
-def _bh_line(results: ResultTable, tested: Int[np.ndarray, " tests"]) -> float:
-    passed = tested[results["q_bh"][tested] <= 0.05]
-    return float(results["neg_log10_p"][passed].min()) if passed.size else float("nan")
-
-
-def _label_top(
-    axis: object,
-    place: Float64[np.ndarray, " tests"],
-    strength: Float64[np.ndarray, " tests"],
-    phenotypes: Shaped[np.ndarray, " tests"],
-    count: int,
-) -> None:
-    """Name the strongest phenotypes at their tops, right or left of the point, where no other label is."""
-    drawn: Any = axis
-    left, right = drawn.get_xlim()
-    low, high = drawn.get_ylim()
-    width, height = 0.11 * (right - left), 0.045 * (high - low)
-    done: set[str] = set()
-    boxes: list[tuple[float, float]] = []
-    for k in np.argsort(-strength, kind="stable"):
-        name, x, y = str(phenotypes[k]), float(place[k]), float(strength[k])
-        if name in done or len(done) >= count:
-            continue
-        done.add(name)
-        for start, offset, side in ((x, 4, "left"), (x - width, -4, "right")):
-            if start >= left and not any(abs(start - u) < width and abs(y - v) < height for u, v in boxes):
-                boxes.append((start, y))
-                drawn.annotate(
-                    name, (x, y), xytext=(offset, 2), textcoords="offset points", fontsize=7, ha=side
-                )  # fmt: skip
-                break
