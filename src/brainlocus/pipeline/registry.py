@@ -51,6 +51,9 @@ STEPS: dict[str, StepEntry] = {
     "associate phenome": _entry(
         "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."
     ),
+    "associate compare": _entry(
+        "compare", "ASSOCIATE_COMPARE", "Compare two modalities by their associations, or by their values."
+    ),
     "associate reliability": _entry(
         "reliability", "ASSOCIATE_RELIABILITY", "Reliability of measures over repeated sessions."
     ),

@@ -1,5 +1,13 @@
 """Traits against everything measured in the same people."""
 
+from brainlocus.cohort.associate.comparison import (
+    Agreement,
+    Difference,
+    agreement,
+    bland_altman_coordinates,
+    correlation_difference,
+    measure_correlation,
+)
 from brainlocus.cohort.associate.peaks import find_peaks
 from brainlocus.cohort.associate.permutation import (
     narrow_group,
@@ -38,6 +46,8 @@ from brainlocus.cohort.associate.voxelwise import (
 )
 
 __all__ = [
+    "Agreement",
+    "Difference",
     "FaceNeighbours",
     "Interval",
     "PhenomeDesign",
@@ -48,10 +58,14 @@ __all__ = [
     "VoxelwiseMaps",
     "VoxelwiseSums",
     "add_voxelwise",
+    "agreement",
+    "bland_altman_coordinates",
+    "correlation_difference",
     "enhance_clusters",
     "face_neighbours",
     "find_peaks",
     "finish_voxelwise",
+    "measure_correlation",
     "measure_reliability",
     "narrow_group",
     "permutable_residuals",
