@@ -154,6 +154,33 @@ def test_more_people_than_a_tile():
         assert found.r[2, 1] == pytest.approx(r, abs=1e-12)
 
 
+def test_oasis_dementia_and_brain_volume_equal_statsmodels():
+    """Whole-brain volume against MMSE, CDR, education and status, which half of the people lack; plain and HC3."""
+    import pandas as pd
+    import statsmodels.api as sm
+
+    table = pd.read_csv(real_data("structural/tabular/oasis1_cross_sectional.csv"))
+    traits = table[["nWBV", "eTIV"]].to_numpy(dtype=float)
+    names = ["MMSE", "CDR", "Education Level", "SES"]
+    phenotypes = table[names].to_numpy(dtype=float)
+    covariates = np.column_stack([table["Age"], table["Age"] ** 2, table["Sex"] == "M"]).astype(float)
+    for robust in (False, True):
+        found = scan(traits, phenotypes, covariates, mode="exact", robust=robust)
+        assert (found.status == "ok").all()
+        for i, j in np.argwhere(found.status == "ok"):
+            rows = ~np.isnan(phenotypes[:, i])
+            centred = covariates[rows] - covariates[rows].mean(axis=0)
+            model = sm.OLS(traits[rows, j], sm.add_constant(np.column_stack([phenotypes[rows, i], centred]))).fit()
+            expected = model.get_robustcov_results("HC3", use_t=True) if robust else model
+            assert found.n[i, j] == rows.sum()
+            assert found.beta[i, j] == pytest.approx(model.params[1], rel=1e-8)
+            assert found.standard_error[i, j] == pytest.approx(expected.bse[1], rel=1e-8)
+            assert found.neg_log10_p[i, j] == pytest.approx(-np.log10(expected.pvalues[1]), rel=1e-7)
+    # Less brain with a worse rating of dementia.
+    assert found.beta[1, 0] < 0
+    assert found.neg_log10_p[1, 0] > 5
+
+
 def test_without_missing_values_both_modes_agree():
     traits, phenotypes, covariates = simulated(missing=0.0)
     one, two = (scan(traits, phenotypes, covariates, mode=mode) for mode in ("per_variable", "exact"))
