@@ -118,7 +118,7 @@ def test_parts_change_nothing(study, tmp_path, monkeypatch):
 
     options = (*covariates(study), "--columns", "score_*", "--figures", 0)
     assert run(study, tmp_path / "whole", *options) == 0
-    monkeypatch.setattr(voxelwise, "_plan", lambda *_: (300, 1))
+    monkeypatch.setattr(voxelwise, "_plan", lambda *_: voxelwise._Pass(300, 1, 32))
     assert run(study, tmp_path / "parts", *options, "--executor", "threads") == 0
     assert json.loads((tmp_path / "parts.json").read_text())["counts"]["passes"] == 4  # three ranges, one voxel put off
     for folder in ("score_1", "score_2"):
@@ -150,7 +150,7 @@ def test_zeros_as_missing(study, tmp_path, capsys):
         (("--mask", "SMALL"), "has shape (5, 5, 5), expected (14, 16, 12)"),
         (("--targets", "TWICE"), "would both be written to a-b/"),
         (("--targets", "PEOPLE", "--columns", "sex"), "'sex' holds text"),
-        (("--memory", "1MiB"), "MiB are given. Raise --memory"),
+        (("--memory", "256KiB"), "MiB are given. Raise --memory"),
     ],
 )
 def test_bad_input(study, tmp_path, capsys, options, message):

@@ -1,7 +1,7 @@
 """``associate voxelwise``: maps of people in one space against many targets, voxel by voxel."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count as count_from
 from pathlib import Path
@@ -47,6 +47,9 @@ from brainlocus.pipeline.voxelwise_permutation import Permutations, permutations
 __all__ = ["ASSOCIATE_VOXELWISE", "AssociateVoxelwiseConfig"]
 
 _BATCH = 16
+"""Images of a task of reading."""
+_BATCHES = (128, 64, 16)
+"""Images of a product, as many as the memory allows: sums are read and written once for each."""
 _FEWEST_VOXELS = 4096
 _WRITE_BYTES = 40
 """Bytes a voxel of the grid that writing and drawing one map, and finding its peaks, takes."""
@@ -178,8 +181,19 @@ def _folders(names: Sequence[str]) -> list[str]:
     return folders
 
 
-def _plan(study: _Study, context: Context) -> tuple[int, int]:
-    """Return how many voxels a pass takes, and how many of them somebody may lack, within the memory.
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What one reading of all images takes, within the memory."""
+
+    voxels: int
+    slots: int
+    """Voxels that somebody may lack."""
+    batch: int
+    """Images of a product."""
+
+
+def _plan(study: _Study, context: Context) -> _Pass:
+    """Return the plan of a pass.
 
     Raises
     ------
@@ -187,6 +201,7 @@ def _plan(study: _Study, context: Context) -> tuple[int, int]:
         Not even a few thousand voxels fit.
     """
     waiting = 4 * _BATCH * (2 * context.executor.workers + 1)
+    most = min(_BATCHES[0], max(len(study.images), _BATCHES[-1]))
     grid = int(np.prod(study.grid.shape))
     fixed = study.voxels.size * (8 + _COUNT_BYTES) + grid * (READ_BYTES * context.executor.workers + _WRITE_BYTES)
     fixed += 16 * len(study.images) * (study.design.n_moments + len(study.names))
@@ -195,25 +210,49 @@ def _plan(study: _Study, context: Context) -> tuple[int, int]:
         permuting = fixed + permutations_bytes(groups, study.voxels.size, tfce=plan.tfce)
         require_memory(permuting, context.memory_bytes, f"Permuting {study.voxels.size} voxels")
 
-    def needed(size: int, slots: int) -> int:
-        return fixed + voxelwise_bytes(study.design, size, slots=slots, batch=_BATCH) + size * waiting
+    def needed(size: int, slots: int, batch: int) -> int:
+        gathered = 4 * batch if batch > _BATCH else 0
+        return fixed + voxelwise_bytes(study.design, size, slots=slots, batch=batch) + size * (waiting + gathered)
 
     size = study.voxels.size
     while True:
         for share in (1, 4, 16):
             slots = max(-(-size // share), min(size, _FEWEST_VOXELS // 4))
-            if needed(size, slots) <= context.memory_bytes:
-                return size, slots
+            for batch in (min(b, most) for b in _BATCHES):
+                if needed(size, slots, batch) <= context.memory_bytes:
+                    return _Pass(size, slots, batch)
         if size <= _FEWEST_VOXELS:
             what = f"Testing {len(study.names)} targets in {study.voxels.size} voxels"
-            require_memory(needed(size, slots), context.memory_bytes, what)
+            require_memory(needed(size, slots, _BATCH), context.memory_bytes, what)
         size = -(-size // 2)
+
+
+def _gathered(
+    blocks: Iterable[Float32[np.ndarray, "_ voxels"]], batch: int
+) -> Iterator[Float32[np.ndarray, "batch voxels"]]:
+    """Yield the rows of blocks, `batch` at a time."""
+    whole: np.ndarray | None = None
+    n = 0
+    for block in blocks:
+        if batch <= block.shape[0]:
+            yield block
+            continue
+        if whole is None:
+            whole = np.empty((batch, block.shape[1]), dtype=np.float32)
+        if n + block.shape[0] > batch:
+            yield whole[:n]
+            n = 0
+        whole[n : n + block.shape[0]] = block
+        n += block.shape[0]
+    if whole is not None and n:
+        yield whole[:n]
 
 
 def associate_voxelwise(config: AssociateVoxelwiseConfig, out: Path, context: Context) -> StepResult:
     """Stream the images through the sums, then write the maps target by target."""
     study = _study(config)
-    size, slots = _plan(study, context)
+    plan = _plan(study, context)
+    size = plan.voxels
     context.shards.mkdir(parents=True, exist_ok=True)
     shape = (len(study.names), len(_MAPS), study.voxels.size)
     spool = np.lib.format.open_memmap(context.shards / "maps.npy", mode="w+", dtype=np.float32, shape=shape)
@@ -228,7 +267,7 @@ def associate_voxelwise(config: AssociateVoxelwiseConfig, out: Path, context: Co
         if not waiting or not study.design.groups:
             break
         chosen, passes = waiting.pop(0), number
-        sums, found = _one_pass(config, study, context, chosen, slots, number, kept if number <= ranges else None)
+        sums, found = _one_pass(config, study, context, chosen, plan, number, kept if number <= ranges else None)
         zeros += found if number <= ranges else 0
         _spool(study, sums, chosen, spool)
         if sums.deferred.any():
@@ -288,7 +327,7 @@ def _one_pass(
     study: _Study,
     context: Context,
     chosen: Int[np.ndarray, " chosen"],
-    slots: int,
+    plan: _Pass,
     number: int,
     kept: np.ndarray | None,
 ) -> tuple[VoxelwiseSums, int]:
@@ -298,10 +337,11 @@ def _one_pass(
     tasks = image_tasks(
         study.images.paths, path, (0, chosen.size), batch=_BATCH, zeros_missing=config.zeros == "missing"
     )
-    sums = start_voxelwise(study.design, chosen.size, slots=slots)
+    sums = start_voxelwise(study.design, chosen.size, slots=plan.slots)
     name = "Reading images" if number == 1 else f"Reading images, pass {number}"
     first = zeros = 0
-    for block in context.progress.track(context.executor.map(read_images, tasks), name, len(tasks)):
+    blocks = context.progress.track(context.executor.map(read_images, tasks), name, len(tasks))
+    for block in _gathered(blocks, plan.batch):
         add_voxelwise(sums, block, np.arange(first, first + block.shape[0]))
         if kept is not None:
             kept[first : first + block.shape[0], chosen[0] : chosen[-1] + 1] = block
