@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import statsmodels.api as sm
 
 from brainlocus.cli.main import main
@@ -127,6 +128,139 @@ def test_parts_change_nothing(study, tmp_path, monkeypatch):
             np.testing.assert_allclose(here, there, rtol=1e-6)
 
 
+def naive_scores(y, mads):
+    """Return normal scores without outliers, literally; NaN throughout where more than half of the values are equal."""
+    y, known = y.astype(np.float64), np.isfinite(y)
+    distance = np.abs(y - np.median(y[known]))
+    mad = np.median(distance[known])
+    if mad == 0:
+        return np.full(y.shape, np.nan)
+    known &= distance <= mads * mad
+    scores = np.full(y.shape, np.nan)
+    scores[known] = scipy.stats.norm.ppf((scipy.stats.rankdata(y[known]) - 0.375) / (known.sum() + 0.25))
+    return (scores - np.nanmean(scores)) / np.nanstd(scores, ddof=1)
+
+
+def test_normal_scores_and_statsmodels(study, tmp_path, capsys):
+    """Rank mode: each voxel's own people, its outliers removed, ranked over all images; against one OLS a voxel."""
+    out = tmp_path / "out"
+    options = ("--columns", "score_*", "--figures", 0, "--outliers", "mad:3", "--normalise", "rank")
+    assert run(study, out, *covariates(study), *options, "--executor", "threads") == 0
+    stack, brain = TRUTH["stack"], TRUTH["brain"]
+    design = np.column_stack([np.ones(N), TRUTH["age"], np.arange(N) % 2])
+    removed = checked = 0
+    for target in (0, 1):
+        folder = out / f"score_{target + 1}"
+        found = {name: read_volume(folder / f"{name}.nii.gz").data for name in MAPS}
+        for voxel in (*map(tuple, np.argwhere(brain)[::29]), (7, 8, 5), (7, 8, 6)):
+            y, x = naive_scores(stack[(slice(None), *voxel)], 3.0), TRUTH["score"][:, target]
+            rows = np.isfinite(y) & np.isfinite(x)
+            fit = sm.OLS(y[rows], np.column_stack([x, design])[rows]).fit()
+            assert found["n"][voxel] == rows.sum()
+            assert found["t"][voxel] == pytest.approx(fit.tvalues[0], rel=2e-7)  # the file's single precision
+            assert found["beta"][voxel] == pytest.approx(fit.params[0], rel=2e-7)
+            assert found["standard_error"][voxel] == pytest.approx(fit.bse[0], rel=2e-7)
+            removed += np.isnan(y).sum() - np.isnan(stack[(slice(None), *voxel)]).sum()
+            checked += 1
+    assert removed > 5
+    counts = json.loads((tmp_path / "out.json").read_text())["counts"]
+    assert counts["outliers"] == sum(
+        np.isfinite(y).sum() - np.isfinite(naive_scores(y, 3.0)).sum() for y in stack[:, brain].T
+    )
+    assert counts["people_normalised_over"] == N
+    assert json.loads((out / "score_1" / "beta.json").read_text())["Normalise"] == "rank"
+
+
+def test_store_is_reused_for_other_targets_and_refused_for_others(study, tmp_path, capsys):
+    store = tmp_path / "store"
+    options = ("--figures", 0, "--normalise", "rank", "--store", store)
+    assert run(study, tmp_path / "a", *covariates(study), "--columns", "score_2", *options) == 0
+    written = (store / "values.f32").stat().st_mtime_ns
+    for part, more in (("kept", options), ("fresh", options[:-2])):
+        assert run(study, tmp_path / part, *covariates(study), "--columns", "score_1", *more) == 0
+    assert (store / "values.f32").stat().st_mtime_ns == written
+    said = [json.loads((tmp_path / f"{part}.json").read_text())["counts"]["store"] for part in ("kept", "fresh")]
+    assert said == ["reused", "written"]
+    kept, fresh = (read_volume(tmp_path / part / "score_1" / "t.nii.gz").data for part in ("kept", "fresh"))
+    np.testing.assert_array_equal(kept, fresh)
+    smaller = TRUTH["brain"].copy()
+    smaller[7] = False
+    write_mask(Mask(smaller, AFFINE), tmp_path / "smaller.nii.gz")
+    capsys.readouterr()
+    for mask, more, message in (
+        (tmp_path / "smaller.nii.gz", (), "made from others (mask)"),
+        ("brain.nii.gz", ("--zeros", "missing"), "made from others (zeros)"),
+    ):
+        assert run(study, tmp_path / "b", "--columns", "score_1", *options, *more, mask=mask) == 2
+        assert "".join(message.split()) in "".join(capsys.readouterr().err.split())
+        assert not (tmp_path / "b").exists()
+    other = tmp_path / "maps.tsv"
+    lines = (study / "maps.tsv").read_text().replace("maps/", f"{study}/maps/").splitlines()
+    other.write_text("\n".join(lines[:-1]) + "\n")
+    assert code_of("associate", "voxelwise", other, "--targets", study / "scores.tsv", "--mask",
+                   study / "brain.nii.gz", *options, "--out", tmp_path / "b") == 2  # fmt: skip
+    assert "madefromothers(images)" in "".join(capsys.readouterr().err.split())
+    with (store / "values.f32").open("r+b") as stream:
+        stream.truncate(1000)
+    assert run(study, tmp_path / "b", "--columns", "score_1", *options) == 2
+    assert "found1000." in "".join(capsys.readouterr().err.split())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.txt").write_text("mine")
+    assert run(study, tmp_path / "b", "--columns", "score_1", *options[:-1], tmp_path / "full") == 2
+    assert "newor" in "".join(capsys.readouterr().err.split())
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["a.txt"]
+
+
+def test_store_of_a_run_that_fails_goes_again(study, tmp_path):
+    """An image on another grid stops the writing; nothing stays."""
+    lines = (study / "maps.tsv").read_text().replace("maps/", f"{study}/maps/").splitlines()
+    write_volume(Volume(np.ones((5, 5, 5), dtype=np.float32), AFFINE, "chi"), tmp_path / "odd.nii.gz")
+    (tmp_path / "maps.tsv").write_text("\n".join([*lines[:30], f"sub-odd\t{tmp_path / 'odd.nii.gz'}"]) + "\n")
+    code = code_of(
+        "associate", "voxelwise", tmp_path / "maps.tsv", "--targets", study / "scores.tsv", "--mask",
+        study / "brain.nii.gz", "--normalise", "rank", "--store", tmp_path / "store", "--out", tmp_path / "out",
+        "--quiet",
+    )  # fmt: skip
+    assert code == 2
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_chunks_and_ranges_change_nothing(study, tmp_path, monkeypatch):
+    from brainlocus.pipeline import voxel_store
+    from brainlocus.pipeline.steps import voxelwise
+
+    options = (*covariates(study), "--columns", "score_*", "--figures", 0, "--normalise", "rank", "--outliers", "mad:4")
+    assert run(study, tmp_path / "whole", *options) == 0
+    monkeypatch.setattr(voxel_store, "_width", lambda *_: 50)
+    monkeypatch.setattr(voxel_store, "_plan", lambda *_: (150, 16))
+    monkeypatch.setattr(voxelwise, "_PEOPLE", 7)
+    assert run(study, tmp_path / "parts", *options, "--executor", "threads") == 0
+    for folder in ("score_1", "score_2"):
+        for name in MAPS:
+            here, there = (read_volume(tmp_path / part / folder / f"{name}.nii.gz").data for part in ("whole", "parts"))
+            np.testing.assert_allclose(here, there, rtol=1e-6)
+
+
+def test_permuted_normal_scores(study, tmp_path, capsys):
+    """All voxels that everybody has are permuted; with outliers removed, fewer, and that is said."""
+    options = (*covariates(study), "--columns", "score_1", "--figures", 0, "--permutations", 100, "--normalise", "rank")
+    assert run(study, tmp_path / "all", *options) == 0
+    brain = TRUTH["brain"]
+    assert read_results(tmp_path / "all" / "targets.tsv")["n_permuted"][0] == brain.sum() - 2
+    t, p = (read_volume(tmp_path / "all" / "score_1" / f"{m}.nii.gz").data for m in ("t", "neg_log10_p_fwe"))
+    largest = read_results(tmp_path / "all" / "null.parquet")["max_abs_t"]
+    known = np.isfinite(p) & (np.abs(t) < np.sort(largest)[-12])
+    counted = (1 + (largest[:, None] >= np.abs(t[known])).sum(axis=0)) / 101
+    np.testing.assert_allclose(10.0 ** -p[known], counted, rtol=1e-5)
+    capsys.readouterr()
+    assert run(study, tmp_path / "some", *options, "--outliers", "mad:3") == 0
+    table = read_results(tmp_path / "some" / "targets.tsv")
+    whole = sum(np.isfinite(naive_scores(y, 3.0)).all() for y in TRUTH["stack"][:, brain].T)
+    assert table["n_permuted"][0] == whole < brain.sum() - 20
+    assert "--outliers none" in capsys.readouterr().out
+
+
 def test_zeros_as_missing(study, tmp_path, capsys):
     whole = Mask(np.ones(SHAPE, dtype=bool), AFFINE)
     write_mask(whole, tmp_path / "whole.nii.gz")
@@ -150,6 +284,8 @@ def test_zeros_as_missing(study, tmp_path, capsys):
         (("--mask", "SMALL"), "has shape (5, 5, 5), expected (14, 16, 12)"),
         (("--targets", "TWICE"), "would both be written to a-b/"),
         (("--targets", "PEOPLE", "--columns", "sex"), "'sex' holds text"),
+        (("--outliers", "sd:3"), "expected mad:K with K above 0"),
+        (("--store", "STORE"), "--store goes with --outliers or --normalise"),
         (("--memory", "256KiB"), "MiB are given. Raise --memory"),
     ],
 )
@@ -206,6 +342,37 @@ def test_images_stream_within_the_memory_given(tmp_path):
     assert code == 2
     assert "Permuting 110592 voxels" in message
     assert not out.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc (Linux)")
+def test_rank_mode_needs_no_more_memory_for_more_people(tmp_path):
+    """150 and 600 maps of 46,656 voxels, 28 and 112 MB, through a store, in 48 MiB."""
+    rng = np.random.default_rng(0)
+    shape, people = (36, 36, 36), [f"sub-{k:03d}" for k in range(600)]
+    lines = ["participant_id\tpath"]
+    for name in people:
+        data = rng.normal(size=shape).astype(np.float32)
+        data[rng.random(shape) < 0.001] = np.nan
+        write_volume(Volume(data, AFFINE, "chi"), tmp_path / f"{name}.nii")
+        lines.append(f"{name}\t{name}.nii")
+    for n in (150, 600):
+        (tmp_path / f"maps-{n}.tsv").write_text("\n".join(lines[: n + 1]) + "\n")
+    write_table(quantitative_table(SampleIndex.of(people), ["a", "b", "c"], rng.normal(size=(600, 3))),
+                tmp_path / "scores.tsv")  # fmt: skip
+    write_mask(Mask(np.ones(shape, dtype=bool), AFFINE), tmp_path / "mask.nii")
+    peaks = []
+    for n in (150, 600):
+        common = ("associate", "voxelwise", tmp_path / f"maps-{n}.tsv", "--targets", tmp_path / "scores.tsv",
+                  "--mask", tmp_path / "mask.nii", "--covariates", "c", "--outliers", "mad:6", "--normalise", "rank",
+                  "--figures", "0")  # fmt: skip
+        code, peak, message, out = measure(tmp_path / f"{n}", (*common, "--columns", "a"), common, 48)
+        assert code == 0, message
+        assert peak <= 48 * MIB, f"{peak / MIB:.0f} MiB"
+        counts = json.loads(out.with_name(f"{out.name}.json").read_text())["counts"]
+        assert counts["values"] == pytest.approx(0.999 * n * 46_656, rel=1e-3)
+        peaks.append(peak)
+    assert peaks[1] < peaks[0] + 12 * MIB, peaks
 
 
 def test_permutations(study, tmp_path):

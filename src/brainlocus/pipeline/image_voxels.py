@@ -1,6 +1,6 @@
 """Voxels of many images, some images at a time: what the steps that stream maps of people share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int
 from brainlocus.core import check_same_grid
 from brainlocus.io import read_grid, read_volume
 
-__all__ = ["READ_BYTES", "ImageTask", "image_tasks", "read_images", "save_voxels"]
+__all__ = ["READ_BYTES", "ImageTask", "gather_rows", "image_tasks", "read_images", "save_voxels"]
 
 READ_BYTES = 24
 """Bytes a voxel of the grid that reading one image takes: as stored, as numbers, and turned."""
@@ -70,6 +70,27 @@ def read_images(task: ImageTask) -> Float32[np.ndarray, "batch voxels"]:
         if task.zeros_missing:
             row[row == 0] = np.nan
     return rows
+
+
+def gather_rows(
+    blocks: Iterable[Float32[np.ndarray, "_ voxels"]], batch: int
+) -> Iterator[Float32[np.ndarray, "batch voxels"]]:
+    """Yield the rows of blocks, up to `batch` at a time; what was yielded is overwritten by the next."""
+    whole: np.ndarray | None = None
+    n = 0
+    for block in blocks:
+        if batch <= block.shape[0]:
+            yield block
+            continue
+        if whole is None:
+            whole = np.empty((batch, block.shape[1]), dtype=np.float32)
+        if n + block.shape[0] > batch:
+            yield whole[:n]
+            n = 0
+        whole[n : n + block.shape[0]] = block
+        n += block.shape[0]
+    if whole is not None and n:
+        yield whole[:n]
 
 
 @lru_cache(maxsize=4)

@@ -23,6 +23,7 @@ from brainlocus.cohort.associate.reliability import (
     reliability_results,
 )
 from brainlocus.cohort.associate.tfce import FaceNeighbours, enhance_clusters, face_neighbours
+from brainlocus.cohort.associate.voxel_scores import VoxelScores, score_voxels, score_voxels_bytes
 from brainlocus.cohort.associate.voxelwise import (
     TargetGroup,
     VoxelwiseDesign,
@@ -30,6 +31,7 @@ from brainlocus.cohort.associate.voxelwise import (
     VoxelwiseSums,
     add_voxelwise,
     finish_voxelwise,
+    prepare_one_sample,
     prepare_voxelwise,
     start_voxelwise,
     voxels_at_once,
@@ -43,6 +45,7 @@ __all__ = [
     "PhenomeScan",
     "Reliability",
     "TargetGroup",
+    "VoxelScores",
     "VoxelwiseDesign",
     "VoxelwiseMaps",
     "VoxelwiseSums",
@@ -58,11 +61,14 @@ __all__ = [
     "permuted_largest",
     "permuted_rows",
     "phenome_results",
+    "prepare_one_sample",
     "prepare_phenome",
     "prepare_voxelwise",
     "reliability_results",
     "scan_phenome",
     "scan_phenome_peak_bytes",
+    "score_voxels",
+    "score_voxels_bytes",
     "start_voxelwise",
     "voxels_at_once",
     "voxelwise_bytes",

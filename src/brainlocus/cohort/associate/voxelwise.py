@@ -377,7 +377,6 @@ def add_voxelwise(
         dtype=dtype,
     )
     member = np.stack([g.rows[people] for g in design.groups], axis=1)
-    products: Float64[np.ndarray, "batch products"] | None = None
     n, width = values.shape
     size = max(min(width, _TILE_CELLS // max(n, rows.shape[0]), _TILE), 1)
     for start in range(0, width, size):
@@ -391,12 +390,15 @@ def add_voxelwise(
         sums.moments[:, part] += rows @ filled
         if not lacks.any():
             continue
-        if products is None:
-            products = np.concatenate([_products(g, people) for g in design.groups], axis=1)
         lacking = np.flatnonzero(lacks)
         slots = _slots(sums, start + lacking)
         kept = slots >= 0
-        _add_absent(sums.absent, slots[kept], ~np.isfinite(chosen[:, lacking[kept]]).T, products)
+        if not kept.any():
+            continue
+        absent = ~np.isfinite(chosen[:, lacking[kept]]).T
+        some = absent.any(axis=0)
+        products = np.concatenate([_products(g, people[some]) for g in design.groups], axis=1)
+        _add_absent(sums.absent, slots[kept], np.ascontiguousarray(absent[:, some]), products)
 
 
 def _set_shift(shift: Float64[np.ndarray, " voxels"], values: Float[np.ndarray, "batch voxels"]) -> None:

@@ -1,7 +1,7 @@
 """``associate voxelwise``: maps of people in one space against many targets, voxel by voxel."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count as count_from
 from pathlib import Path
@@ -39,9 +39,10 @@ from brainlocus.pipeline.config import CommaList, InputPath, Positional, StepCon
 from brainlocus.pipeline.figures.canvas import save_figure
 from brainlocus.pipeline.figures.slices import mosaic
 from brainlocus.pipeline.genomes import require_memory
-from brainlocus.pipeline.image_voxels import READ_BYTES, image_tasks, read_images, save_voxels
-from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, read_people
+from brainlocus.pipeline.image_voxels import READ_BYTES, gather_rows, image_tasks, read_images, save_voxels
+from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, outlier_mads, read_people
 from brainlocus.pipeline.step import Context, Step, StepResult
+from brainlocus.pipeline.voxel_store import ScoreTask, VoxelStore, open_or_write_store, read_scores, score_bytes
 from brainlocus.pipeline.voxelwise_permutation import Permutations, permutations_bytes, permute_targets
 
 __all__ = ["ASSOCIATE_VOXELWISE", "AssociateVoxelwiseConfig"]
@@ -56,6 +57,9 @@ _WRITE_BYTES = 40
 _COUNT_BYTES = 120
 """Bytes a voxel of the mask that the maps of one target and their q-values take."""
 _MANY_ZEROS = 0.01
+_MANY_OUTLIERS = 0.02
+_PEOPLE = 2048
+"""People whose products are added at once when all people of some voxels are at hand."""
 _ALPHA = 0.05
 _MAPS = ("r", "beta", "standard_error", "t", "neg_log10_p", "n")
 _PEAKS = 20
@@ -74,6 +78,12 @@ class AssociateVoxelwiseConfig(StepConfig):
     participants: InputPath | None = Field(None, description="Table with the covariates; TARGETS by default")
     pattern: str = Field("sub-*/**/*_space-*.nii*", description="Which files of a folder are images")
     zeros: Literal["missing", "value"] = Field("value", description="Whether voxels of exactly 0 have no value")
+    outliers: str = Field("none", description="mad:K removes values of a voxel beyond K unscaled MADs, such as mad:6")
+    normalise: Literal["rank", "none"] = Field("none", description="Normal scores of each voxel, over all images")
+    store: Path | None = Field(
+        None,
+        description="Folder to keep the voxels of all images in, or to take them from, for --outliers, --normalise",
+    )
     min_share: float = Field(0.5, gt=0, le=1, description="Share of a target's people that a voxel needs")
     min_people: int = Field(10, ge=3, description="People that a target and a voxel need")
     precision: Literal["double", "single"] = Field(
@@ -99,11 +109,27 @@ class _Study:
     grid: Grid
     voxels: Int[np.ndarray, " voxels"]
     permutations: Permutations | None
+    every: ImageList
+    """All images that were given: values are normalised over them."""
+    rows: Int[np.ndarray, " people"]
+    """Where the images are among all."""
+    mads: float | None
+    rank: bool
     counts: dict[str, Any]
+
+    @property
+    def scored(self) -> bool:
+        """Whether all values of a voxel are needed at once."""
+        return self.rank or self.mads is not None
 
 
 def _study(config: AssociateVoxelwiseConfig) -> _Study:
     """Read tables and lists, and leave out images of people with no target or without a covariate."""
+    mads = outlier_mads(config.outliers)
+    if config.store is not None and mads is None and config.normalise == "none":
+        raise SchemaError(
+            "--store goes with --outliers or --normalise: the images are read once and not kept otherwise."
+        )
     images = find_images(config.images, pattern=config.pattern)
     targets = read_people(config.targets)
     people = targets if config.participants is None else read_people(config.participants)
@@ -143,7 +169,19 @@ def _study(config: AssociateVoxelwiseConfig) -> _Study:
     mask = read_mask(config.mask)
     check_same_grid(mask.grid, grid, what=str(config.mask))
     plan = _permutations(config, people.take(kept))
-    return _Study(chosen, tuple(names), design, grid, np.flatnonzero(mask.data), plan, counts)
+    return _Study(
+        images=chosen,
+        names=tuple(names),
+        design=design,
+        grid=grid,
+        voxels=np.flatnonzero(mask.data),
+        permutations=plan,
+        every=images,
+        rows=at,
+        mads=mads,
+        rank=config.normalise == "rank",
+        counts=counts,
+    )
 
 
 def _permutations(config: AssociateVoxelwiseConfig, people: PhenotypeTable) -> Permutations | None:
@@ -202,13 +240,7 @@ def _plan(study: _Study, context: Context) -> _Pass:
     """
     waiting = 4 * _BATCH * (2 * context.executor.workers + 1)
     most = min(_BATCHES[0], max(len(study.images), _BATCHES[-1]))
-    grid = int(np.prod(study.grid.shape))
-    fixed = study.voxels.size * (8 + _COUNT_BYTES) + grid * (READ_BYTES * context.executor.workers + _WRITE_BYTES)
-    fixed += 16 * len(study.images) * (study.design.n_moments + len(study.names))
-    if study.permutations is not None:
-        plan, groups = study.permutations, study.design.groups
-        permuting = fixed + permutations_bytes(groups, study.voxels.size, tfce=plan.tfce)
-        require_memory(permuting, context.memory_bytes, f"Permuting {study.voxels.size} voxels")
+    fixed = _fixed_bytes(study, context)
 
     def needed(size: int, slots: int, batch: int) -> int:
         gathered = 4 * batch if batch > _BATCH else 0
@@ -227,41 +259,45 @@ def _plan(study: _Study, context: Context) -> _Pass:
         size = -(-size // 2)
 
 
-def _gathered(
-    blocks: Iterable[Float32[np.ndarray, "_ voxels"]], batch: int
-) -> Iterator[Float32[np.ndarray, "batch voxels"]]:
-    """Yield the rows of blocks, `batch` at a time."""
-    whole: np.ndarray | None = None
-    n = 0
-    for block in blocks:
-        if batch <= block.shape[0]:
-            yield block
-            continue
-        if whole is None:
-            whole = np.empty((batch, block.shape[1]), dtype=np.float32)
-        if n + block.shape[0] > batch:
-            yield whole[:n]
-            n = 0
-        whole[n : n + block.shape[0]] = block
-        n += block.shape[0]
-    if whole is not None and n:
-        yield whole[:n]
-
-
 def associate_voxelwise(config: AssociateVoxelwiseConfig, out: Path, context: Context) -> StepResult:
     """Stream the images through the sums, then write the maps target by target."""
     study = _study(config)
-    plan = _plan(study, context)
-    size = plan.voxels
     context.shards.mkdir(parents=True, exist_ok=True)
     shape = (len(study.names), len(_MAPS), study.voxels.size)
     spool = np.lib.format.open_memmap(context.shards / "maps.npy", mode="w+", dtype=np.float32, shape=shape)
-    waiting = [np.arange(k, min(k + size, shape[2])) for k in range(0, shape[2], size)]
     kept = None
     if study.permutations is not None:
         kept = np.lib.format.open_memmap(
             context.shards / "images.npy", mode="w+", dtype=np.float32, shape=(len(study.images), shape[2])
         )
+    tested = (
+        _by_chunks(config, study, context, spool, kept)
+        if study.scored
+        else _by_passes(config, study, context, spool, kept)
+    )
+    family = {}
+    if kept is not None and study.permutations is not None:
+        family = _permute(config, study, out, spool, kept, study.permutations, context)
+    table = _write(config, study, out, spool, context, family)
+    return _result(study, table, tested)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """What was read."""
+
+    counts: dict[str, Any]
+    zeros: int
+    text: tuple[str, ...] = ()
+
+
+def _by_passes(
+    config: AssociateVoxelwiseConfig, study: _Study, context: Context, spool: np.ndarray, kept: np.ndarray | None
+) -> _Tested:
+    """Test values as they are: sums over images as they come, as many voxels at a time as the memory allows."""
+    plan = _plan(study, context)
+    n_voxels = study.voxels.size
+    waiting = [np.arange(k, min(k + plan.voxels, n_voxels)) for k in range(0, n_voxels, plan.voxels)]
     zeros, passes, ranges = 0, 0, len(waiting)
     for number in count_from(1):
         if not waiting or not study.design.groups:
@@ -273,11 +309,85 @@ def associate_voxelwise(config: AssociateVoxelwiseConfig, out: Path, context: Co
         if sums.deferred.any():
             waiting.append(chosen[sums.deferred])
         del sums
-    family = {}
-    if kept is not None and study.permutations is not None:
-        family = _permute(config, study, out, spool, kept, study.permutations, context)
-    table = _write(config, study, out, spool, context, family)
-    return _result(study, table, zeros, passes)
+    return _Tested({"passes": passes}, zeros)
+
+
+def _by_chunks(
+    config: AssociateVoxelwiseConfig, study: _Study, context: Context, spool: np.ndarray, kept: np.ndarray | None
+) -> _Tested:
+    """Test scores: all people of some voxels at a time, from a store that is written first or was before."""
+    grid = int(np.prod(study.grid.shape))
+    store, reused = open_or_write_store(
+        study.every, study.voxels, grid, config.store, zeros=config.zeros, context=context
+    )
+    _require_chunk_memory(study, context, store)
+    people = len(study.images)
+    tasks = [ScoreTask(store, chunk, study.mads, study.rank) for chunk in range(store.chunks)]
+    outliers = values = zero_mad = skewed = 0
+    scored = context.progress.track(context.executor.map(read_scores, tasks), "Testing voxels", len(tasks))
+    for chunk, found in enumerate(scored):
+        places = store.voxels_of(chunk)
+        everyone = study.rows.size == store.people and bool((study.rows == np.arange(people)).all())
+        chosen = found.values if everyone else found.values[study.rows]
+        if study.design.groups:
+            sums = start_voxelwise(study.design, places.size)
+            for start in range(0, people, _PEOPLE):
+                part = np.arange(start, min(start + _PEOPLE, people))
+                add_voxelwise(sums, chosen[part[0] : part[-1] + 1], part)
+            _spool(study, sums, places, spool)
+        if kept is not None:
+            kept[:, places[0] : places[-1] + 1] = chosen
+        outliers += int(found.n_outliers.sum())
+        values += int(found.n_values.sum())
+        zero_mad += found.n_zero_mad
+        skewed += int((found.n_outliers > _MANY_OUTLIERS * found.n_values).sum())
+    counts = {
+        "store": "reused" if reused else "written", "people_normalised_over": store.people, "values": values,
+        "outliers": outliers, "voxels_with_zero_mad": zero_mad, "voxels_with_many_outliers": skewed,
+    }  # fmt: skip
+    text = [
+        f"{outliers} outliers removed of {values} values; {zero_mad} voxels with more than half of the values equal"
+    ]
+    if skewed > _MANY_OUTLIERS * study.voxels.size:
+        text.append(
+            f"The outlier rule removes more than 2 % of the people in {skewed} voxels: values are skewed; transform "
+            "them first, or use --outliers none."
+        )
+    return _Tested(counts, store.n_zeros, tuple(text))
+
+
+def _require_chunk_memory(study: _Study, context: Context, store: VoxelStore) -> None:
+    """Check that testing a chunk fits in the memory.
+
+    Raises
+    ------
+    ResourceError
+        It does not.
+    """
+    needed = (
+        score_bytes(store, context.executor.workers) + 8 * store.people * store.width + _fixed_bytes(study, context)
+    )
+    needed += voxelwise_bytes(study.design, store.width, slots=store.width, batch=min(_PEOPLE, len(study.images)))
+    what = f"Testing {len(study.names)} targets in chunks of {store.width} voxels of {store.people} people"
+    require_memory(needed, context.memory_bytes, what)
+
+
+def _fixed_bytes(study: _Study, context: Context) -> int:
+    """Return the memory of the design, of lists of voxels, and of reading and writing one map; checks permutations.
+
+    Raises
+    ------
+    ResourceError
+        Permuting does not fit.
+    """
+    grid = int(np.prod(study.grid.shape))
+    fixed = study.voxels.size * (8 + _COUNT_BYTES) + grid * (READ_BYTES * context.executor.workers + _WRITE_BYTES)
+    fixed += 16 * len(study.images) * (study.design.n_moments + len(study.names))
+    if study.permutations is not None:
+        plan, groups = study.permutations, study.design.groups
+        permuting = fixed + permutations_bytes(groups, study.voxels.size, tfce=plan.tfce)
+        require_memory(permuting, context.memory_bytes, f"Permuting {study.voxels.size} voxels")
+    return fixed
 
 
 def _permute(
@@ -341,7 +451,7 @@ def _one_pass(
     name = "Reading images" if number == 1 else f"Reading images, pass {number}"
     first = zeros = 0
     blocks = context.progress.track(context.executor.map(read_images, tasks), name, len(tasks))
-    for block in _gathered(blocks, plan.batch):
+    for block in gather_rows(blocks, plan.batch):
         add_voxelwise(sums, block, np.arange(first, first + block.shape[0]))
         if kept is not None:
             kept[first : first + block.shape[0], chosen[0] : chosen[-1] + 1] = block
@@ -480,6 +590,8 @@ def _sidecar(config: AssociateVoxelwiseConfig, study: _Study, k: int) -> dict[st
         "People": int(study.design.n[k]),
         "MinimalShareOfPeople": config.min_share,
         "ZerosAre": config.zeros,
+        "Outliers": config.outliers,
+        "Normalise": config.normalise,
     }
 
 
@@ -489,15 +601,15 @@ def _draw(study: _Study, t: Float32[np.ndarray, " voxels"], name: str, path: Pat
     save_figure(figure, path)
 
 
-def _result(study: _Study, table: ResultTable, zeros: int, passes: int) -> StepResult:
+def _result(study: _Study, table: ResultTable, tested: _Tested) -> StepResult:
     statuses = {str(s): int(n) for s, n in zip(*np.unique(table["status"], return_counts=True), strict=True)}
     n_read, n_voxels = len(study.images), study.voxels.size
     counts = study.counts | {
         "voxels": int(n_voxels),
         "targets": len(table),
         "status": statuses,
-        "passes": passes,
-        "values_of_exactly_0": zeros,
+        **tested.counts,
+        "values_of_exactly_0": tested.zeros,
         "targets_with_fdr": int((table["n_fdr"] > 0).sum()),
         "targets_with_bonferroni_study": int((table["n_bonferroni_study"] > 0).sum()),
     }
@@ -512,8 +624,10 @@ def _result(study: _Study, table: ResultTable, zeros: int, passes: int) -> StepR
         text.append(
             f"{study.permutations.count} permutations: {counts['targets_with_fwe']} targets with a voxel at FWE 5 %; "
             f"{lacking} voxels of targets that somebody lacks, or that do not vary, have no FWE p"
+            + ("; --outliers none keeps the values of everybody" if tested.counts.get("outliers") else "")
         )
-    share = zeros / max(n_read * n_voxels, 1)
+    text += tested.text
+    share = tested.zeros / max((len(study.every) if study.scored else n_read) * n_voxels, 1)
     if share > _MANY_ZEROS:
         text.append(f"{share:.0%} of the values are exactly 0 and count as values; --zeros missing leaves them out.")
     return StepResult(counts, n_failed=len(table) - ok, summary=tuple(text))
