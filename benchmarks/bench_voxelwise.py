@@ -43,7 +43,7 @@ def _permutations(rng: np.random.Generator) -> list[Measurement]:
     def ours() -> np.ndarray:
         return np.concatenate(
             [
-                permuted_largest(group, parts, permute_people(np.random.default_rng(k), N, step))[0]
+                permuted_largest(group, parts, permute_people(np.random.default_rng(k), N, step)).abs_t
                 for k in range(PERMUTATIONS // step)
             ]
         )

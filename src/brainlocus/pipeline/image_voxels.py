@@ -1,5 +1,6 @@
 """Voxels of many images, some images at a time: what the steps that stream maps of people share."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,8 +11,9 @@ from jaxtyping import Float32, Int
 
 from brainlocus.core import check_same_grid
 from brainlocus.io import read_grid, read_volume
+from brainlocus.io.nifti import sidecar_path
 
-__all__ = ["READ_BYTES", "ImageTask", "gather_rows", "image_tasks", "read_images", "save_voxels"]
+__all__ = ["READ_BYTES", "ImageTask", "gather_rows", "image_tasks", "read_images", "save_voxels", "unit_of"]
 
 READ_BYTES = 24
 """Bytes a voxel of the grid that reading one image takes: as stored, as numbers, and turned."""
@@ -91,6 +93,17 @@ def gather_rows(
         n += block.shape[0]
     if whole is not None and n:
         yield whole[:n]
+
+
+def unit_of(path: Path) -> str:
+    """Return the unit that an image's BIDS sidecar gives, or nothing."""
+    sidecar = sidecar_path(path)
+    if not sidecar.is_file():
+        return ""
+    try:
+        return str(json.loads(sidecar.read_text(encoding="utf-8")).get("Units", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 @lru_cache(maxsize=4)

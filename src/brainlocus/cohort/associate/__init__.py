@@ -1,7 +1,16 @@
 """Traits against everything measured in the same people."""
 
+from brainlocus.cohort.associate.boundaries import (
+    boundary_share,
+    correlation,
+    gradient_magnitude,
+    mirror_places,
+    symmetry_r,
+)
+from brainlocus.cohort.associate.clusters import Clusters, find_clusters, largest_cluster
 from brainlocus.cohort.associate.peaks import find_peaks
 from brainlocus.cohort.associate.permutation import (
+    PermutedLargest,
     narrow_group,
     permutable_residuals,
     permuted_bytes,
@@ -39,8 +48,10 @@ from brainlocus.cohort.associate.voxelwise import (
 )
 
 __all__ = [
+    "Clusters",
     "FaceNeighbours",
     "Interval",
+    "PermutedLargest",
     "PhenomeDesign",
     "PhenomeScan",
     "Reliability",
@@ -50,11 +61,17 @@ __all__ = [
     "VoxelwiseMaps",
     "VoxelwiseSums",
     "add_voxelwise",
+    "boundary_share",
+    "correlation",
     "enhance_clusters",
     "face_neighbours",
+    "find_clusters",
     "find_peaks",
     "finish_voxelwise",
+    "gradient_magnitude",
+    "largest_cluster",
     "measure_reliability",
+    "mirror_places",
     "narrow_group",
     "permutable_residuals",
     "permuted_bytes",
@@ -70,6 +87,7 @@ __all__ = [
     "score_voxels",
     "score_voxels_bytes",
     "start_voxelwise",
+    "symmetry_r",
     "voxels_at_once",
     "voxelwise_bytes",
 ]
