@@ -12,18 +12,22 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import Measurement, cpu_seconds
 from brainlocus.cohort.associate import (
+    VoxelwiseDesign,
     add_voxelwise,
     enhance_clusters,
     face_neighbours,
+    finish_voxelwise,
+    largest_cluster,
     permutable_residuals,
     permuted_largest,
     permuted_rows,
     prepare_voxelwise,
+    score_voxels,
     start_voxelwise,
 )
 from brainlocus.core import Volume
 from brainlocus.io import write_volume
-from brainlocus.numerics import permute_people
+from brainlocus.numerics import permute_people, rank_normal
 from brainlocus.pipeline.image_voxels import ImageTask, read_images, save_voxels
 
 N, V = 500, 20_000
@@ -113,6 +117,48 @@ def _sums(rng: np.random.Generator) -> dict[str, Measurement]:
     return rows
 
 
+def _scores(rng: np.random.Generator) -> list[Measurement]:
+    """Return what normal scores of voxels, and the sums of 64 targets over them, take."""
+    rows = []
+    for people, voxels in ((1_000, 1_024), (20_000, 104)):
+        values = rng.normal(size=(voxels, people)).astype(np.float32)
+        score_voxels(values)
+        seconds = min(cpu_seconds(partial(score_voxels, values))[1] for _ in range(3))
+        name = f"outliers and normal scores, {people} people: a voxel and person"
+        rows.append(Measurement(name, 1e9 * seconds / values.size, "CPU ns"))
+        sample = values[:20].astype(np.float64)
+        _, slow = cpu_seconds(lambda sample=sample: [rank_normal(row) for row in sample])
+        rows.append(Measurement("scipy's ranks of one voxel at a time, the same", 1e9 * slow / sample.size, "CPU ns"))
+        scores = np.ascontiguousarray(score_voxels(values).values.T)
+        design = prepare_voxelwise(rng.normal(size=(people, 64)), covariates=rng.normal(size=(people, 5)))
+
+        def test(design: VoxelwiseDesign = design, scores: np.ndarray = scores) -> None:
+            sums = start_voxelwise(design, scores.shape[1])
+            for start in range(0, scores.shape[0], 2048):
+                part = np.arange(start, min(start + 2048, scores.shape[0]))
+                add_voxelwise(sums, scores[part[0] : part[-1] + 1], part)
+            finish_voxelwise(sums, 0, slice(0, scores.shape[1]))
+
+        seconds = min(cpu_seconds(test)[1] for _ in range(3))
+        lacking = float(np.isnan(scores).any(axis=0).mean())
+        rows.append(
+            Measurement("sums of 64 targets and estimates, the same", 1e9 * seconds / scores.size, "CPU ns",
+                        note=f"{lacking:.0%} of the voxels lack somebody")
+        )  # fmt: skip
+    return rows
+
+
+def _clusters(rng: np.random.Generator) -> Measurement:
+    from scipy import ndimage
+
+    volume = ndimage.gaussian_filter(rng.normal(size=(64, 72, 64)), 1.5)
+    values = (volume / volume.std()).ravel()
+    neighbours = face_neighbours(np.ones(volume.shape, dtype=bool))
+    largest_cluster(values, neighbours, threshold=3.1)
+    seconds = min(cpu_seconds(lambda: largest_cluster(values, neighbours, threshold=3.1))[1] for _ in range(5))
+    return Measurement("clusters of a map of 294,912 voxels, both signs", 1e3 * seconds, "CPU ms")
+
+
 def _shares(sums: dict[str, Measurement], reading: list[Measurement]) -> list[Measurement]:
     """Return at what share of the rate of reading alone images are worked through, by one thread."""
     return [
@@ -145,4 +191,12 @@ def run() -> list[Measurement]:
     rng = np.random.default_rng(0)
     with threadpool_limits(1):
         sums, reading = _sums(rng), _reading(rng)
-        return [*_permutations(rng), _enhancement(rng), *sums.values(), *reading, *_shares(sums, reading)]
+        return [
+            *_permutations(rng),
+            _enhancement(rng),
+            _clusters(rng),
+            *_scores(rng),
+            *sums.values(),
+            *reading,
+            *_shares(sums, reading),
+        ]
