@@ -286,18 +286,26 @@ def _regions(
     labels = study.around.regions
     if labels is None:
         return []
-    rows = []
-    for label in np.unique(labels[(labels > 0) & np.isfinite(t)]):
-        inside = (labels == label) & np.isfinite(t)
-        row = {
-            "target": study.names[k], "region": _region(study, int(label)), "n_voxels": int(inside.sum()),
-            "mean_t": float(t[inside].mean()), "mean_abs_t": float(np.abs(t[inside]).mean()),
-            "max_abs_t": float(np.abs(t[inside]).max()), "n_fdr": int(strong[inside].sum()),
-        }  # fmt: skip
-        if fwe is not None:
-            row["n_fwe"] = int((fwe[inside] > -np.log10(ALPHA)).sum())
-        rows.append(row)
-    return rows
+    used = (labels > 0) & np.isfinite(t)
+    present, place = np.unique(labels[used], return_inverse=True)
+
+    def total(values: Shaped[np.ndarray, " used"]) -> Float64[np.ndarray, " regions"]:
+        return np.bincount(place, weights=values, minlength=present.size)
+
+    count, strength = np.bincount(place, minlength=present.size), np.abs(t[used])
+    largest = np.zeros(present.size)
+    np.maximum.at(largest, place, strength)
+    columns: dict[str, np.ndarray] = {
+        "n_voxels": count, "mean_t": total(t[used]) / count, "mean_abs_t": total(strength) / count,
+        "max_abs_t": largest, "n_fdr": total(strong[used]),
+    }  # fmt: skip
+    if fwe is not None:
+        columns["n_fwe"] = total(fwe[used] > -np.log10(ALPHA))
+    return [
+        {"target": study.names[k], "region": _region(study, int(label))}
+        | {name: values[at] for name, values in columns.items()}
+        for at, label in enumerate(present)
+    ]
 
 
 def _region(study: Study, label: int) -> str:

@@ -64,6 +64,10 @@ _BATCHES = (128, 64, 16)
 _FEWEST_VOXELS = 4096
 _WRITE_BYTES = 40
 """Bytes a voxel of the grid that writing and drawing one map, and finding its peaks, takes."""
+_AROUND_BYTES = 40
+"""Bytes a voxel of the mask that regions, gradients, change with age and the other side take."""
+_EDGE_BYTES = 96
+"""Bytes a voxel of the grid that gradients and boundaries take."""
 _COUNT_BYTES = 120
 """Bytes a voxel of the mask that the maps of one target and their q-values take."""
 _MANY_ZEROS = 0.01
@@ -72,7 +76,7 @@ _PEOPLE = 2048
 """People whose products are added at once when all people of some voxels are at hand."""
 _FEWEST_MIRRORED = 10
 _EDGES = 0.3
-"""gradient_r or boundary_share above which a target is named: planted shifts have 0.6 and more, blobs below 0.2."""
+"""gradient_r or boundary_share above which a target is named: planted shifts have 0.4 and more, blobs below 0.2."""
 
 
 class AssociateVoxelwiseConfig(StepConfig):
@@ -463,6 +467,10 @@ def _fixed_bytes(study: _Study, context: Context) -> int:
     """
     grid = int(np.prod(study.maps.grid.shape))
     fixed = study.maps.voxels.size * (8 + _COUNT_BYTES) + grid * (READ_BYTES * context.executor.workers + _WRITE_BYTES)
+    around = study.maps.around
+    fixed += _AROUND_BYTES * study.maps.voxels.size
+    if around.gradient is not None or around.tissue is not None or around.background is not None:
+        fixed += _EDGE_BYTES * grid
     fixed += 16 * len(study.images) * (study.design.n_moments + len(study.maps.names))
     if study.permutations is not None:
         plan, groups = study.permutations, study.design.groups
