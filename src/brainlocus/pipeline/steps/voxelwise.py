@@ -33,7 +33,7 @@ from brainlocus.core import (
 from brainlocus.core.text import text_array
 from brainlocus.io import ImageList, find_images, read_grid, read_mask, write_results
 from brainlocus.numerics import Design, design_from_formula
-from brainlocus.pipeline.config import CommaList, InputPath, Positional, StepConfig
+from brainlocus.pipeline.config import CommaList, InputPath, KeptPath, Positional, StepConfig
 from brainlocus.pipeline.genomes import require_memory
 from brainlocus.pipeline.image_voxels import READ_BYTES, gather_rows, image_tasks, read_images, save_voxels, unit_of
 from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, outlier_mads, read_people
@@ -76,7 +76,7 @@ _PEOPLE = 2048
 """People whose products are added at once when all people of some voxels are at hand."""
 _FEWEST_MIRRORED = 10
 _EDGES = 0.3
-"""gradient_r or boundary_share above which a target is named: planted shifts have 0.4 and more, blobs below 0.2."""
+"""gradient_r or boundary_share above which a target is named: planted shifts have 0.6 and more, blobs below 0.2."""
 
 
 class AssociateVoxelwiseConfig(StepConfig):
@@ -95,7 +95,7 @@ class AssociateVoxelwiseConfig(StepConfig):
     zeros: Literal["missing", "value"] = Field("value", description="Whether voxels of exactly 0 have no value")
     outliers: str = Field("none", description="mad:K removes values of a voxel beyond K unscaled MADs, such as mad:6")
     normalise: Literal["rank", "none"] = Field("none", description="Normal scores of each voxel, over all images")
-    store: Path | None = Field(
+    store: KeptPath | None = Field(
         None,
         description="Folder to keep the voxels of all images in, or to take them from, for --outliers, --normalise",
     )
