@@ -95,8 +95,8 @@ def _product_rate(rng: np.random.Generator, dtype: type[np.floating], moments: i
 
 
 def _sums(rng: np.random.Generator) -> dict[str, Measurement]:
-    """Return what the sums of 64 targets and 5 covariates take, for batches of 16 and 128 images."""
-    people, targets, voxels = 128, 64, 200_000
+    """Return what the sums of 64 targets and 5 covariates take, for batches of 16 and 256 images."""
+    people, targets, voxels = 256, 64, 200_000
     images = rng.normal(size=(people, voxels)).astype(np.float32)
     rows = {}
     for precision, dtype in (("double", np.float64), ("single", np.float32)):
@@ -105,7 +105,7 @@ def _sums(rng: np.random.Generator) -> dict[str, Measurement]:
         )
         machine = _product_rate(rng, dtype, design.n_moments, people, 4096)
         sums = start_voxelwise(design, voxels)
-        for batch in (16, 128):
+        for batch in (16, 256):
             add_voxelwise(sums, images[:batch], np.arange(batch))
             call = partial(add_voxelwise, sums, images[:batch], np.arange(batch))
             seconds = min(cpu_seconds(call)[1] for _ in range(3))
@@ -163,7 +163,7 @@ def _shares(sums: dict[str, Measurement], reading: list[Measurement]) -> list[Me
     """Return at what share of the rate of reading alone images are worked through, by one thread."""
     return [
         Measurement(f"rate with sums over {read.name.split(':')[0]} alone, {precision}",
-                    100.0 * read.value / (read.value + sums[f"{precision} 128"].value), "%")
+                    100.0 * read.value / (read.value + sums[f"{precision} 256"].value), "%")
         for read in reading for precision in ("double", "single")
     ]  # fmt: skip
 

@@ -106,7 +106,10 @@ def test_planted_effect_and_statsmodels(study, tmp_path):
     # The affine turns the first axis: larger indices are left. One in twenty may be elsewhere.
     assert (peaks["x_mm"] < 0).mean() >= 0.8
     assert (peaks["q_bh"] < 0.05).all()
+    mean = read_volume(out / "mean.nii.gz").data
+    np.testing.assert_allclose(mean[brain], np.nanmean(stack[:, brain].astype(float), axis=0), rtol=1e-6)
     for folder in ("score_1", "score-3"):
+        assert (out / folder / "overlay.png").stat().st_size > 5000
         assert (out / folder / "t.png").stat().st_size > 5000
     counts = json.loads((tmp_path / "out.json").read_text())["counts"]
     assert counts["passes"] == 1
@@ -115,11 +118,11 @@ def test_planted_effect_and_statsmodels(study, tmp_path):
 
 
 def test_parts_change_nothing(study, tmp_path, monkeypatch):
-    from brainlocus.pipeline.steps import voxelwise
+    from brainlocus.pipeline import voxelwise_scan
 
     options = (*covariates(study), "--columns", "score_*", "--figures", 0)
     assert run(study, tmp_path / "whole", *options) == 0
-    monkeypatch.setattr(voxelwise, "_plan", lambda *_: voxelwise._Pass(300, 1, 32))
+    monkeypatch.setattr(voxelwise_scan, "_plan", lambda *_: voxelwise_scan._Pass(300, 1, 32))
     assert run(study, tmp_path / "parts", *options, "--executor", "threads") == 0
     assert json.loads((tmp_path / "parts.json").read_text())["counts"]["passes"] == 4  # three ranges, one voxel put off
     for folder in ("score_1", "score_2"):
@@ -168,6 +171,8 @@ def test_normal_scores_and_statsmodels(study, tmp_path, capsys):
         np.isfinite(y).sum() - np.isfinite(naive_scores(y, 3.0)).sum() for y in stack[:, brain].T
     )
     assert counts["people_normalised_over"] == N
+    mean = read_volume(out / "mean.nii.gz").data
+    np.testing.assert_allclose(mean[brain], np.nanmean(stack[:, brain].astype(float), axis=0), rtol=1e-6)
     assert json.loads((out / "score_1" / "beta.json").read_text())["Normalise"] == "rank"
 
 
@@ -236,14 +241,13 @@ def test_store_of_a_run_that_fails_goes_again(study, tmp_path):
 
 
 def test_chunks_and_ranges_change_nothing(study, tmp_path, monkeypatch):
-    from brainlocus.pipeline import voxel_store
-    from brainlocus.pipeline.steps import voxelwise
+    from brainlocus.pipeline import voxel_store, voxelwise_scan
 
     options = (*covariates(study), "--columns", "score_*", "--figures", 0, "--normalise", "rank", "--outliers", "mad:4")
     assert run(study, tmp_path / "whole", *options) == 0
-    monkeypatch.setattr(voxel_store, "_width", lambda *_: 50)
+    monkeypatch.setattr(voxel_store, "store_width", lambda *_: 50)
     monkeypatch.setattr(voxel_store, "_plan", lambda *_: (150, 16))
-    monkeypatch.setattr(voxelwise, "_PEOPLE", 7)
+    monkeypatch.setattr(voxelwise_scan, "_PEOPLE", 7)
     assert run(study, tmp_path / "parts", *options, "--executor", "threads") == 0
     for folder in ("score_1", "score_2"):
         for name in MAPS:
@@ -295,6 +299,7 @@ def test_zeros_as_missing(study, tmp_path, capsys):
         (("--targets", "PEOPLE", "--columns", "sex"), "'sex' holds text"),
         (("--outliers", "sd:3"), "expected mad:K with K above 0"),
         (("--store", "STORE"), "--store goes with --outliers or --normalise"),
+        (("--memory", "256KiB", "--normalise", "rank"), "in chunks of"),
         (("--memory", "256KiB"), "MiB are given. Raise --memory"),
     ],
 )

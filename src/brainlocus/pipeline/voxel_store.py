@@ -32,6 +32,7 @@ __all__ = [
     "read_scores",
     "score_bytes",
     "store_identity",
+    "store_width",
 ]
 
 _FORMAT = 1
@@ -104,6 +105,8 @@ class ChunkScores:
     n_values: Int[np.ndarray, " voxels"]
     """Before outliers were removed."""
     n_zero_mad: int
+    mean: Float64[np.ndarray, " voxels"]
+    """Of the values as they are; NaN where nobody has the voxel."""
 
 
 def score_bytes(store: VoxelStore, workers: int) -> int:
@@ -116,8 +119,12 @@ def read_scores(task: ScoreTask) -> ChunkScores:
     """Return the scores of a chunk; NaN where nothing is tested."""
     values = np.ascontiguousarray(task.store.read(task.chunk).T, dtype=np.float32)
     found = score_voxels(values, mads=task.mads, rank=task.rank)
-    n_values = np.isfinite(values).sum(axis=1)
-    return ChunkScores(np.ascontiguousarray(found.values.T), found.n_outliers, n_values, int(found.zero_mad.sum()))
+    known = np.isfinite(values)
+    n_values = known.sum(axis=1)
+    total = np.where(known, values, 0.0).sum(axis=1, dtype=np.float64)
+    mean = np.divide(total, n_values, out=np.full(n_values.size, np.nan), where=n_values > 0)
+    zero_mad = int(found.zero_mad.sum())
+    return ChunkScores(np.ascontiguousarray(found.values.T), found.n_outliers, n_values, zero_mad, mean)
 
 
 def store_identity(images: ImageList, voxels: Int[np.ndarray, " voxels"], *, zeros: str) -> dict[str, str]:
@@ -220,7 +227,7 @@ def _write(
     context: Context,
 ) -> VoxelStore:
     """Stream the images into the file; range of voxels by range where the memory is small."""
-    width = _width(len(images), voxels.size, context)
+    width = store_width(len(images), voxels.size, context)
     size, batch = _plan(len(images), voxels.size, grid, width, context)
     path = folder / _VALUES
     store = VoxelStore(path, len(images), voxels.size, width, 0)
@@ -250,7 +257,7 @@ def _write(
     return store
 
 
-def _width(people: int, voxels: int, context: Context) -> int:
+def store_width(people: int, voxels: int, context: Context) -> int:
     """Return the voxels of a chunk: scoring chunks is to take a quarter of the memory."""
     width = max(min(_WIDEST, _CELLS // people, voxels), 1)
     while width > 1 and score_bytes(VoxelStore(Path(), people, voxels, width, 0), context.executor.workers) > (

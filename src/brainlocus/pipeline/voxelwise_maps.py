@@ -39,6 +39,7 @@ __all__ = [
     "target_columns",
     "target_folders",
     "write_family_wise",
+    "write_mean",
     "write_target",
 ]
 
@@ -85,7 +86,9 @@ class Study:
     grid: Grid
     voxels: Int[np.ndarray, " voxels"]
     unit: str
-    """Of the maps of people, empty where unknown."""
+    """Of what is regressed, empty where unknown."""
+    image_unit: str
+    """Of the maps of people."""
     sidecar: dict[str, Any]
     around: Around
     one_sample: bool
@@ -402,16 +405,22 @@ def _clusters(
     ]  # fmt: skip
 
 
-def draw_target(study: Study, k: int, values: Float32[np.ndarray, "maps voxels"], folder: Path) -> None:
-    """Draw t in slices, and over the background where there is one."""
+def write_mean(study: Study, mean: Float64[np.ndarray, " voxels"], out: Path) -> Volume:
+    """Write the mean of the people's maps, and return it."""
+    volume = Volume(_filled(study, mean.astype(np.float32), np.nan), study.grid.affine, "mean", study.image_unit)
+    write_derivative(volume, out / "mean.nii.gz", {"Statistic": "Mean of the maps of the people who have the voxel"})
+    return volume
+
+
+def draw_target(
+    study: Study, k: int, values: Float32[np.ndarray, "maps voxels"], folder: Path, background: Volume
+) -> None:
+    """Draw t in slices, and over the background."""
     t = values[MAPS.index("t")]
     volume = _volume(study, k, "t", t)
     limit = max(4.0, float(np.nanpercentile(np.abs(t), 99.5)))
     figure = mosaic(volume, window=(-limit, limit), colours="coolwarm", title=study.names[k])
     save_figure(figure, folder / "t.png")
-    background = study.around.background
-    if background is None:
-        return
     strong = benjamini_hochberg_q(values[MAPS.index("neg_log10_p")].astype(np.float64)) < ALPHA
     threshold = float(np.abs(t[strong]).min()) if strong.any() else _UNCORRECTED
     rule = "FDR 5 %" if strong.any() else "uncorrected"

@@ -12,6 +12,7 @@ from brainlocus.cohort.associate import (
     prepare_one_sample,
     prepare_voxelwise,
     start_voxelwise,
+    voxel_means,
     voxels_at_once,
     voxelwise_bytes,
 )
@@ -179,6 +180,22 @@ def test_mean_of_the_maps_equals_statsmodels(k, missing):
         assert found.beta[0, v] == pytest.approx(fit.params[0], rel=1e-8)
         assert found.standard_error[0, v] == pytest.approx(fit.bse[0], rel=1e-8)
         assert found.t[0, v] == pytest.approx(fit.tvalues[0], rel=1e-8)
+    check_means(sums, values, known)
+
+
+def check_means(sums, values, known):
+    """Means of the people who have the voxel and the covariates."""
+    some = np.isfinite(values[known]).any(axis=0)
+    found = voxel_means(sums)
+    assert np.isnan(found[~some]).all()
+    np.testing.assert_allclose(found[some], np.nanmean(values[known][:, some].astype(float), axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.08])
+def test_means_of_the_largest_group(missing):
+    values, targets, covariates = cohort(missing=missing)
+    _, sums = scan(prepare_voxelwise(targets, covariates=covariates), values)
+    check_means(sums, values, np.isfinite(covariates).all(axis=1))
 
 
 def test_mean_of_equal_values_has_no_error():

@@ -43,6 +43,7 @@ from brainlocus.cohort.associate.voxelwise import (
     prepare_one_sample,
     prepare_voxelwise,
     start_voxelwise,
+    voxel_means,
     voxels_at_once,
     voxelwise_bytes,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "score_voxels_bytes",
     "start_voxelwise",
     "symmetry_r",
+    "voxel_means",
     "voxels_at_once",
     "voxelwise_bytes",
 ]

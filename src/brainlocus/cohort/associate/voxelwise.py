@@ -51,6 +51,7 @@ __all__ = [
     "prepare_one_sample",
     "prepare_voxelwise",
     "start_voxelwise",
+    "voxel_means",
     "voxels_at_once",
     "voxelwise_bytes",
 ]
@@ -489,6 +490,23 @@ def _slots(sums: VoxelwiseSums, voxels: Int[np.ndarray, " lacking"]) -> Int[np.n
     sums.n_slots += min(room, new.size)
     sums.deferred[new[room:]] = True
     return np.asarray(sums.slot[voxels])
+
+
+def voxel_means(sums: VoxelwiseSums) -> Float64[np.ndarray, " voxels"]:
+    """Return the means of the largest group's people who have the voxel; NaN for none, and where `deferred`."""
+    groups = sums.design.groups
+    chosen = max(range(len(groups)), key=lambda k: groups[k].n)
+    group, before = groups[chosen], groups[:chosen]
+    row = sum(g.rank + g.members.size for g in before)
+    column = sum(_n_products(g) for g in before)
+    if not group.intercept:  # the target is 1
+        row, column = row + group.rank, column + group.rank * (group.rank + 3) // 2
+    count = np.full(sums.shift.size, float(group.n))
+    lacking = sums.slot >= 0
+    count[lacking] -= sums.absent[sums.slot[lacking], column]
+    known = (np.rint(count) > 0) & ~sums.deferred
+    mean = np.divide(sums.moments[row], count, out=np.full(count.size, np.nan), where=known)
+    return np.asarray(mean + sums.shift)
 
 
 def voxels_at_once(group: TargetGroup) -> int:

@@ -1,25 +1,17 @@
 """``associate voxelwise``: maps of people in one space against many targets, voxel by voxel."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import count as count_from
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64
 from pydantic import Field
 
 from brainlocus.cohort.associate import (
     VoxelwiseDesign,
-    VoxelwiseSums,
-    add_voxelwise,
-    finish_voxelwise,
     prepare_one_sample,
     prepare_voxelwise,
-    start_voxelwise,
-    voxels_at_once,
-    voxelwise_bytes,
 )
 from brainlocus.core import (
     PhenotypeTable,
@@ -34,11 +26,9 @@ from brainlocus.core.text import text_array
 from brainlocus.io import ImageList, find_images, read_grid, read_mask, write_results
 from brainlocus.numerics import Design, design_from_formula
 from brainlocus.pipeline.config import CommaList, InputPath, KeptPath, Positional, StepConfig
-from brainlocus.pipeline.genomes import require_memory
-from brainlocus.pipeline.image_voxels import READ_BYTES, gather_rows, image_tasks, read_images, save_voxels, unit_of
+from brainlocus.pipeline.image_voxels import unit_of
 from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, outlier_mads, read_people
 from brainlocus.pipeline.step import Context, Step, StepResult
-from brainlocus.pipeline.voxel_store import ScoreTask, VoxelStore, open_or_write_store, read_scores, score_bytes
 from brainlocus.pipeline.voxelwise_maps import (
     CLUSTER_COLUMNS,
     MAPS,
@@ -51,29 +41,15 @@ from brainlocus.pipeline.voxelwise_maps import (
     target_columns,
     target_folders,
     write_family_wise,
+    write_mean,
     write_target,
 )
-from brainlocus.pipeline.voxelwise_permutation import Exchange, Permutations, permutations_bytes, permute_targets
+from brainlocus.pipeline.voxelwise_permutation import Exchange, Permutations, permute_targets
+from brainlocus.pipeline.voxelwise_scan import Scan, Scanned, scan_images
 
 __all__ = ["ASSOCIATE_VOXELWISE", "AssociateVoxelwiseConfig"]
 
-_BATCH = 16
-"""Images of a task of reading."""
-_BATCHES = (128, 64, 16)
-"""Images of a product, as many as the memory allows: sums are read and written once for each."""
-_FEWEST_VOXELS = 4096
-_WRITE_BYTES = 40
-"""Bytes a voxel of the grid that writing and drawing one map, and finding its peaks, takes."""
-_AROUND_BYTES = 40
-"""Bytes a voxel of the mask that regions, gradients, change with age and the other side take."""
-_EDGE_BYTES = 96
-"""Bytes a voxel of the grid that gradients and boundaries take."""
-_COUNT_BYTES = 120
-"""Bytes a voxel of the mask that the maps of one target and their q-values take."""
 _MANY_ZEROS = 0.01
-_MANY_OUTLIERS = 0.02
-_PEOPLE = 2048
-"""People whose products are added at once when all people of some voxels are at hand."""
 _FEWEST_MIRRORED = 10
 _EDGES = 0.3
 """gradient_r or boundary_share above which a target is named: planted shifts have 0.6 and more, blobs below 0.2."""
@@ -124,34 +100,12 @@ class AssociateVoxelwiseConfig(StepConfig):
     ageing: InputPath | None = Field(None, description="Map of change with age, as idp template writes, for comparison")
     tissue: InputPath | None = Field(None, description="Labels of grey and white matter, for effects on their boundary")
     background: InputPath | None = Field(
-        None, description="Map that significant voxels are drawn over, such as the mean"
+        None, description="Map that significant voxels are drawn over; the images' mean by default"
     )
     figures: int = Field(12, ge=0, description="Targets that are drawn, those with the largest |t| first")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Study:
-    """What is tested: images and targets of the same people, in the order of the images."""
-
-    images: ImageList
-    maps: Study
-    design: VoxelwiseDesign
-    permutations: Permutations | None
-    every: ImageList
-    """All images that were given: values are normalised over them."""
-    rows: Int[np.ndarray, " people"]
-    """Where the images are among all."""
-    mads: float | None
-    rank: bool
-    counts: dict[str, Any]
-
-    @property
-    def scored(self) -> bool:
-        """Whether all values of a voxel are needed at once."""
-        return self.rank or self.mads is not None
-
-
-def _study(config: AssociateVoxelwiseConfig) -> _Study:
+def _study(config: AssociateVoxelwiseConfig) -> Scan:
     """Read tables and lists, and leave out images of people with no target or without a covariate."""
     mads = outlier_mads(config.outliers)
     _check(config, mads)
@@ -173,12 +127,15 @@ def _study(config: AssociateVoxelwiseConfig) -> _Study:
         "Covariates": config.covariates, "MinimalShareOfPeople": config.min_share, "ZerosAre": config.zeros,
         "Outliers": config.outliers, "Normalise": config.normalise,
     }  # fmt: skip
-    unit = "standard deviations" if rank else unit_of(chosen.paths[0])
-    maps = Study(tuple(names), design.status, design.n, grid, voxels, unit, sidecar, around, config.one_sample)
+    image_unit = unit_of(chosen.paths[0])
+    unit = "standard deviations" if rank else image_unit
+    maps = Study(
+        tuple(names), design.status, design.n, grid, voxels, unit, image_unit, sidecar, around, config.one_sample
+    )
     plan = _permutations(config, people)
-    return _Study(
+    return Scan(
         images=chosen, maps=maps, design=design, permutations=plan, every=images, rows=at, mads=mads, rank=rank,
-        counts=counts,
+        zeros=config.zeros, store=config.store, counts=counts,
     )  # fmt: skip
 
 
@@ -301,46 +258,6 @@ def _text(targets: PhenotypeTable, used: set[str]) -> list[str]:
     return [c.name for c in targets.columns if c.kind == "categorical" and c.name not in used]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """What one reading of all images takes, within the memory."""
-
-    voxels: int
-    slots: int
-    """Voxels that somebody may lack."""
-    batch: int
-    """Images of a product."""
-
-
-def _plan(study: _Study, context: Context) -> _Pass:
-    """Return the plan of a pass.
-
-    Raises
-    ------
-    ResourceError
-        Not even a few thousand voxels fit.
-    """
-    waiting = 4 * _BATCH * (2 * context.executor.workers + 1)
-    most = min(_BATCHES[0], max(len(study.images), _BATCHES[-1]))
-    fixed = _fixed_bytes(study, context)
-
-    def needed(size: int, slots: int, batch: int) -> int:
-        gathered = 4 * batch if batch > _BATCH else 0
-        return fixed + voxelwise_bytes(study.design, size, slots=slots, batch=batch) + size * (waiting + gathered)
-
-    size = study.maps.voxels.size
-    while True:
-        for share in (1, 4, 16):
-            slots = max(-(-size // share), min(size, _FEWEST_VOXELS // 4))
-            for batch in (min(b, most) for b in _BATCHES):
-                if needed(size, slots, batch) <= context.memory_bytes:
-                    return _Pass(size, slots, batch)
-        if size <= _FEWEST_VOXELS:
-            what = f"Testing {len(study.maps.names)} targets in {study.maps.voxels.size} voxels"
-            require_memory(needed(size, slots, _BATCH), context.memory_bytes, what)
-        size = -(-size // 2)
-
-
 def associate_voxelwise(config: AssociateVoxelwiseConfig, out: Path, context: Context) -> StepResult:
     """Stream the images through the sums, then write the maps target by target."""
     study = _study(config)
@@ -352,11 +269,7 @@ def associate_voxelwise(config: AssociateVoxelwiseConfig, out: Path, context: Co
         kept = np.lib.format.open_memmap(
             context.shards / "images.npy", mode="w+", dtype=np.float32, shape=(len(study.images), shape[2])
         )
-    tested = (
-        _by_chunks(config, study, context, spool, kept)
-        if study.scored
-        else _by_passes(config, study, context, spool, kept)
-    )
+    tested = scan_images(study, context, spool, kept)
     family: dict[int, dict[str, int]] = {}
     fwe = None
     if kept is not None and study.permutations is not None:
@@ -364,123 +277,12 @@ def associate_voxelwise(config: AssociateVoxelwiseConfig, out: Path, context: Co
             context.shards / "fwe.npy", mode="w+", dtype=np.float32, shape=(shape[0], shape[2])
         )
         family = _permute(study, out, spool, kept, fwe, study.permutations, context)
-    table = _write(config, study, out, spool, context, family, fwe)
+    table = _write(config, study, out, spool, context, family, fwe, tested.mean)
     return _result(study, table, tested)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tested:
-    """What was read."""
-
-    counts: dict[str, Any]
-    zeros: int
-    text: tuple[str, ...] = ()
-
-
-def _by_passes(
-    config: AssociateVoxelwiseConfig, study: _Study, context: Context, spool: np.ndarray, kept: np.ndarray | None
-) -> _Tested:
-    """Test values as they are: sums over images as they come, as many voxels at a time as the memory allows."""
-    plan = _plan(study, context)
-    n_voxels = study.maps.voxels.size
-    waiting = [np.arange(k, min(k + plan.voxels, n_voxels)) for k in range(0, n_voxels, plan.voxels)]
-    zeros, passes, ranges = 0, 0, len(waiting)
-    for number in count_from(1):
-        if not waiting or not study.design.groups:
-            break
-        chosen, passes = waiting.pop(0), number
-        sums, found = _one_pass(config, study, context, chosen, plan, number, kept if number <= ranges else None)
-        zeros += found if number <= ranges else 0
-        _spool(study, sums, chosen, spool)
-        if sums.deferred.any():
-            waiting.append(chosen[sums.deferred])
-        del sums
-    return _Tested({"passes": passes}, zeros)
-
-
-def _by_chunks(
-    config: AssociateVoxelwiseConfig, study: _Study, context: Context, spool: np.ndarray, kept: np.ndarray | None
-) -> _Tested:
-    """Test scores: all people of some voxels at a time, from a store that is written first or was before."""
-    grid = int(np.prod(study.maps.grid.shape))
-    store, reused = open_or_write_store(
-        study.every, study.maps.voxels, grid, config.store, zeros=config.zeros, context=context
-    )
-    _require_chunk_memory(study, context, store)
-    people = len(study.images)
-    tasks = [ScoreTask(store, chunk, study.mads, study.rank) for chunk in range(store.chunks)]
-    outliers = values = zero_mad = 0
-    scored = context.progress.track(context.executor.map(read_scores, tasks), "Testing voxels", len(tasks))
-    for chunk, found in enumerate(scored):
-        places = store.voxels_of(chunk)
-        everyone = study.rows.size == store.people and bool((study.rows == np.arange(people)).all())
-        chosen = found.values if everyone else found.values[study.rows]
-        if study.design.groups:
-            sums = start_voxelwise(study.design, places.size)
-            for start in range(0, people, _PEOPLE):
-                part = np.arange(start, min(start + _PEOPLE, people))
-                add_voxelwise(sums, chosen[part[0] : part[-1] + 1], part)
-            _spool(study, sums, places, spool)
-        if kept is not None:
-            kept[:, places[0] : places[-1] + 1] = chosen
-        outliers += int(found.n_outliers.sum())
-        values += int(found.n_values.sum())
-        zero_mad += found.n_zero_mad
-    counts = {
-        "store": "reused" if reused else "written", "people_normalised_over": store.people, "values": values,
-        "outliers": outliers, "voxels_with_zero_mad": zero_mad,
-    }  # fmt: skip
-    text = [
-        f"{outliers} outliers removed of {values} values; {zero_mad} voxels with more than half of the values equal"
-    ]
-    if outliers > _MANY_OUTLIERS * values:
-        text.append(
-            f"The outlier rule removes {outliers / values:.1%} of the values: they are skewed; transform them first, "
-            "or use --outliers none."
-        )
-    return _Tested(counts, store.n_zeros, tuple(text))
-
-
-def _require_chunk_memory(study: _Study, context: Context, store: VoxelStore) -> None:
-    """Check that testing a chunk fits in the memory.
-
-    Raises
-    ------
-    ResourceError
-        It does not.
-    """
-    needed = (
-        score_bytes(store, context.executor.workers) + 8 * store.people * store.width + _fixed_bytes(study, context)
-    )
-    needed += voxelwise_bytes(study.design, store.width, slots=store.width, batch=min(_PEOPLE, len(study.images)))
-    what = f"Testing {len(study.maps.names)} targets in chunks of {store.width} voxels of {store.people} people"
-    require_memory(needed, context.memory_bytes, what)
-
-
-def _fixed_bytes(study: _Study, context: Context) -> int:
-    """Return the memory of the design, of lists of voxels, and of reading and writing one map; checks permutations.
-
-    Raises
-    ------
-    ResourceError
-        Permuting does not fit.
-    """
-    grid = int(np.prod(study.maps.grid.shape))
-    fixed = study.maps.voxels.size * (8 + _COUNT_BYTES) + grid * (READ_BYTES * context.executor.workers + _WRITE_BYTES)
-    around = study.maps.around
-    fixed += _AROUND_BYTES * study.maps.voxels.size
-    if around.gradient is not None or around.tissue is not None or around.background is not None:
-        fixed += _EDGE_BYTES * grid
-    fixed += 16 * len(study.images) * (study.design.n_moments + len(study.maps.names))
-    if study.permutations is not None:
-        plan, groups = study.permutations, study.design.groups
-        permuting = fixed + permutations_bytes(groups, study.maps.voxels.size, whole=plan.whole)
-        require_memory(permuting, context.memory_bytes, f"Permuting {study.maps.voxels.size} voxels")
-    return fixed
-
-
 def _permute(
-    study: _Study,
+    study: Scan,
     out: Path,
     spool: np.ndarray,
     images: np.ndarray,
@@ -524,54 +326,15 @@ def _permute(
     return rows
 
 
-def _one_pass(
-    config: AssociateVoxelwiseConfig,
-    study: _Study,
-    context: Context,
-    chosen: Int[np.ndarray, " chosen"],
-    plan: _Pass,
-    number: int,
-    kept: np.ndarray | None,
-) -> tuple[VoxelwiseSums, int]:
-    """Return the sums of some voxels over all images, and how many values were exactly 0."""
-    path = context.shards / f"voxels-{number}.npy"
-    save_voxels(study.maps.voxels[chosen], path)
-    tasks = image_tasks(
-        study.images.paths, path, (0, chosen.size), batch=_BATCH, zeros_missing=config.zeros == "missing"
-    )
-    sums = start_voxelwise(study.design, chosen.size, slots=plan.slots)
-    name = "Reading images" if number == 1 else f"Reading images, pass {number}"
-    first = zeros = 0
-    blocks = context.progress.track(context.executor.map(read_images, tasks), name, len(tasks))
-    for block in gather_rows(blocks, plan.batch):
-        add_voxelwise(sums, block, np.arange(first, first + block.shape[0]))
-        if kept is not None:
-            kept[first : first + block.shape[0], chosen[0] : chosen[-1] + 1] = block
-        first += block.shape[0]
-        zeros += int(block.size - np.count_nonzero(block))
-    return sums, zeros
-
-
-def _spool(study: _Study, sums: VoxelwiseSums, chosen: Int[np.ndarray, " chosen"], spool: np.ndarray) -> None:
-    """Put the estimates of a pass where those of each target lie together."""
-    for k, group in enumerate(study.design.groups):
-        step = voxels_at_once(group)
-        for start in range(0, chosen.size, step):
-            part = slice(start, min(start + step, chosen.size))
-            maps = finish_voxelwise(sums, k, part)
-            for at, target in enumerate(group.members):
-                for row, name in enumerate(MAPS):
-                    spool[target, row, chosen[part]] = maps.n if name == "n" else getattr(maps, name)[at]
-
-
 def _write(
     config: AssociateVoxelwiseConfig,
-    study: _Study,
+    study: Scan,
     out: Path,
     spool: np.ndarray,
     context: Context,
     family: dict[int, dict[str, int]],
     fwe: np.ndarray | None,
+    mean: Float64[np.ndarray, " voxels"],
 ) -> ResultTable:
     """Write the maps, the tables of targets, peaks and regions and the figures; return the table of targets."""
     rows: list[dict[str, Any]] = []
@@ -591,20 +354,22 @@ def _write(
     write_results(table_of(peaks, PEAK_COLUMNS), out / "peaks.tsv")
     if maps.around.regions is not None:
         write_results(table_of(regions, REGION_COLUMNS | ({} if fwe is None else {"n_fwe": 0})), out / "regions.tsv")
+    average = write_mean(maps, mean, out)
+    background = maps.around.background or average
     strength = np.nan_to_num(table["max_abs_t"], nan=-1.0)
     strongest = [int(k) for k in np.argsort(-strength, kind="stable") if strength[k] > 0]
     for k in strongest[: config.figures]:
-        draw_target(maps, k, np.array(spool[k]), out / folders[k])
+        draw_target(maps, k, np.array(spool[k]), out / folders[k], background)
     return table
 
 
-def _n_tests(study: _Study, spool: np.ndarray) -> int:
+def _n_tests(study: Scan, spool: np.ndarray) -> int:
     """Return how many tests of all targets have a result."""
     at = MAPS.index("t")
     return sum(int(np.isfinite(spool[k, at]).sum()) for k in np.flatnonzero(study.design.status == "ok"))
 
 
-def _result(study: _Study, table: ResultTable, tested: _Tested) -> StepResult:
+def _result(study: Scan, table: ResultTable, tested: Scanned) -> StepResult:
     statuses = {str(s): int(n) for s, n in zip(*np.unique(table["status"], return_counts=True), strict=True)}
     n_read, n_voxels = len(study.images), study.maps.voxels.size
     counts = study.counts | {
