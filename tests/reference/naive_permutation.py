@@ -6,11 +6,11 @@ from scipy import ndimage
 __all__ = ["naive_freedman_lane", "naive_tfce"]
 
 
-def naive_freedman_lane(x, covariates, y, order):
-    """Return the t of x in the regression of Zg + P e on x, the intercept and the covariates."""
+def naive_freedman_lane(x, covariates, y, order, signs=1.0):
+    """Return the t of x in the regression of Zg + SP e on x, the intercept and the covariates."""
     z = np.column_stack([np.ones(y.size), covariates])
     fit = z @ np.linalg.lstsq(z, y, rcond=None)[0]
-    permuted = fit + (y - fit)[order]
+    permuted = fit + signs * (y - fit)[order]
     design = np.column_stack([x, z])
     coefficients, _, rank, _ = np.linalg.lstsq(design, permuted, rcond=None)
     residual = permuted - design @ coefficients

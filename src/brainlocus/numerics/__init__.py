@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
     from brainlocus.numerics.permutation import (
         family_wise_p,
+        flip_people,
         freedman_lane_r,
         permutation_rows,
         permute_people,
@@ -69,6 +70,7 @@ __all__ = [
     "elastic_net_paths",
     "family_wise_p",
     "fast_length",
+    "flip_people",
     "formula_variables",
     "freedman_lane_r",
     "holm_p",
@@ -117,7 +119,7 @@ _MODULES = {
     "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),
     "orientation": ("ras_axes", "slice_axis", "to_ras"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
-    "permutation": ("family_wise_p", "freedman_lane_r", "permutation_rows", "permute_people", "tail_p"),
+    "permutation": ("family_wise_p", "flip_people", "freedman_lane_r", "permutation_rows", "permute_people", "tail_p"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),
     "tails": ("neg_log10_p_from_chi2", "neg_log10_p_from_t", "neg_log10_p_from_z", "z_from_neg_log10_p"),

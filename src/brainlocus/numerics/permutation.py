@@ -1,13 +1,16 @@
 """Permutation of people in a linear model: Freedman-Lane, exchangeability blocks, tails of the largest statistic.
 
+People change places (errors exchangeable), or the signs of their residuals are flipped (errors independent and
+symmetric about 0), or both.
+
 With Q an orthonormal basis of the intercept and the covariates, x a regressor freed of them (norm 1), e the residual of
 an outcome freed of them (norm 1) and P a permutation, Freedman & Lane's permuted outcome P e + fit gives, its fit
 dropping out, the partial correlation::
 
     r* = x'P e / sqrt(1 - |Q'P e|^2) = (P'x)'e / sqrt(1 - |(P'Q)'e|^2)
 
-so one matrix product of the rows P'x and P'Q of many permutations with all outcomes does. The intercept needs no row:
-the residuals of every outcome sum to 0 in any order.
+so one matrix product of the rows P'x and P'Q of many permutations with all outcomes does. P may flip signs, too. The
+intercept needs no row where nothing is flipped: the residuals of every outcome sum to 0 in any order.
 
 References
 ----------
@@ -21,7 +24,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Shaped
 
-__all__ = ["BlockMode", "family_wise_p", "freedman_lane_r", "permutation_rows", "permute_people", "tail_p"]
+__all__ = [
+    "BlockMode",
+    "family_wise_p",
+    "flip_people",
+    "freedman_lane_r",
+    "permutation_rows",
+    "permute_people",
+    "tail_p",
+]
 
 BlockMode = Literal["within", "whole"]
 
@@ -85,22 +96,62 @@ def permute_people(
     return order
 
 
+def flip_people(
+    rng: np.random.Generator,
+    n: int,
+    count: int,
+    *,
+    blocks: Shaped[np.ndarray, " people"] | None = None,
+    mode: BlockMode = "within",
+) -> Float32[np.ndarray, "permutations people"]:
+    """Return random signs of people.
+
+    Parameters
+    ----------
+    blocks
+        Label of each person's block.
+    mode
+        ``within``: the sign of every person is independent. ``whole``: people of a block have the same sign.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two signs to draw: one person, or one whole block.
+
+    Examples
+    --------
+    >>> signs = flip_people(np.random.default_rng(0), 4, 8, blocks=np.array(["a", "a", "b", "b"]), mode="whole")
+    >>> bool((signs[:, 0] == signs[:, 1]).all()), sorted(set(signs[:, 2].tolist()))
+    (True, [-1.0, 1.0])
+    """
+    codes = np.arange(n) if blocks is None or mode == "within" else np.unique(blocks, return_inverse=True)[1]
+    independent = int(codes.max(initial=-1)) + 1
+    if independent < 2:
+        raise ValueError("All people are in one block: there are no signs to flip in whole blocks.")
+    drawn = rng.integers(0, 2, size=(count, independent)).astype(np.float32)
+    return np.asarray((2.0 * drawn - 1.0)[:, codes], dtype=np.float32)
+
+
 def permutation_rows(
     basis: Float64[np.ndarray, "people rank"],
     residuals: Float64[np.ndarray, "people targets"],
     order: Int[np.ndarray, "permutations people"],
+    signs: Float32[np.ndarray, "permutations people"] | None = None,
 ) -> Float32[np.ndarray, "rows people"]:
     """Return the rows of `freedman_lane_r`: of each permutation the targets, then the covariates.
 
     Parameters
     ----------
     basis
-        Orthonormal; the first column is the intercept.
+        Orthonormal; without signs the first column is the intercept, which is left out.
     residuals
         Regressors freed of the basis, of norm 1.
+    signs
+        From `flip_people`; people that change places take their sign along.
     """
-    columns = np.concatenate([residuals, basis[:, 1:]], axis=1).astype(np.float32)
-    moved = columns[order]
+    others = basis[:, 1:] if signs is None else basis
+    columns = np.concatenate([residuals, others], axis=1).astype(np.float32)
+    moved = columns[order] if signs is None else columns[order] * signs[:, :, None]
     return np.ascontiguousarray(moved.transpose(0, 2, 1)).reshape(-1, columns.shape[0])
 
 
@@ -109,7 +160,7 @@ def freedman_lane_r(
     outcomes: Float32[np.ndarray, "people outcomes"],
     *,
     n_targets: int,
-    rank: int,
+    n_others: int,
 ) -> Float32[np.ndarray, "permutations targets outcomes"]:
     """Return the partial correlation of every target and outcome under every permutation.
 
@@ -119,13 +170,13 @@ def freedman_lane_r(
         From `permutation_rows`.
     outcomes
         Residuals of the unpermuted outcomes, of norm 1.
-    rank
-        Columns of the basis, the intercept among them.
+    n_others
+        Rows of a permutation besides the targets'.
     """
-    each = n_targets + rank - 1
+    each = n_targets + n_others
     found = (rows @ outcomes).reshape(-1, each, outcomes.shape[1])
     r = found[:, :n_targets]
-    if rank > 1:
+    if n_others:
         others = found[:, n_targets:]
         left = np.float32(1.0) - np.einsum("bkv,bkv->bv", others, others)
         np.maximum(left, np.finfo(np.float32).tiny, out=left)

@@ -21,6 +21,7 @@ __all__ = [
     "InputPath",
     "InputPaths",
     "InputTree",
+    "KeptPath",
     "Labels",
     "OutputPath",
     "Positional",
@@ -29,6 +30,7 @@ __all__ = [
     "input_fields",
     "is_positional",
     "is_several",
+    "kept_fields",
     "output_fields",
     "parameter_fields",
     "tree_fields",
@@ -50,6 +52,10 @@ class Output:
     """Marks a field as a further path that is written, besides ``--out``."""
 
 
+class Kept:
+    """Marks a folder that runs share: the first writes it, later ones read it. It is neither input nor output."""
+
+
 class Positional:
     """Marks a field as a positional argument of the command."""
 
@@ -68,6 +74,7 @@ InputPath = Annotated[Path, Input()]
 InputTree = Annotated[Path, TreeInput()]
 InputPaths = Annotated[tuple[Path, ...], Input()]
 OutputPath = Annotated[Path, Output()]
+KeptPath = Annotated[Path, Kept()]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Labels = Annotated[tuple[str, ...], BeforeValidator(_split), Several()]
 CommaInts = Annotated[tuple[int, ...], BeforeValidator(_split)]
@@ -107,6 +114,11 @@ def tree_fields(config: type[StepConfig]) -> list[str]:
 def output_fields(config: type[StepConfig]) -> list[str]:
     """Return the names of the fields that are further outputs."""
     return [name for name, field in config.model_fields.items() if _has(field, Output)]
+
+
+def kept_fields(config: type[StepConfig]) -> list[str]:
+    """Return the names of the fields that are folders which runs share."""
+    return [name for name, field in config.model_fields.items() if _has(field, Kept)]
 
 
 def parameter_fields(config: type[StepConfig]) -> list[str]:

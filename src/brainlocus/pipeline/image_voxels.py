@@ -1,6 +1,7 @@
 """Voxels of many images, some images at a time: what the steps that stream maps of people share."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,8 +11,9 @@ from jaxtyping import Float32, Int
 
 from brainlocus.core import check_same_grid
 from brainlocus.io import read_grid, read_volume
+from brainlocus.io.nifti import sidecar_path
 
-__all__ = ["READ_BYTES", "ImageTask", "image_tasks", "read_images", "save_voxels"]
+__all__ = ["READ_BYTES", "ImageTask", "gather_rows", "image_tasks", "read_images", "save_voxels", "unit_of"]
 
 READ_BYTES = 24
 """Bytes a voxel of the grid that reading one image takes: as stored, as numbers, and turned."""
@@ -70,6 +72,38 @@ def read_images(task: ImageTask) -> Float32[np.ndarray, "batch voxels"]:
         if task.zeros_missing:
             row[row == 0] = np.nan
     return rows
+
+
+def gather_rows(
+    blocks: Iterable[Float32[np.ndarray, "_ voxels"]], batch: int
+) -> Iterator[Float32[np.ndarray, "batch voxels"]]:
+    """Yield the rows of blocks, up to `batch` at a time; what was yielded is overwritten by the next."""
+    whole: np.ndarray | None = None
+    n = 0
+    for block in blocks:
+        if batch <= block.shape[0]:
+            yield block
+            continue
+        if whole is None:
+            whole = np.empty((batch, block.shape[1]), dtype=np.float32)
+        if n + block.shape[0] > batch:
+            yield whole[:n]
+            n = 0
+        whole[n : n + block.shape[0]] = block
+        n += block.shape[0]
+    if whole is not None and n:
+        yield whole[:n]
+
+
+def unit_of(path: Path) -> str:
+    """Return the unit that an image's BIDS sidecar gives, or nothing."""
+    sidecar = sidecar_path(path)
+    if not sidecar.is_file():
+        return ""
+    try:
+        return str(json.loads(sidecar.read_text(encoding="utf-8")).get("Units", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 @lru_cache(maxsize=4)

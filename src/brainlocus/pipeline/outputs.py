@@ -7,7 +7,7 @@ from typing import Any
 from brainlocus.core import BrainlocusError, SchemaError
 from brainlocus.core.errors import nearest
 from brainlocus.io import check_table_name
-from brainlocus.pipeline.config import StepConfig, input_fields, output_fields
+from brainlocus.pipeline.config import StepConfig, input_fields, kept_fields, output_fields
 
 __all__ = ["check_outputs", "further_outputs", "is_input_error", "make_parents"]
 
@@ -114,6 +114,18 @@ def check_outputs(kind: str, config: StepConfig, out: Path, *, earlier: dict[str
                 f"{option} {path}: expected a new or empty folder, or one written by the same command before, found "
                 "something else. Give another name."
             )
+
+    for name in kept_fields(type(config)):
+        kept = getattr(config, name)
+        if kept is not None and _overlap(kept.resolve(), out.resolve()):
+            raise SchemaError(
+                f"--{name.replace('_', '-')} {kept}: this and --out {out} lie in one another, and --out is replaced as "
+                "a whole. Give a place outside."
+            )
+
+
+def _overlap(first: Path, second: Path) -> bool:
+    return first.is_relative_to(second) or second.is_relative_to(first)
 
 
 def make_parents(path: Path) -> list[Path]:

@@ -21,6 +21,7 @@ __all__ = [
     "choose_traits",
     "formula_columns",
     "join_participants",
+    "outlier_mads",
     "read_people",
     "report_folder",
     "two_classes",
@@ -155,6 +156,26 @@ def batch_labels(table: PhenotypeTable, name: str) -> np.ndarray:
     if column.kind == "categorical":
         return column.values.astype(np.str_)
     return np.array(["" if np.isnan(v) else f"{v:g}" for v in column.values], dtype=np.str_)
+
+
+def outlier_mads(text: str) -> float | None:
+    """Return K of ``--outliers mad:K``, None of ``none``.
+
+    Raises
+    ------
+    SchemaError
+        Anything else.
+    """
+    if text == "none":
+        return None
+    kind, _, number = text.partition(":")
+    try:
+        mads = float(number)
+    except ValueError:
+        mads = 0.0
+    if kind != "mad" or not mads > 0:
+        raise SchemaError(f"--outliers: expected mad:K with K above 0 (mad:6) or none, found {text!r}.")
+    return mads
 
 
 @contextmanager

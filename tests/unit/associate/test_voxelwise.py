@@ -4,12 +4,15 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 
 from brainlocus.cohort.associate import (
     add_voxelwise,
     finish_voxelwise,
+    prepare_one_sample,
     prepare_voxelwise,
     start_voxelwise,
+    voxel_means,
     voxels_at_once,
     voxelwise_bytes,
 )
@@ -149,6 +152,59 @@ def test_bad_input():
         prepare_voxelwise(np.where(targets > 120, np.inf, targets))
     with pytest.raises(ValueError, match="Nobody has complete covariates"):
         prepare_voxelwise(targets, covariates=np.full((N, 1), np.nan))
+
+
+@pytest.mark.parametrize("k", [0, 3])
+@pytest.mark.parametrize("missing", [0.0, 0.08])
+def test_mean_of_the_maps_equals_statsmodels(k, missing):
+    """One sample: the intercept at the mean covariates of all, in each voxel's own people."""
+    values, _, covariates = cohort(missing=missing)
+    values, covariates = values - np.float32(15.0), covariates[:, :k]
+    covariates[3, :] = np.nan if missing else 0.5
+    design = prepare_one_sample(N, covariates=covariates)
+    sums = start_voxelwise(design, V)
+    for start in range(0, N, 16):
+        part = np.arange(start, min(start + 16, N))
+        add_voxelwise(sums, values[part], part)
+    found = finish_voxelwise(sums, 0, slice(0, V))
+    known = np.isfinite(covariates).all(axis=1)
+    centred = covariates - covariates[known].mean(axis=0)
+    # Too few people, nobody, equal values; and without anybody of the site its column is the intercept.
+    none = {6, 7, 8, 9, *([5] if k else [])} if missing else set()
+    assert set(np.flatnonzero(np.isnan(found.t[0]))) == none
+    for v in sorted(set(range(V)) - none):
+        rows = known & np.isfinite(values[:, v])
+        fit = sm.OLS(values[rows, v].astype(float), np.column_stack([np.ones(rows.sum()), centred[rows]])).fit()
+        assert found.n[v] == rows.sum()
+        assert found.degrees_of_freedom[v] == fit.df_resid
+        assert found.beta[0, v] == pytest.approx(fit.params[0], rel=1e-8)
+        assert found.standard_error[0, v] == pytest.approx(fit.bse[0], rel=1e-8)
+        assert found.t[0, v] == pytest.approx(fit.tvalues[0], rel=1e-8)
+    check_means(sums, values, known)
+
+
+def check_means(sums, values, known):
+    """Means of the people who have the voxel and the covariates."""
+    some = np.isfinite(values[known]).any(axis=0)
+    found = voxel_means(sums)
+    assert np.isnan(found[~some]).all()
+    np.testing.assert_allclose(found[some], np.nanmean(values[known][:, some].astype(float), axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.08])
+def test_means_of_the_largest_group(missing):
+    values, targets, covariates = cohort(missing=missing)
+    _, sums = scan(prepare_voxelwise(targets, covariates=covariates), values)
+    check_means(sums, values, np.isfinite(covariates).all(axis=1))
+
+
+def test_mean_of_equal_values_has_no_error():
+    values = np.tile(np.float32([0.1, 3.0, 0.0]), (N, 1))
+    design = prepare_one_sample(N)
+    sums = start_voxelwise(design, 3)
+    add_voxelwise(sums, values, np.arange(N))
+    assert np.isnan(finish_voxelwise(sums, 0, slice(0, 3)).t).all()
+    assert prepare_one_sample(5).status.tolist() == ["fewer than 10 people"]
 
 
 @pytest.mark.parametrize(("n_targets", "slots"), [(1, 20_000), (60, 500)])

@@ -9,7 +9,7 @@ import pytest
 from brainlocus.core import AlignmentError, Mask, Parcellation, Volume
 from brainlocus.numerics.orientation import ras_axes, to_ras
 from brainlocus.pipeline.figures.page import png_bytes
-from brainlocus.pipeline.figures.slices import histogram, mosaic
+from brainlocus.pipeline.figures.slices import Overlay, histogram, mosaic
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -54,6 +54,26 @@ def test_sides_and_letters(convention, bright_on_the_right):
     assert (axial[:, 0] == 1.0).all() != bright_on_the_right
     letters = {t.get_text(): t.get_position()[0] for t in axis.texts}
     assert (letters["R"] > letters["L"]) == bright_on_the_right
+
+
+def test_a_statistic_over_a_map():
+    """Red where it is above the threshold, blue where it is below the negative one, nothing between and for NaN."""
+    head = _head()
+    t = np.zeros(head.data.shape, dtype=np.float32)
+    t[2:4], t[5:6], t[8:10], t[10] = -4.0, 2.0, 4.0, np.nan
+    figure = mosaic(head, n_slices=1, overlay=Overlay(Volume(t, head.affine, "t"), 3.0, 5.0))
+    over = figure.axes[0].images[-1]
+    values = over.get_array()
+    shown = ~np.ma.getmaskarray(values)
+    assert set(np.unique(np.asarray(values)[shown])) == {-4.0, 4.0}
+    rgba = over.to_rgba(values)
+    red, blue = rgba[np.asarray(values) == 4.0][0], rgba[np.asarray(values) == -4.0][0]
+    assert red[0] > 0.7 > red[2]
+    assert blue[2] > 0.7 > blue[0]
+    assert (rgba[~shown][:, 3] == 0).all()
+    assert figure.axes[-1].get_ylabel() == "t"
+    with pytest.raises(AlignmentError, match="The overlay"):
+        mosaic(head, overlay=Overlay(Volume(t[1:], head.affine, "t"), 3.0, 5.0))
 
 
 @pytest.mark.parametrize("number", range(0, 48, 5))

@@ -8,6 +8,7 @@ from tests.reference.naive_permutation import naive_freedman_lane
 from brainlocus.numerics import (
     covariate_basis,
     family_wise_p,
+    flip_people,
     freedman_lane_r,
     permutation_rows,
     permute_people,
@@ -28,7 +29,7 @@ def test_every_permutation_is_a_regression(k):
     freed, left = project_out(q, x), project_out(q, y)
     freed, left = freed / np.linalg.norm(freed, axis=0), left / np.linalg.norm(left, axis=0)
     rows = permutation_rows(q, freed, order)
-    r = freedman_lane_r(rows, left.astype(np.float32), n_targets=2, rank=q.shape[1]).astype(float)
+    r = freedman_lane_r(rows, left.astype(np.float32), n_targets=2, n_others=k).astype(float)
     t = r * np.sqrt((N - k - 2) / (1 - r**2))
     for b in range(B):
         # x[order] = P'x, so the outcome is permuted by the inverse order.
@@ -36,6 +37,42 @@ def test_every_permutation_is_a_regression(k):
         for target in range(2):
             expected = [naive_freedman_lane(x[:, target], covariates, y[:, v], inverse) for v in range(V)]
             np.testing.assert_allclose(t[b, target], expected, atol=2e-5)  # single precision
+
+
+@pytest.mark.parametrize("k", [0, 3])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_every_flip_is_a_regression(k, shuffled):
+    """Signs of residuals flipped, with and without people that change places, and the model fitted again."""
+    rng = np.random.default_rng(k)
+    covariates, x, y = rng.normal(size=(N, k)), rng.normal(size=(N, 2)), rng.normal(size=(N, V))
+    y += covariates.sum(axis=1, keepdims=True)
+    order = permute_people(rng, N, B) if shuffled else np.tile(np.arange(N), (B, 1))
+    signs = flip_people(rng, N, B)
+    q = covariate_basis(covariates).q
+    freed, left = project_out(q, x), project_out(q, y)
+    freed, left = freed / np.linalg.norm(freed, axis=0), left / np.linalg.norm(left, axis=0)
+    rows = permutation_rows(q, freed, order, signs)
+    r = freedman_lane_r(rows, left.astype(np.float32), n_targets=2, n_others=k + 1).astype(float)
+    t = r * np.sqrt((N - k - 2) / (1 - r**2))
+    for b in range(B):
+        inverse = np.argsort(order[b])
+        for target in range(2):
+            expected = [
+                naive_freedman_lane(x[:, target], covariates, y[:, v], inverse, signs[b][inverse]) for v in range(V)
+            ]
+            np.testing.assert_allclose(t[b, target], expected, atol=2e-5)  # single precision
+
+
+def test_signs():
+    blocks = np.array([0, 0, 1, 1, 1, 2])
+    whole = flip_people(np.random.default_rng(0), 6, 200, blocks=blocks, mode="whole")
+    assert (whole[:, [0, 2, 2]] == whole[:, [1, 3, 4]]).all()
+    assert len(np.unique(whole, axis=0)) == 8
+    single = flip_people(np.random.default_rng(0), 6, 600, blocks=blocks)
+    assert len(np.unique(single, axis=0)) == 64
+    assert set(np.unique(single)) == {-1.0, 1.0}
+    with pytest.raises(ValueError, match="All people are in one block"):
+        flip_people(np.random.default_rng(0), 3, 2, blocks=np.zeros(3), mode="whole")
 
 
 def test_within_blocks_nobody_leaves():

@@ -1,5 +1,17 @@
 """Traits against everything measured in the same people."""
 
+from brainlocus.cohort.associate.boundaries import (
+    boundary_share,
+    correlation,
+    gradient_magnitude,
+    mirror_places,
+    symmetry_r,
+)
+from brainlocus.cohort.associate.clusters import (
+    Clusters,
+    find_clusters,
+    largest_cluster,
+)
 from brainlocus.cohort.associate.comparison import (
     Agreement,
     Difference,
@@ -8,8 +20,11 @@ from brainlocus.cohort.associate.comparison import (
     correlation_difference,
     measure_correlation,
 )
-from brainlocus.cohort.associate.peaks import find_peaks
+from brainlocus.cohort.associate.peaks import (
+    find_peaks,
+)
 from brainlocus.cohort.associate.permutation import (
+    PermutedLargest,
     narrow_group,
     permutable_residuals,
     permuted_bytes,
@@ -31,7 +46,16 @@ from brainlocus.cohort.associate.reliability import (
     measure_reliability,
     reliability_results,
 )
-from brainlocus.cohort.associate.tfce import FaceNeighbours, enhance_clusters, face_neighbours
+from brainlocus.cohort.associate.tfce import (
+    FaceNeighbours,
+    enhance_clusters,
+    face_neighbours,
+)
+from brainlocus.cohort.associate.voxel_scores import (
+    VoxelScores,
+    score_voxels,
+    score_voxels_bytes,
+)
 from brainlocus.cohort.associate.voxelwise import (
     TargetGroup,
     VoxelwiseDesign,
@@ -39,34 +63,45 @@ from brainlocus.cohort.associate.voxelwise import (
     VoxelwiseSums,
     add_voxelwise,
     finish_voxelwise,
+    prepare_one_sample,
     prepare_voxelwise,
     start_voxelwise,
+    voxel_means,
     voxels_at_once,
     voxelwise_bytes,
 )
 
 __all__ = [
     "Agreement",
+    "Clusters",
     "Difference",
     "FaceNeighbours",
     "Interval",
+    "PermutedLargest",
     "PhenomeDesign",
     "PhenomeScan",
     "Reliability",
     "TargetGroup",
+    "VoxelScores",
     "VoxelwiseDesign",
     "VoxelwiseMaps",
     "VoxelwiseSums",
     "add_voxelwise",
     "agreement",
     "bland_altman_coordinates",
+    "boundary_share",
+    "correlation",
     "correlation_difference",
     "enhance_clusters",
     "face_neighbours",
+    "find_clusters",
     "find_peaks",
     "finish_voxelwise",
+    "gradient_magnitude",
+    "largest_cluster",
     "measure_correlation",
     "measure_reliability",
+    "mirror_places",
     "narrow_group",
     "permutable_residuals",
     "permuted_bytes",
@@ -74,12 +109,17 @@ __all__ = [
     "permuted_rows",
     "phenome_results",
     "phenome_rows",
+    "prepare_one_sample",
     "prepare_phenome",
     "prepare_voxelwise",
     "reliability_results",
     "scan_phenome",
     "scan_phenome_peak_bytes",
+    "score_voxels",
+    "score_voxels_bytes",
     "start_voxelwise",
+    "symmetry_r",
+    "voxel_means",
     "voxels_at_once",
     "voxelwise_bytes",
 ]

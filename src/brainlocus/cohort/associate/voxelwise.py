@@ -32,10 +32,11 @@ Frisch & Waugh (1933), Econometrica 1:387; Lovell (1963), JASA 58:993.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Shaped
+from numba import njit
 
 from brainlocus.numerics import covariate_basis, neg_log10_p_from_t, project_out, refuse_infinite, same_people
 
@@ -47,16 +48,21 @@ __all__ = [
     "VoxelwiseSums",
     "add_voxelwise",
     "finish_voxelwise",
+    "prepare_one_sample",
     "prepare_voxelwise",
     "start_voxelwise",
+    "voxel_means",
     "voxels_at_once",
     "voxelwise_bytes",
 ]
 
 Precision = Literal["double", "single"]
 
-_BLOCK = 1 << 13
-"""Voxels whose products stay in the cache."""
+_TILE = 1 << 13
+_TILE_CELLS = 1 << 19
+"""People, or sums, times voxels of a product: what stays in the cache."""
+_FEW_ABSENT = 0.1
+"""Share of absent people below which their products are added one by one."""
 _CELLS = 1 << 17
 """Voxels times targets that are finished at once."""
 _SINGULAR = 1e-9
@@ -79,11 +85,14 @@ class TargetGroup:
     members: Int[np.ndarray, " targets"]
     """Which columns of the targets."""
     basis: Float64[np.ndarray, "people rank"]
-    """Intercept (ones) and covariates, orthogonal, with sum of squares n; 0 for people outside."""
+    """Intercept (ones; unless it is the target) and covariates, orthogonal, with sum of squares n; 0 for people
+    outside."""
     residuals: Float64[np.ndarray, "people targets"]
     """Targets freed of the basis, with sum of squares n; 0 for people outside."""
     scale: Float64[np.ndarray, " targets"]
     """What the targets were divided by."""
+    intercept: bool = True
+    """False: the target is the intercept, and the basis has none."""
 
     @property
     def rank(self) -> int:
@@ -105,6 +114,8 @@ class VoxelwiseDesign:
     min_share: float
     min_people: int
     precision: Precision
+    intercept: bool = True
+    """False: the mean of the maps is tested."""
 
     @property
     def n_moments(self) -> int:
@@ -215,6 +226,56 @@ def prepare_voxelwise(
     )
 
 
+def prepare_one_sample(
+    n_people: int,
+    *,
+    covariates: Float[np.ndarray, "people covariates"] | None = None,
+    covariate_names: Sequence[str] | None = None,
+    min_share: float = 0.5,
+    min_people: int = 10,
+    precision: Precision = "double",
+) -> VoxelwiseDesign:
+    """Return the design that tests whether the mean of the maps is 0, at the mean of the covariates.
+
+    Covariates are centred, so that the regressor is 1 for everybody and orthogonal to them; beta is the mean.
+
+    Parameters
+    ----------
+    covariates
+        As `prepare_voxelwise`.
+
+    Raises
+    ------
+    ValueError
+        Nobody has complete covariates.
+    """
+    others = np.empty((n_people, 0)) if covariates is None else np.asarray(covariates, dtype=np.float64)
+    rows = np.asarray(np.isfinite(others).all(axis=1))
+    n = int(rows.sum())
+    if not n:
+        raise ValueError("Nobody has complete covariates; use fewer covariates or impute them first.")
+    found = covariate_basis(others[rows], covariate_names)
+    basis = np.zeros((n_people, found.rank - 1))
+    basis[rows] = found.q[:, 1:] * np.sqrt(n)
+    residuals = rows[:, None].astype(np.float64)
+    status = "ok"
+    if n < max(min_people, 1):
+        status = f"fewer than {min_people} people"
+    elif n < found.rank + 1:
+        status = "more covariates than people"
+    group = TargetGroup(rows, n, np.zeros(1, dtype=np.int64), basis, residuals, np.ones(1), intercept=False)
+    return VoxelwiseDesign(
+        (group,) if status == "ok" else (),
+        np.array([status], dtype="U48"),
+        np.array([n], dtype=np.int64),
+        found.dropped,
+        min_share,
+        min_people,
+        precision,
+        intercept=False,
+    )
+
+
 def _group(
     targets: Float[np.ndarray, "people targets"],
     covariates: Float64[np.ndarray, "people covariates"],
@@ -265,9 +326,9 @@ def voxelwise_bytes(design: VoxelwiseDesign, n_voxels: int, *, slots: int, batch
     k, g, products = design.n_moments, len(design.groups), design.n_products
     largest = max((group.members.size for group in design.groups), default=0)
     rank = max((group.rank for group in design.groups), default=1)
-    block = min(_BLOCK, n_voxels)
+    block = max(min(_TILE_CELLS // max(batch, k, 1), _TILE, n_voxels), 1)
     sums = n_voxels * (8 * (k + g + 2) + 2) + 8 * slots * products
-    adding = 8 * block * (5 * batch + k + g) + 16 * batch * (k + products) + 16 * min(block, slots) * products
+    adding = 8 * block * (3 * batch + 2 * k + g) + 16 * batch * (k + products) + 16 * min(block, slots) * products
     finished = min(max(_CELLS // max(largest, 1), 1), n_voxels)
     lacking = min(finished, slots)
     finishing = 8 * finished * (14 * largest + rank + 12) + 8 * lacking * (
@@ -287,7 +348,8 @@ def start_voxelwise(design: VoxelwiseDesign, n_voxels: int, *, slots: int | None
     capacity = n_voxels if slots is None else min(slots, n_voxels)
     return VoxelwiseSums(
         design=design,
-        shift=np.full(n_voxels, np.nan),
+        # Without an intercept in the basis, what is tested would move with the values.
+        shift=np.full(n_voxels, np.nan if design.intercept else 0.0),
         moments=np.zeros((design.n_moments, n_voxels)),
         squares=np.zeros((len(design.groups), n_voxels)),
         slot=np.full(n_voxels, -1, dtype=np.int64),
@@ -311,43 +373,105 @@ def add_voxelwise(
     """
     design = sums.design
     dtype = np.float32 if design.precision == "single" else np.float64
-    rows = np.concatenate(
-        [part for g in design.groups for part in (g.basis[people], g.residuals[people])], axis=1
-    ).astype(dtype)
-    member = np.stack([g.rows[people] for g in design.groups], axis=1).astype(np.float64)
-    products: Float64[np.ndarray, "batch products"] | None = None
-    for start in range(0, values.shape[1], _BLOCK):
-        part = slice(start, min(start + _BLOCK, values.shape[1]))
-        present = np.isfinite(values[:, part])
-        whole = present.all(axis=0)
-        filled = _filled(sums.shift[part], values[:, part], present, dtype)
-        sums.moments[:, part] += rows.T @ filled
-        sums.squares[:, part] += member.T @ np.square(filled, dtype=np.float64)
-        if whole.all():
+    rows = np.ascontiguousarray(
+        np.concatenate([part for g in design.groups for part in (g.basis[people], g.residuals[people])], axis=1).T,
+        dtype=dtype,
+    )
+    member = np.stack([g.rows[people] for g in design.groups], axis=1)
+    n, width = values.shape
+    size = max(min(width, _TILE_CELLS // max(n, rows.shape[0]), _TILE), 1)
+    for start in range(0, width, size):
+        part = slice(start, min(start + size, width))
+        chosen = values[:, part]
+        if design.intercept:
+            _set_shift(sums.shift[part], chosen)
+        filled = np.empty(chosen.shape, dtype=dtype)
+        lacks = np.zeros(chosen.shape[1], dtype=np.bool_)
+        _centre(chosen, sums.shift[part].astype(dtype), member, filled, lacks, sums.squares[:, part])
+        sums.moments[:, part] += rows @ filled
+        if not lacks.any():
             continue
-        if products is None:
-            products = np.concatenate([_products(g, people) for g in design.groups], axis=1)
-        lacking = np.flatnonzero(~whole)
+        lacking = np.flatnonzero(lacks)
         slots = _slots(sums, start + lacking)
         kept = slots >= 0
-        sums.absent[slots[kept]] += (~present[:, lacking[kept]]).T.astype(np.float64) @ products
+        if not kept.any():
+            continue
+        absent = ~np.isfinite(chosen[:, lacking[kept]]).T
+        some = absent.any(axis=0)
+        products = np.concatenate([_products(g, people[some]) for g in design.groups], axis=1)
+        _add_absent(sums.absent, slots[kept], np.ascontiguousarray(absent[:, some]), products)
 
 
-def _filled(
-    shift: Float64[np.ndarray, " voxels"],
+def _set_shift(shift: Float64[np.ndarray, " voxels"], values: Float[np.ndarray, "batch voxels"]) -> None:
+    """Set the shift of voxels that come up first: the mean of the values at hand, in single precision."""
+    unset = np.flatnonzero(np.isnan(shift))
+    if not unset.size:
+        return
+    known = values[:, unset]
+    present = np.isfinite(known)
+    some = present.any(axis=0)
+    total = np.where(present, known, 0.0).sum(axis=0, dtype=np.float64)
+    shift[unset[some]] = (total[some] / present[:, some].sum(axis=0)).astype(np.float32)
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _centre(
     values: Float[np.ndarray, "batch voxels"],
-    present: Bool[np.ndarray, "batch voxels"],
-    dtype: type[np.floating],
-) -> Float[np.ndarray, "batch voxels"]:
-    """Return values less the voxel's shift, 0 where missing; sets the shift of voxels that come up first."""
-    fresh = np.flatnonzero(np.isnan(shift) & present.any(axis=0))
-    if fresh.size:
-        known = np.where(present[:, fresh], values[:, fresh], 0.0).sum(axis=0, dtype=np.float64)
-        shift[fresh] = (known / present[:, fresh].sum(axis=0)).astype(np.float32)
-    with np.errstate(invalid="ignore"):
-        moved = values.astype(dtype) - shift.astype(dtype)
-    moved[~present] = 0.0
-    return np.asarray(moved)
+    shift: Float[np.ndarray, " voxels"],
+    member: Bool[np.ndarray, "batch groups"],
+    filled: Float[np.ndarray, "batch voxels"],
+    lacks: Bool[np.ndarray, " voxels"],
+    squares: Float64[np.ndarray, "groups voxels"],
+) -> None:
+    """Fill in values less the shift, 0 where missing; mark voxels that somebody lacks; add up squares of each group."""
+    n_voxels = values.shape[1]
+    for i in range(values.shape[0]):
+        row, out = values[i], filled[i]
+        bad = 0
+        for v in range(n_voxels):
+            moved = row[v] - shift[v]
+            out[v] = moved
+            bad += 0 if moved - moved == 0.0 else 1  # neither NaN nor infinite
+        if bad:
+            for v in range(n_voxels):
+                if out[v] - out[v] != 0.0:  # true of NaN
+                    out[v] = 0.0
+                    lacks[v] = True
+        for g in range(member.shape[1]):
+            if member[i, g]:
+                total = squares[g]
+                for v in range(n_voxels):
+                    value = np.float64(out[v])
+                    total[v] += value * value
+
+
+def _add_absent(
+    sums: Float64[np.ndarray, "slots products"],
+    slots: Int[np.ndarray, " lacking"],
+    absent: Bool[np.ndarray, "lacking batch"],
+    products: Float64[np.ndarray, "batch products"],
+) -> None:
+    """Add the products of the absent: one by one where they are few, else as a matrix product."""
+    if absent.sum() < _FEW_ABSENT * absent.size:
+        _add_few(sums, slots, absent, products)
+    else:
+        sums[slots] += absent.astype(np.float64) @ products
+
+
+@njit(cache=True, nogil=True)
+@no_type_check
+def _add_few(
+    sums: Float64[np.ndarray, "slots products"],
+    slots: Int[np.ndarray, " lacking"],
+    absent: Bool[np.ndarray, "lacking batch"],
+    products: Float64[np.ndarray, "batch products"],
+) -> None:
+    for k in range(slots.size):
+        for i in range(absent.shape[1]):
+            if absent[k, i]:
+                for j in range(products.shape[1]):
+                    sums[slots[k], j] += products[i, j]
 
 
 def _products(group: TargetGroup, people: Int[np.ndarray, " batch"]) -> Float64[np.ndarray, "batch products"]:
@@ -368,6 +492,23 @@ def _slots(sums: VoxelwiseSums, voxels: Int[np.ndarray, " lacking"]) -> Int[np.n
     return np.asarray(sums.slot[voxels])
 
 
+def voxel_means(sums: VoxelwiseSums) -> Float64[np.ndarray, " voxels"]:
+    """Return the means of the largest group's people who have the voxel; NaN for none, and where `deferred`."""
+    groups = sums.design.groups
+    chosen = max(range(len(groups)), key=lambda k: groups[k].n)
+    group, before = groups[chosen], groups[:chosen]
+    row = sum(g.rank + g.members.size for g in before)
+    column = sum(_n_products(g) for g in before)
+    if not group.intercept:  # the target is 1
+        row, column = row + group.rank, column + group.rank * (group.rank + 3) // 2
+    count = np.full(sums.shift.size, float(group.n))
+    lacking = sums.slot >= 0
+    count[lacking] -= sums.absent[sums.slot[lacking], column]
+    known = (np.rint(count) > 0) & ~sums.deferred
+    mean = np.divide(sums.moments[row], count, out=np.full(count.size, np.nan), where=known)
+    return np.asarray(mean + sums.shift)
+
+
 def voxels_at_once(group: TargetGroup) -> int:
     """Return how many voxels `finish_voxelwise` is meant to be given at a time."""
     return max(_CELLS // group.members.size, 1)
@@ -378,11 +519,13 @@ def finish_voxelwise(sums: VoxelwiseSums, group: int, voxels: slice) -> Voxelwis
     design, chosen = sums.design, sums.design.groups[group]
     moments = _moments(sums, group, voxels)
     tolerance = _ROUNDING[design.precision]
-    shift = np.nan_to_num(sums.shift[voxels])
+    shift, left = np.nan_to_num(sums.shift[voxels]), moments.syy
+    if not chosen.intercept:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shift = np.nan_to_num(moments.sxy[0] / moments.n)
+            left = moments.syy - moments.sxy[0] ** 2 / moments.sxx[0]
     # What is left of equal values of single precision is rounding, not variance.
-    flat = moments.syy <= np.maximum(
-        tolerance * sums.squares[group, voxels], moments.n * (2.0 * _SINGLE_EPS * shift) ** 2
-    )
+    flat = ~(left > np.maximum(tolerance * sums.squares[group, voxels], moments.n * (2.0 * _SINGLE_EPS * shift) ** 2))
     df = moments.n - moments.rank - 1.0
     enough = (moments.n >= max(design.min_share * chosen.n, design.min_people)) & (df >= 1)
     usable = enough & ~flat & ~sums.deferred[voxels]
@@ -427,14 +570,30 @@ def _moments(sums: VoxelwiseSums, group: int, voxels: slice) -> _Moments:
     gram[:, np.arange(p), np.arange(p)] += n
     crossed = absent[:, upper:].reshape(lacking.size, q, p + 1)
     u = -crossed[:, :, :p]
-    values, vectors = np.linalg.eigh(gram)
-    sound = values > _SINGULAR * n
-    inverse_root = vectors * (np.where(sound, 1.0 / np.sqrt(np.where(sound, values, 1.0)), 0.0))[:, None, :]
+    inverse_root, ranks = _inverse_roots(gram, n)
     turned_u = u @ inverse_root
     turned_c = (c[:, lacking].T[:, None, :] @ inverse_root)[:, 0, :]
     sxx[:, lacking] = (n - crossed[:, :, p] - (turned_u**2).sum(axis=2)).T
     sxy[:, lacking] -= (turned_u @ turned_c[:, :, None])[:, :, 0].T
     syy[lacking] = sums.squares[group, voxels][lacking] - (turned_c**2).sum(axis=1)
-    count[lacking] = n - absent[:, 0]
-    rank[lacking] = sound.sum(axis=1)
+    # The intercept's square is 1, in the basis or as the target.
+    count[lacking] = n - (absent[:, 0] if chosen.intercept else crossed[:, 0, p])
+    rank[lacking] = ranks
     return _Moments(sxx, sxy, syy, count, rank)
+
+
+def _inverse_roots(
+    gram: Float64[np.ndarray, "voxels rank rank"], n: float
+) -> tuple[Float64[np.ndarray, "voxels rank rank"], Int[np.ndarray, " voxels"]]:
+    """Return W with W W' = S^+ for every S = n I - D, and the ranks.
+
+    Where the absent are few, trace(D) < n / 2, no eigenvalue of S is below n / 2 and Cholesky's root does.
+    """
+    roots, ranks = np.empty(gram.shape), np.full(gram.shape[0], gram.shape[1])
+    sound = gram.shape[1] * n - np.trace(gram, axis1=1, axis2=2) < n / 2.0
+    roots[sound] = np.linalg.inv(np.linalg.cholesky(gram[sound])).transpose(0, 2, 1)
+    values, vectors = np.linalg.eigh(gram[~sound])
+    large = values > _SINGULAR * n
+    roots[~sound] = vectors * (np.where(large, 1.0 / np.sqrt(np.where(large, values, 1.0)), 0.0))[:, None, :]
+    ranks[~sound] = large.sum(axis=1)
+    return roots, ranks

@@ -17,7 +17,7 @@ from brainlocus.numerics.cropping import bounding_box
 from brainlocus.numerics.orientation import to_ras
 from brainlocus.pipeline.figures.canvas import BLUE, GREY, PALETTE, new_figure
 
-__all__ = ["Convention", "histogram", "mosaic"]
+__all__ = ["Convention", "Overlay", "histogram", "mosaic"]
 
 Convention = Literal["neurological", "radiological"]
 """Which side of the picture the left of the head is on: neurological left, radiological right."""
@@ -31,6 +31,16 @@ _MOST_NAMES = 24
 _OBLIQUE_DEGREES = 10.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Overlay:
+    """A statistic drawn over a map: red to yellow above the threshold, blue to light blue below its negative."""
+
+    volume: Volume
+    threshold: float
+    limit: float
+    """Absolute value of the lightest colours."""
+
+
 def mosaic(
     volume: Volume,
     *,
@@ -41,6 +51,7 @@ def mosaic(
     title: str = "",
     convention: Convention = "neurological",
     colours: str = "gray",
+    overlay: Overlay | None = None,
 ) -> Any:
     """Return a figure of axial, coronal and sagittal slices at even steps.
 
@@ -60,11 +71,13 @@ def mosaic(
         Side of the picture on which the left of the head is; the figure has the letters L and R.
     colours
         Name of a colour map of matplotlib.
+    overlay
+        A statistic on the same grid, drawn where it passes its threshold; the colour bar is then its own.
 
     Raises
     ------
     AlignmentError
-        A mask or the labels lie on another grid.
+        A mask, the labels or the overlay lie on another grid.
     ValueError
         `n_slices` is below 1, or the window is empty.
     MissingExtraError
@@ -77,6 +90,8 @@ def mosaic(
         check_same_grid(one.grid, volume.grid, what=f"Mask {name!r}" if name else "The mask")
     if labels is not None:
         check_same_grid(labels.grid, volume.grid, what="The parcellation")
+    if overlay is not None:
+        check_same_grid(overlay.volume.grid, volume.grid, what="The overlay")
     data, affine = to_ras(volume.data, volume.affine)
     outlines = {name: to_ras(one.data, one.affine)[0] for name, one in masks.items()}
     regions = None if labels is None else to_ras(labels.labels, labels.affine)[0]
@@ -86,7 +101,7 @@ def mosaic(
     if not limits[0] < limits[1]:
         raise ValueError(f"The window must have its lower value first, got {limits}.")
     picture = _Picture(data, affine, low, high, limits, outlines, regions, convention)
-    return _draw(picture, volume, labels, n_slices, title, colours)
+    return _draw(picture, volume, labels, n_slices, title, colours, overlay)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,8 +149,15 @@ class _Picture:
 
 
 def _draw(
-    picture: _Picture, volume: Volume, labels: Parcellation | None, n_slices: int, title: str, colours: str
+    picture: _Picture,
+    volume: Volume,
+    labels: Parcellation | None,
+    n_slices: int,
+    title: str,
+    colours: str,
+    overlay: Overlay | None,
 ) -> Any:
+    over = None if overlay is None else to_ras(overlay.volume.data, overlay.volume.affine)[0]
     places = _places(picture, n_slices)
     width = max(x + w for x, _, w, _, _, _ in places)
     height = max(y + h for _, y, _, h, _, _ in places)
@@ -154,6 +176,12 @@ def _draw(
             picture.cut(picture.data, normal, at), cmap=_with_black(colours), vmin=picture.limits[0],
             vmax=picture.limits[1], extent=box, origin="lower", interpolation="nearest",
         )  # fmt: skip
+        if over is not None and overlay is not None:
+            strong = picture.cut(over, normal, at)
+            shown = axis.imshow(
+                np.ma.masked_where(~(np.abs(strong) >= overlay.threshold), strong), cmap=_hot_and_cold(overlay),
+                vmin=-overlay.limit, vmax=overlay.limit, extent=box, origin="lower", interpolation="nearest",
+            )  # fmt: skip
         if picture.regions is not None:
             _draw_regions(axis, picture.cut(picture.regions, normal, at), box)
         for k, outline in enumerate(picture.outlines.values()):
@@ -166,7 +194,8 @@ def _draw(
     axis.set_yticks([])
     for artist in (*axis.images, *axis.collections, *axis.texts):
         artist.set_in_layout(False)  # all inside the axes: the layout need not measure them
-    figure.colorbar(shown, ax=axis, shrink=0.6, pad=0.01, label=_quantity(volume))
+    drawn = volume if overlay is None else overlay.volume
+    figure.colorbar(shown, ax=axis, shrink=0.6, pad=0.01, label=_quantity(drawn))
     axis.set_title(_heading(title, volume), fontsize=11, loc="left")
     _write_legend(figure, picture, named)
     return figure
@@ -219,6 +248,19 @@ def _percentiles(data: Float[np.ndarray, "x y z"]) -> tuple[float, float]:
 def _with_black(name: str) -> Any:
     """Return a colour map that draws NaN black."""
     return import_extra("matplotlib", extra="plot").colormaps[name].with_extremes(bad="black")
+
+
+def _hot_and_cold(overlay: Overlay) -> Any:
+    """Return a colour map: red to yellow above the threshold, blue to light blue below its negative, grey between."""
+    colors = import_extra("matplotlib.colors", extra="plot")
+    hot = colors.LinearSegmentedColormap.from_list("hot", ["#c00000", "#ff7000", "#ffff40"])
+    cold = colors.LinearSegmentedColormap.from_list("cold", ["#1030c0", "#2080ff", "#80f0ff"])
+    steps = np.linspace(-1.0, 1.0, 512)
+    share = overlay.threshold / overlay.limit
+    strength = np.clip((np.abs(steps) - share) / max(1.0 - share, 1e-6), 0.0, 1.0)
+    table = np.where((steps > 0)[:, None], hot(strength), cold(strength))
+    table[np.abs(steps) < share] = (0.3, 0.3, 0.3, 1.0)
+    return colors.ListedColormap(table).with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
 
 
 def _region_colours(labels: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 3"]:

@@ -37,6 +37,7 @@ from brainlocus.pipeline.people import (
     choose_traits,
     formula_columns,
     join_participants,
+    outlier_mads,
     read_people,
     report_folder,
 )
@@ -85,19 +86,6 @@ class CohortHarmoniseConfig(StepConfig):
     report: OutputPath | None = Field(None, description="Folder for figures and before/after statistics")
 
 
-def _outlier_mads(text: str) -> float | None:
-    if text == "none":
-        return None
-    kind, _, number = text.partition(":")
-    try:
-        mads = float(number)
-    except ValueError:
-        mads = 0.0
-    if kind != "mad" or not mads > 0:
-        raise SchemaError(f"--outliers: expected mad:K with K above 0 (mad:6) or none, found {text!r}.")
-    return mads
-
-
 def _write_prepare_report(report: PrepareReport, folder: Path) -> None:
     header = (
         "trait", "n_before", "n_outliers", "n_after", "zero_mad", "excessive_outliers", "variance_explained",
@@ -133,7 +121,7 @@ def cohort_prepare(config: CohortPrepareConfig, out: Path, context: Context) -> 
         confounds=config.confounds,
         confound_table=joined.people,
         options=PrepareOptions(
-            outlier_mads=_outlier_mads(config.outliers), normalise=config.normalise, min_people=config.min_people
+            outlier_mads=outlier_mads(config.outliers), normalise=config.normalise, min_people=config.min_people
         ),
     )
     report = prepared.report

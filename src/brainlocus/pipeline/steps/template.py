@@ -1,6 +1,5 @@
 """``idp template``: maps of people in a standard space to their mean, spread, median and change with age."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,13 +21,12 @@ from brainlocus.images.idp import (
     template_bytes,
 )
 from brainlocus.io import ImageList, find_images, read_grid, read_mask, write_volume
-from brainlocus.io.nifti import sidecar_path
 from brainlocus.numerics import design_from_formula
 from brainlocus.pipeline.config import CommaFloats, InputPath, Positional, StepConfig
 from brainlocus.pipeline.figures.canvas import save_figure
 from brainlocus.pipeline.figures.slices import mosaic
 from brainlocus.pipeline.genomes import require_memory
-from brainlocus.pipeline.image_voxels import READ_BYTES, image_tasks, read_images, save_voxels
+from brainlocus.pipeline.image_voxels import READ_BYTES, image_tasks, read_images, save_voxels, unit_of
 from brainlocus.pipeline.people import read_people
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -144,7 +142,7 @@ def idp_template(config: IdpTemplateConfig, out: Path, context: Context) -> Step
         found = _one_range(design, blocks, stop - start, len(images), median=config.median)
         for key, values in zip(names, _columns(found, config, design), strict=True):
             maps[key][start:stop] = values
-    _write(config, out, grid, voxels, maps, _unit(images.paths[0]))
+    _write(config, out, grid, voxels, maps, unit_of(images.paths[0]))
     counts |= {
         "participants": len(images),
         "voxels": int(voxels.size),
@@ -208,17 +206,6 @@ def _columns(
         columns += [maps.beta, maps.standard_error, maps.t, maps.neg_log10_p]
     columns += list(maps.bin_means)
     return columns + ([maps.bin_means[-1] - maps.bin_means[0]] if design.n_bins > 1 else [])
-
-
-def _unit(path: Path) -> str:
-    """Return the unit that an image's BIDS sidecar gives, or nothing."""
-    sidecar = sidecar_path(path)
-    if not sidecar.is_file():
-        return ""
-    try:
-        return str(json.loads(sidecar.read_text(encoding="utf-8")).get("Units", ""))
-    except (ValueError, AttributeError):
-        return ""
 
 
 def _write(

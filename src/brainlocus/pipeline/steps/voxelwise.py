@@ -1,61 +1,58 @@
 """``associate voxelwise``: maps of people in one space against many targets, voxel by voxel."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import count as count_from
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float64
 from pydantic import Field
 
 from brainlocus.cohort.associate import (
     VoxelwiseDesign,
-    VoxelwiseSums,
-    add_voxelwise,
-    find_peaks,
-    finish_voxelwise,
+    prepare_one_sample,
     prepare_voxelwise,
-    start_voxelwise,
-    voxels_at_once,
-    voxelwise_bytes,
 )
 from brainlocus.core import (
-    Grid,
     PhenotypeTable,
     ResultTable,
+    SampleIndex,
     SchemaError,
-    Volume,
     check_same_grid,
     concat_results,
     shared_samples,
 )
 from brainlocus.core.text import text_array
-from brainlocus.io import ImageList, find_images, read_grid, read_mask, write_derivative, write_results
-from brainlocus.numerics import benjamini_hochberg_q, design_from_formula
-from brainlocus.pipeline.config import CommaList, InputPath, Positional, StepConfig
-from brainlocus.pipeline.figures.canvas import save_figure
-from brainlocus.pipeline.figures.slices import mosaic
-from brainlocus.pipeline.genomes import require_memory
-from brainlocus.pipeline.image_voxels import READ_BYTES, image_tasks, read_images, save_voxels
-from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, read_people
+from brainlocus.io import ImageList, find_images, read_grid, read_mask, write_results
+from brainlocus.numerics import Design, design_from_formula
+from brainlocus.pipeline.config import CommaList, InputPath, KeptPath, Positional, StepConfig
+from brainlocus.pipeline.image_voxels import unit_of
+from brainlocus.pipeline.people import batch_labels, choose_traits, formula_columns, outlier_mads, read_people
 from brainlocus.pipeline.step import Context, Step, StepResult
-from brainlocus.pipeline.voxelwise_permutation import Permutations, permutations_bytes, permute_targets
+from brainlocus.pipeline.voxelwise_maps import (
+    CLUSTER_COLUMNS,
+    MAPS,
+    PEAK_COLUMNS,
+    REGION_COLUMNS,
+    Study,
+    draw_target,
+    read_around,
+    table_of,
+    target_columns,
+    target_folders,
+    write_family_wise,
+    write_mean,
+    write_target,
+)
+from brainlocus.pipeline.voxelwise_permutation import Exchange, Permutations, permute_targets
+from brainlocus.pipeline.voxelwise_scan import Scan, Scanned, scan_images
 
 __all__ = ["ASSOCIATE_VOXELWISE", "AssociateVoxelwiseConfig"]
 
-_BATCH = 16
-_FEWEST_VOXELS = 4096
-_WRITE_BYTES = 40
-"""Bytes a voxel of the grid that writing and drawing one map, and finding its peaks, takes."""
-_COUNT_BYTES = 120
-"""Bytes a voxel of the mask that the maps of one target and their q-values take."""
 _MANY_ZEROS = 0.01
-_ALPHA = 0.05
-_MAPS = ("r", "beta", "standard_error", "t", "neg_log10_p", "n")
-_PEAKS = 20
+_FEWEST_MIRRORED = 10
+_EDGES = 0.3
+"""gradient_r or boundary_share above which a target is named: planted shifts have 0.6 and more, blobs below 0.2."""
 
 
 class AssociateVoxelwiseConfig(StepConfig):
@@ -64,13 +61,20 @@ class AssociateVoxelwiseConfig(StepConfig):
     images: Annotated[InputPath, Positional()] = Field(
         description="Maps on one grid: a BIDS folder, a table with participant_id and path, or a list of paths"
     )
-    targets: InputPath = Field(description="Table of what the maps are regressed on, one target a column")
+    targets: InputPath | None = Field(None, description="Table of what the maps are regressed on, a target a column")
     mask: InputPath = Field(description="Voxels to test")
     columns: CommaList = Field((), description="Targets, names or patterns; every numeric column by default")
+    one_sample: bool = Field(False, description="Test whether the mean of the maps is 0, instead of --targets")
     covariates: str = Field("", description="Formula of covariates: 'age + sex + C(site)'")
     participants: InputPath | None = Field(None, description="Table with the covariates; TARGETS by default")
     pattern: str = Field("sub-*/**/*_space-*.nii*", description="Which files of a folder are images")
     zeros: Literal["missing", "value"] = Field("value", description="Whether voxels of exactly 0 have no value")
+    outliers: str = Field("none", description="mad:K removes values of a voxel beyond K unscaled MADs, such as mad:6")
+    normalise: Literal["rank", "none"] = Field("none", description="Normal scores of each voxel, over all images")
+    store: KeptPath | None = Field(
+        None,
+        description="Folder to keep the voxels of all images in, or to take them from, for --outliers, --normalise",
+    )
     min_share: float = Field(0.5, gt=0, le=1, description="Share of a target's people that a voxel needs")
     min_people: int = Field(10, ge=3, description="People that a target and a voxel need")
     precision: Literal["double", "single"] = Field(
@@ -78,386 +82,302 @@ class AssociateVoxelwiseConfig(StepConfig):
     )
     permutations: int = Field(0, ge=0, description="Permutations for family-wise error, 5000 to publish; 0: none")
     tfce: bool = Field(False, description="Also enhance clusters (TFCE) and permute the enhanced maps")
+    cluster_threshold: float | None = Field(
+        None, gt=0, description="|t| that forms clusters, such as 3.1; their sizes and masses are permuted, too"
+    )
+    permute: Exchange | None = Field(
+        None, description="People change places (default), signs of residuals flip (default of --one-sample), or both"
+    )
     tail: bool = Field(True, description="Family-wise p below 10 / permutations from a fitted tail")
     blocks: str | None = Field(None, description="Column of exchangeability blocks, such as site or family")
     block_mode: Literal["within", "whole"] = Field(
         "within", description="Permute people within blocks, or whole blocks of the same size"
     )
+    atlas: InputPath | None = Field(None, description="Labels of regions: names of peaks, and a table of regions")
+    template: InputPath | None = Field(
+        None, description="Mean map, as idp template writes: t is compared with its edges"
+    )
+    ageing: InputPath | None = Field(None, description="Map of change with age, as idp template writes, for comparison")
+    tissue: InputPath | None = Field(None, description="Labels of grey and white matter, for effects on their boundary")
+    background: InputPath | None = Field(
+        None, description="Map that significant voxels are drawn over; the images' mean by default"
+    )
     figures: int = Field(12, ge=0, description="Targets that are drawn, those with the largest |t| first")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Study:
-    """What is tested: images and targets of the same people, in the order of the images."""
-
-    images: ImageList
-    names: tuple[str, ...]
-    design: VoxelwiseDesign
-    grid: Grid
-    voxels: Int[np.ndarray, " voxels"]
-    permutations: Permutations | None
-    counts: dict[str, Any]
-
-
-def _study(config: AssociateVoxelwiseConfig) -> _Study:
+def _study(config: AssociateVoxelwiseConfig) -> Scan:
     """Read tables and lists, and leave out images of people with no target or without a covariate."""
+    mads = outlier_mads(config.outliers)
+    _check(config, mads)
     images = find_images(config.images, pattern=config.pattern)
-    targets = read_people(config.targets)
-    people = targets if config.participants is None else read_people(config.participants)
-    shared = shared_samples(
-        images.samples, targets.samples, people.samples, names=("the images", "the targets", "the covariates")
-    )
-    used = formula_columns(config.covariates)
-    names = choose_traits(targets, config.columns, besides=used, option="--columns")
-    _folders(names)
-    counts: dict[str, Any] = {
-        "participants_images": len(images),
-        "participants_targets": len(targets.samples),
-        "participants": len(shared),
-        "text_columns_left_out": [] if config.columns else _text(targets, used),
-    }
-    covariates = design_from_formula(config.covariates, people.take(shared))
-    matrix = targets.take(shared).matrix(names)
-    needed = covariates.complete & ~np.isnan(matrix).all(axis=1)
-    counts["people_without_covariates"] = int((~covariates.complete).sum())
-    counts["images_read"] = int(needed.sum())
-    if not needed.any():
-        raise SchemaError(f"None of the {len(shared)} people with an image has a target and all covariates.")
-    design = prepare_voxelwise(
-        matrix[needed],
-        covariates=covariates.matrix[needed],
-        covariate_names=covariates.names,
-        min_share=config.min_share,
-        min_people=config.min_people,
-        precision=config.precision,
-    )
-    counts["covariates"] = list(covariates.names)
-    counts["dropped_covariates"] = list(design.dropped)
-    kept = shared.take(np.flatnonzero(needed))
+    kept, design, names, people, counts = _people(config, images)
     at = images.samples.indices_of(kept)
     chosen = ImageList(kept, tuple(images.paths[k] for k in at))
     grid = read_grid(chosen.paths[0])
     mask = read_mask(config.mask)
     check_same_grid(mask.grid, grid, what=str(config.mask))
-    plan = _permutations(config, people.take(kept))
-    return _Study(chosen, tuple(names), design, grid, np.flatnonzero(mask.data), plan, counts)
+    voxels = np.flatnonzero(mask.data)
+    around = read_around(
+        grid, voxels, atlas=config.atlas, template=config.template, ageing=config.ageing, tissue=config.tissue,
+        background=config.background,
+    )  # fmt: skip
+    counts["voxels_with_a_mirror_image"] = int((around.mirror >= 0).sum())
+    rank = config.normalise == "rank"
+    sidecar = {
+        "Covariates": config.covariates, "MinimalShareOfPeople": config.min_share, "ZerosAre": config.zeros,
+        "Outliers": config.outliers, "Normalise": config.normalise,
+    }  # fmt: skip
+    image_unit = unit_of(chosen.paths[0])
+    unit = "standard deviations" if rank else image_unit
+    maps = Study(
+        tuple(names), design.status, design.n, grid, voxels, unit, image_unit, sidecar, around, config.one_sample
+    )
+    plan = _permutations(config, people)
+    return Scan(
+        images=chosen, maps=maps, design=design, permutations=plan, every=images, rows=at, mads=mads, rank=rank,
+        zeros=config.zeros, store=config.store, counts=counts,
+    )  # fmt: skip
 
 
-def _permutations(config: AssociateVoxelwiseConfig, people: PhenotypeTable) -> Permutations | None:
+def _check(config: AssociateVoxelwiseConfig, mads: float | None) -> None:
+    """Check that options go together.
+
+    Raises
+    ------
+    SchemaError
+        They do not.
+    """
+    if config.store is not None and mads is None and config.normalise == "none":
+        raise SchemaError(
+            "--store goes with --outliers or --normalise: the images are read once and not kept otherwise."
+        )
+    if config.one_sample == (config.targets is not None):
+        raise SchemaError(
+            "Expected one of --targets TABLE (regress the maps on its columns) and --one-sample (test their mean), "
+            "found " + ("both." if config.one_sample else "neither.")
+        )
+    if config.one_sample and config.columns:
+        raise SchemaError("--columns chooses targets, and --one-sample has none; leave one of them out.")
+    if config.one_sample and config.normalise == "rank":
+        raise SchemaError("--one-sample: normal scores have a mean of 0 in every voxel. Leave --normalise rank out.")
+    if config.one_sample and config.permute in ("shuffle", "both"):
+        raise SchemaError(
+            f"--one-sample: the mean is the same when people change places, so --permute {config.permute} tests "
+            "nothing. Leave it out: signs are flipped."
+        )
+    if config.permutations:
+        return
+    given = {
+        "--tfce": config.tfce, "--blocks": config.blocks is not None, "--permute": config.permute is not None,
+        "--cluster-threshold": config.cluster_threshold is not None,
+    }  # fmt: skip
+    alone = [name for name, there in given.items() if there]
+    if alone:
+        verb = "goes" if len(alone) == 1 else "go"
+        raise SchemaError(f"{' and '.join(alone)} {verb} with --permutations; give their number, such as 5000.")
+
+
+def _people(
+    config: AssociateVoxelwiseConfig, images: ImageList
+) -> tuple[SampleIndex, VoxelwiseDesign, list[str], PhenotypeTable | None, dict[str, Any]]:
+    """Return who is analysed, the design, the targets' names, the people's table, and counts."""
+    targets = None if config.targets is None else read_people(config.targets)
+    people = targets if config.participants is None else read_people(config.participants)
+    if people is None and (config.covariates or config.blocks):
+        raise SchemaError("--covariates and --blocks need the table that has them; give it with --participants.")
+    tables = [
+        (found.samples, name)
+        for found, name in ((targets, "the targets"), (people, "the covariates"))
+        if found is not None
+    ]
+    shared = shared_samples(
+        images.samples, *(samples for samples, _ in tables), names=("the images", *(name for _, name in tables))
+    )
+    counts: dict[str, Any] = {"participants_images": len(images), "participants": len(shared)}
+    covariates = Design(np.empty((len(shared), 0)), (), np.ones(len(shared), dtype=bool))
+    if people is not None:
+        covariates = design_from_formula(config.covariates, people.take(shared))
+    matrix, names = np.ones((len(shared), 1)), ["mean"]
+    if targets is not None:
+        used = formula_columns(config.covariates)
+        names = choose_traits(targets, config.columns, besides=used, option="--columns")
+        matrix = targets.take(shared).matrix(names)
+        counts["participants_targets"] = len(targets.samples)
+        counts["text_columns_left_out"] = [] if config.columns else _text(targets, used)
+    target_folders(names)
+    needed = covariates.complete & ~np.isnan(matrix).all(axis=1)
+    counts["people_without_covariates"] = int((~covariates.complete).sum())
+    counts["images_read"] = int(needed.sum())
+    if not needed.any():
+        raise SchemaError(f"None of the {len(shared)} people with an image has a target and all covariates.")
+    design = _design(config, matrix[needed], covariates.matrix[needed], covariates.names)
+    counts["covariates"] = list(covariates.names)
+    counts["dropped_covariates"] = list(design.dropped)
+    kept = shared.take(np.flatnonzero(needed))
+    return kept, design, names, None if people is None else people.take(kept), counts
+
+
+def _design(
+    config: AssociateVoxelwiseConfig,
+    targets: Float64[np.ndarray, "people targets"],
+    covariates: Float64[np.ndarray, "people covariates"],
+    names: Sequence[str],
+) -> VoxelwiseDesign:
+    if config.one_sample:
+        return prepare_one_sample(
+            targets.shape[0], covariates=covariates, covariate_names=names, min_share=config.min_share,
+            min_people=config.min_people, precision=config.precision,
+        )  # fmt: skip
+    return prepare_voxelwise(
+        targets, covariates=covariates, covariate_names=names, min_share=config.min_share,
+        min_people=config.min_people, precision=config.precision,
+    )  # fmt: skip
+
+
+def _permutations(config: AssociateVoxelwiseConfig, people: PhenotypeTable | None) -> Permutations | None:
     if not config.permutations:
-        if config.tfce or config.blocks:
-            raise SchemaError("--tfce and --blocks go with --permutations; give their number, such as 5000.")
         return None
-    blocks = None if config.blocks is None else batch_labels(people, config.blocks)
+    blocks = None if config.blocks is None or people is None else batch_labels(people, config.blocks)
     if blocks is not None and (blocks == "").any():
         raise SchemaError(
             f"--blocks {config.blocks}: {int((blocks == '').sum())} of {blocks.size} people have none. Fill it in, or "
             "leave them out."
         )
-    return Permutations(config.permutations, config.tfce, config.tail, blocks, config.block_mode)
+    return Permutations(
+        count=config.permutations,
+        tfce=config.tfce,
+        tail=config.tail,
+        blocks=blocks,
+        mode=config.block_mode,
+        exchange=config.permute or ("flip" if config.one_sample else "shuffle"),
+        cluster_threshold=config.cluster_threshold,
+    )
 
 
 def _text(targets: PhenotypeTable, used: set[str]) -> list[str]:
     return [c.name for c in targets.columns if c.kind == "categorical" and c.name not in used]
 
 
-def _folders(names: Sequence[str]) -> list[str]:
-    """Return a folder name for each target.
-
-    Raises
-    ------
-    SchemaError
-        Two targets have the same.
-    """
-    folders = [re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip(".-") or "target" for name in names]
-    seen: dict[str, str] = {}
-    for folder, name in zip(folders, names, strict=True):
-        other = seen.setdefault(folder.lower(), name)
-        if other != name:
-            raise SchemaError(f"Targets {other!r} and {name!r} would both be written to {folder}/; rename one of them.")
-    return folders
-
-
-def _plan(study: _Study, context: Context) -> tuple[int, int]:
-    """Return how many voxels a pass takes, and how many of them somebody may lack, within the memory.
-
-    Raises
-    ------
-    ResourceError
-        Not even a few thousand voxels fit.
-    """
-    waiting = 4 * _BATCH * (2 * context.executor.workers + 1)
-    grid = int(np.prod(study.grid.shape))
-    fixed = study.voxels.size * (8 + _COUNT_BYTES) + grid * (READ_BYTES * context.executor.workers + _WRITE_BYTES)
-    fixed += 16 * len(study.images) * (study.design.n_moments + len(study.names))
-    if study.permutations is not None:
-        plan, groups = study.permutations, study.design.groups
-        permuting = fixed + permutations_bytes(groups, study.voxels.size, tfce=plan.tfce)
-        require_memory(permuting, context.memory_bytes, f"Permuting {study.voxels.size} voxels")
-
-    def needed(size: int, slots: int) -> int:
-        return fixed + voxelwise_bytes(study.design, size, slots=slots, batch=_BATCH) + size * waiting
-
-    size = study.voxels.size
-    while True:
-        for share in (1, 4, 16):
-            slots = max(-(-size // share), min(size, _FEWEST_VOXELS // 4))
-            if needed(size, slots) <= context.memory_bytes:
-                return size, slots
-        if size <= _FEWEST_VOXELS:
-            what = f"Testing {len(study.names)} targets in {study.voxels.size} voxels"
-            require_memory(needed(size, slots), context.memory_bytes, what)
-        size = -(-size // 2)
-
-
 def associate_voxelwise(config: AssociateVoxelwiseConfig, out: Path, context: Context) -> StepResult:
     """Stream the images through the sums, then write the maps target by target."""
     study = _study(config)
-    size, slots = _plan(study, context)
     context.shards.mkdir(parents=True, exist_ok=True)
-    shape = (len(study.names), len(_MAPS), study.voxels.size)
+    shape = (len(study.maps.names), len(MAPS), study.maps.voxels.size)
     spool = np.lib.format.open_memmap(context.shards / "maps.npy", mode="w+", dtype=np.float32, shape=shape)
-    waiting = [np.arange(k, min(k + size, shape[2])) for k in range(0, shape[2], size)]
     kept = None
     if study.permutations is not None:
         kept = np.lib.format.open_memmap(
             context.shards / "images.npy", mode="w+", dtype=np.float32, shape=(len(study.images), shape[2])
         )
-    zeros, passes, ranges = 0, 0, len(waiting)
-    for number in count_from(1):
-        if not waiting or not study.design.groups:
-            break
-        chosen, passes = waiting.pop(0), number
-        sums, found = _one_pass(config, study, context, chosen, slots, number, kept if number <= ranges else None)
-        zeros += found if number <= ranges else 0
-        _spool(study, sums, chosen, spool)
-        if sums.deferred.any():
-            waiting.append(chosen[sums.deferred])
-        del sums
-    family = {}
+    tested = scan_images(study, context, spool, kept)
+    family: dict[int, dict[str, int]] = {}
+    fwe = None
     if kept is not None and study.permutations is not None:
-        family = _permute(config, study, out, spool, kept, study.permutations, context)
-    table = _write(config, study, out, spool, context, family)
-    return _result(study, table, zeros, passes)
+        fwe = np.lib.format.open_memmap(
+            context.shards / "fwe.npy", mode="w+", dtype=np.float32, shape=(shape[0], shape[2])
+        )
+        family = _permute(study, out, spool, kept, fwe, study.permutations, context)
+    table = _write(config, study, out, spool, context, family, fwe, tested.mean)
+    return _result(study, table, tested)
 
 
 def _permute(
-    config: AssociateVoxelwiseConfig,
-    study: _Study,
+    study: Scan,
     out: Path,
     spool: np.ndarray,
     images: np.ndarray,
+    fwe: np.ndarray,
     plan: Permutations,
     context: Context,
 ) -> dict[int, dict[str, int]]:
-    """Write the family-wise maps of every target and the null; return what the table of targets says of them."""
-    folders = _folders(study.names)
-    t = spool[:, _MAPS.index("t")]
+    """Write the family-wise maps of every target, clusters and the null; return what the table of targets says of them.
+
+    Parameters
+    ----------
+    fwe
+        Filled with -log10 of the family-wise p of |t|.
+    """
+    names, folders = study.maps.names, target_folders(study.maps.names)
+    t = spool[:, MAPS.index("t")]
     rows: dict[int, dict[str, int]] = {}
+    clusters: list[dict[str, Any]] = []
     nulls = []
+    sidecar = {"Permutations": plan.count, "Exchange": plan.exchange, "ClusterThreshold": plan.cluster_threshold}
+    where = (study.maps.grid, study.maps.voxels)
     for number, group in enumerate(study.design.groups):
-        for k, found in permute_targets(group, number, images, t, (study.grid, study.voxels), plan, context):
-            maps = {
-                "neg_log10_p_fwe": found.neg_log10_p,
-                "tfce": found.tfce,
-                "neg_log10_p_fwe_tfce": found.neg_log10_p_tfce,
-            }
-            rows[k] = {"n_permuted": found.n_permuted}
+        for k, found in permute_targets(group, number, images, t, where, plan, context):
+            fwe[k] = found.neg_log10_p
+            rows[k], some = write_family_wise(study.maps, k, found, t[k], out / folders[k], sidecar)
+            clusters += some
             if not found.n_permuted:
                 continue
-            sidecar = _sidecar(config, study, k) | {"Permutations": plan.count, "Blocks": config.blocks or ""}
-            for name, values in maps.items():
-                if values is not None:
-                    write_derivative(_volume(study, name, values), out / folders[k] / f"{name}.nii.gz", sidecar)
-            limit = -np.log10(_ALPHA)
-            rows[k]["n_fwe"] = int((found.neg_log10_p > limit).sum())
-            if found.neg_log10_p_tfce is not None:
-                rows[k]["n_fwe_tfce"] = int((found.neg_log10_p_tfce > limit).sum())
             columns = {
-                "target": text_array([study.names[k]] * plan.count), "permutation": np.arange(1, plan.count + 1),
+                "target": text_array([names[k]] * plan.count), "permutation": np.arange(1, plan.count + 1),
                 "max_abs_t": found.max_abs_t, "max_tfce": found.max_tfce,
             }  # fmt: skip
+            if plan.cluster_threshold is not None:
+                columns["max_cluster_size"] = found.max_size.astype(np.int64)
+                columns["max_cluster_mass"] = found.max_mass
             nulls.append(ResultTable(columns))
     if nulls:
         write_results(concat_results(nulls), out / "null.parquet")
+    if plan.cluster_threshold is not None:
+        write_results(table_of(clusters, CLUSTER_COLUMNS), out / "clusters.tsv")
     return rows
-
-
-def _one_pass(
-    config: AssociateVoxelwiseConfig,
-    study: _Study,
-    context: Context,
-    chosen: Int[np.ndarray, " chosen"],
-    slots: int,
-    number: int,
-    kept: np.ndarray | None,
-) -> tuple[VoxelwiseSums, int]:
-    """Return the sums of some voxels over all images, and how many values were exactly 0."""
-    path = context.shards / f"voxels-{number}.npy"
-    save_voxels(study.voxels[chosen], path)
-    tasks = image_tasks(
-        study.images.paths, path, (0, chosen.size), batch=_BATCH, zeros_missing=config.zeros == "missing"
-    )
-    sums = start_voxelwise(study.design, chosen.size, slots=slots)
-    name = "Reading images" if number == 1 else f"Reading images, pass {number}"
-    first = zeros = 0
-    for block in context.progress.track(context.executor.map(read_images, tasks), name, len(tasks)):
-        add_voxelwise(sums, block, np.arange(first, first + block.shape[0]))
-        if kept is not None:
-            kept[first : first + block.shape[0], chosen[0] : chosen[-1] + 1] = block
-        first += block.shape[0]
-        zeros += int(block.size - np.count_nonzero(block))
-    return sums, zeros
-
-
-def _spool(study: _Study, sums: VoxelwiseSums, chosen: Int[np.ndarray, " chosen"], spool: np.ndarray) -> None:
-    """Put the estimates of a pass where those of each target lie together."""
-    for k, group in enumerate(study.design.groups):
-        step = voxels_at_once(group)
-        for start in range(0, chosen.size, step):
-            part = slice(start, min(start + step, chosen.size))
-            maps = finish_voxelwise(sums, k, part)
-            for at, target in enumerate(group.members):
-                for row, name in enumerate(_MAPS):
-                    spool[target, row, chosen[part]] = maps.n if name == "n" else getattr(maps, name)[at]
 
 
 def _write(
     config: AssociateVoxelwiseConfig,
-    study: _Study,
+    study: Scan,
     out: Path,
     spool: np.ndarray,
     context: Context,
     family: dict[int, dict[str, int]],
+    fwe: np.ndarray | None,
+    mean: Float64[np.ndarray, " voxels"],
 ) -> ResultTable:
-    """Write the maps, the tables of targets and peaks and the figures; return the table of targets."""
+    """Write the maps, the tables of targets, peaks and regions and the figures; return the table of targets."""
     rows: list[dict[str, Any]] = []
     peaks: list[dict[str, Any]] = []
-    folders = _folders(study.names)
+    regions: list[dict[str, Any]] = []
+    maps, folders = study.maps, target_folders(study.maps.names)
     n_tests = _n_tests(study, spool)
-    for k in context.progress.track(range(len(study.names)), "Writing maps", len(study.names)):
-        row, found = _target(config, study, k, np.array(spool[k]), n_tests, out / folders[k])
-        rows.append(row | family.get(k, {}))
-        peaks += found
-    permuted = _PERMUTED_COLUMNS if study.permutations is not None else {}
-    table = _table(rows, _TARGET_COLUMNS | permuted)
+    for k in context.progress.track(range(len(folders)), "Writing maps", len(folders)):
+        permuted = None if fwe is None or k not in family else np.array(fwe[k])
+        written = write_target(maps, k, np.array(spool[k]), n_tests, out / folders[k], permuted)
+        rows.append(written.row | family.get(k, {}))
+        peaks += written.peaks
+        regions += written.regions
+    columns = target_columns(maps.around, permuted=fwe is not None, clusters=config.cluster_threshold is not None)
+    table = table_of(rows, columns)
     write_results(table, out / "targets.tsv")
-    write_results(_table(peaks, _PEAK_COLUMNS), out / "peaks.tsv")
+    write_results(table_of(peaks, PEAK_COLUMNS), out / "peaks.tsv")
+    if maps.around.regions is not None:
+        write_results(table_of(regions, REGION_COLUMNS | ({} if fwe is None else {"n_fwe": 0})), out / "regions.tsv")
+    average = write_mean(maps, mean, out)
+    background = maps.around.background or average
     strength = np.nan_to_num(table["max_abs_t"], nan=-1.0)
     strongest = [int(k) for k in np.argsort(-strength, kind="stable") if strength[k] > 0]
     for k in strongest[: config.figures]:
-        _draw(study, np.array(spool[k][_MAPS.index("t")]), study.names[k], out / folders[k] / "t.png")
+        draw_target(maps, k, np.array(spool[k]), out / folders[k], background)
     return table
 
 
-def _n_tests(study: _Study, spool: np.ndarray) -> int:
+def _n_tests(study: Scan, spool: np.ndarray) -> int:
     """Return how many tests of all targets have a result."""
-    at = _MAPS.index("t")
+    at = MAPS.index("t")
     return sum(int(np.isfinite(spool[k, at]).sum()) for k in np.flatnonzero(study.design.status == "ok"))
 
 
-_TARGET_COLUMNS = {
-    "target": "", "n": 0, "n_voxels": 0, "max_abs_t": np.nan, "r": np.nan, "beta": np.nan, "standard_error": np.nan,
-    "t": np.nan, "neg_log10_p": np.nan, "x_mm": np.nan, "y_mm": np.nan, "z_mm": np.nan, "n_bonferroni": 0, "n_fdr": 0,
-    "n_bonferroni_study": 0, "status": "",
-}  # fmt: skip
-"""Columns of targets.tsv with what stands where there is nothing."""
-_PERMUTED_COLUMNS = {"n_permuted": 0, "n_fwe": 0, "n_fwe_tfce": 0}
-_PEAK_COLUMNS = {
-    "target": "", "x_mm": np.nan, "y_mm": np.nan, "z_mm": np.nan, "n": 0, "beta": np.nan, "standard_error": np.nan,
-    "t": np.nan, "r": np.nan, "neg_log10_p": np.nan, "q_bh": np.nan,
-}  # fmt: skip
-
-
-def _table(rows: Sequence[dict[str, Any]], columns: dict[str, Any]) -> ResultTable:
-    def column(name: str, empty: Any) -> np.ndarray:
-        values = [row.get(name, empty) for row in rows]
-        return text_array(values) if isinstance(empty, str) else np.array(values, dtype=type(empty))
-
-    return ResultTable({name: column(name, empty) for name, empty in columns.items()})
-
-
-def _target(
-    config: AssociateVoxelwiseConfig,
-    study: _Study,
-    k: int,
-    values: Float32[np.ndarray, "maps voxels"],
-    n_tests: int,
-    folder: Path,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write the maps of one target; return its row and its peaks."""
-    status = str(study.design.status[k])
-    maps = dict(zip(_MAPS, values, strict=True))
-    row: dict[str, Any] = {"target": study.names[k], "n": int(study.design.n[k]), "status": status}
-    if status != "ok":
-        return row, []
-    tested = np.isfinite(maps["t"])
-    if not tested.any():
-        return row | {"status": "no voxel could be tested"}, []
-    for name in _MAPS:
-        write_derivative(_volume(study, name, maps[name]), folder / f"{name}.nii.gz", _sidecar(config, study, k))
-    neg_log10_p = maps["neg_log10_p"].astype(np.float64)
-    q = benjamini_hochberg_q(neg_log10_p)
-    row |= {
-        "n_voxels": int(tested.sum()),
-        "max_abs_t": float(np.nanmax(np.abs(maps["t"]))),
-        "n_bonferroni": int((neg_log10_p > np.log10(tested.sum() / _ALPHA)).sum()),
-        "n_bonferroni_study": int((neg_log10_p > np.log10(n_tests / _ALPHA)).sum()),
-        "n_fdr": int((q < _ALPHA).sum()),
-    }
-    row |= _at(study, maps, int(np.nanargmax(np.abs(maps["t"]))))
-    row["n"] = int(study.design.n[k])
-    found = []
-    if row["n_fdr"]:
-        strength = np.full(int(np.prod(study.grid.shape)), np.nan)
-        strength[study.voxels] = np.where(q < _ALPHA, np.abs(maps["t"]), np.nan)
-        place = np.full(strength.size, -1)
-        place[study.voxels] = np.arange(study.voxels.size)
-        for peak in find_peaks(strength.reshape(study.grid.shape), study.grid.affine, least=0.0, most=_PEAKS):
-            at = int(place.reshape(study.grid.shape)[tuple(peak)])
-            found.append({"target": study.names[k], "q_bh": float(q[at]), **_at(study, maps, at)})
-    return row, found
-
-
-def _at(study: _Study, maps: dict[str, Float32[np.ndarray, " voxels"]], at: int) -> dict[str, Any]:
-    """Return the estimates of one voxel and where it lies."""
-    index = np.array([*np.unravel_index(study.voxels[at], study.grid.shape), 1], dtype=np.float64)
-    x, y, z = (float(v) for v in (study.grid.affine @ index)[:3])
-    estimates = {name: float(maps[name][at]) for name in _MAPS if name != "n"}
-    return {"x_mm": x, "y_mm": y, "z_mm": z, "n": int(maps["n"][at]), **estimates}
-
-
-def _volume(study: _Study, name: str, values: Float32[np.ndarray, " voxels"]) -> Volume:
-    data = np.full(int(np.prod(study.grid.shape)), 0.0 if name == "n" else np.nan, dtype=np.float32)
-    data[study.voxels] = values
-    return Volume(data.reshape(study.grid.shape), study.grid.affine, name)
-
-
-def _sidecar(config: AssociateVoxelwiseConfig, study: _Study, k: int) -> dict[str, Any]:
-    return {
-        "Target": study.names[k],
-        "Covariates": config.covariates,
-        "People": int(study.design.n[k]),
-        "MinimalShareOfPeople": config.min_share,
-        "ZerosAre": config.zeros,
-    }
-
-
-def _draw(study: _Study, t: Float32[np.ndarray, " voxels"], name: str, path: Path) -> None:
-    limit = max(4.0, float(np.nanpercentile(np.abs(t), 99.5)))
-    figure = mosaic(_volume(study, "t", t), window=(-limit, limit), colours="coolwarm", title=name)
-    save_figure(figure, path)
-
-
-def _result(study: _Study, table: ResultTable, zeros: int, passes: int) -> StepResult:
+def _result(study: Scan, table: ResultTable, tested: Scanned) -> StepResult:
     statuses = {str(s): int(n) for s, n in zip(*np.unique(table["status"], return_counts=True), strict=True)}
-    n_read, n_voxels = len(study.images), study.voxels.size
+    n_read, n_voxels = len(study.images), study.maps.voxels.size
     counts = study.counts | {
         "voxels": int(n_voxels),
         "targets": len(table),
         "status": statuses,
-        "passes": passes,
-        "values_of_exactly_0": zeros,
+        **tested.counts,
+        "values_of_exactly_0": tested.zeros,
         "targets_with_fdr": int((table["n_fdr"] > 0).sum()),
         "targets_with_bonferroni_study": int((table["n_bonferroni_study"] > 0).sum()),
     }
@@ -472,11 +392,29 @@ def _result(study: _Study, table: ResultTable, zeros: int, passes: int) -> StepR
         text.append(
             f"{study.permutations.count} permutations: {counts['targets_with_fwe']} targets with a voxel at FWE 5 %; "
             f"{lacking} voxels of targets that somebody lacks, or that do not vary, have no FWE p"
+            + ("; --outliers none keeps the values of everybody" if tested.counts.get("outliers") else "")
         )
-    share = zeros / max(n_read * n_voxels, 1)
+    text += tested.text
+    text += _artefacts(table)
+    if counts["voxels_with_a_mirror_image"] < _FEWEST_MIRRORED:
+        text.append("symmetry_r is empty: no ten voxels of the mask have a voxel of it across x = 0 of the world.")
+    share = tested.zeros / max((len(study.every) if study.scored else n_read) * n_voxels, 1)
     if share > _MANY_ZEROS:
         text.append(f"{share:.0%} of the values are exactly 0 and count as values; --zeros missing leaves them out.")
     return StepResult(counts, n_failed=len(table) - ok, summary=tuple(text))
+
+
+def _artefacts(table: ResultTable) -> list[str]:
+    """Return a line that names targets whose maps follow edges."""
+    named: list[str] = []
+    for k, target in enumerate(table["target"]):
+        found = {name: float(table[name][k]) for name in ("gradient_r", "boundary_share") if name in table.columns}
+        if any(value > _EDGES for value in found.values()):
+            named.append(f"{target} ({', '.join(f'{name} {value:.2f}' for name, value in found.items())})")
+    if not named:
+        return []
+    shown = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
+    return [f"Maps that follow the edges of tissue, as atrophy makes them: {shown}"]
 
 
 ASSOCIATE_VOXELWISE = Step(
