@@ -69,13 +69,13 @@ def test_scan_is_one_regression_a_pair(study, outcome):
             if scan.status[k, g]:
                 assert np.isnan(scan.beta[k, g])
                 continue
-            n, df, beta, error, t = naive_pair(features[g], traits[:, k], covariates, outcome)
+            n, df, beta, error, s2 = naive_pair(features[g], traits[:, k], covariates, outcome)
             assert scan.n[k, g] == n
             assert scan.degrees_of_freedom[k, g] == df
             assert scan.beta[k, g] == pytest.approx(beta, rel=1e-9, abs=1e-12)
             ours = scan.unscaled[k, g] * np.sqrt(scan.variance[k, g])
             assert ours == pytest.approx(error, rel=1e-9)
-            assert scan.beta[k, g] / ours == pytest.approx(t, rel=1e-8, abs=1e-11)
+            assert scan.variance[k, g] == pytest.approx(s2, rel=1e-9)
             checked += 1
     assert checked == 4 * (G - 4)
     assert scan.status[0, [21, 22, 23, 24]].tolist() == [1, 2, 1, 2]
@@ -198,6 +198,24 @@ def test_empirical_null_is_that_of_gibbs_sampling(n, bias, spread, share):
     assert null.bias == pytest.approx(bias, abs=0.02)
     assert null.inflation == pytest.approx(spread, rel=0.03)
     assert null.null_share == pytest.approx(1 - share, abs=0.03)
+
+
+def test_corrected_tests_keep_their_error_and_power():
+    """Biased and inflated tests of 2 % of associated features, beside the correction by the true bias and inflation."""
+    rng = np.random.default_rng(11)
+    n, some, bias, spread = 200_000, 4_000, 0.15, 1.3
+    z = rng.normal(bias, spread, n)
+    z[:some] += spread * rng.choice([-1, 1], some) * rng.normal(5, 1, some)
+    found = neg_log10_p_from_z(corrected_z(z, fit_empirical_null(z)))
+    oracle = neg_log10_p_from_z((z - bias) / spread)
+    naive = neg_log10_p_from_z(z)
+    for level, most in ((0.05, 1.10), (1e-3, 1.25)):
+        strict = -np.log10(level)
+        assert 0.95 < (found[some:] > strict).mean() / level < most
+        assert (naive[some:] > strict).mean() > 2.4 * level
+    power, best = ((p[:some] > 5).mean() for p in (found, oracle))
+    assert abs(power - best) < 0.02
+    assert best > 0.6
 
 
 def test_empirical_null_needs_tests_and_takes_extremes():

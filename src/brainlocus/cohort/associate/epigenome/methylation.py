@@ -37,7 +37,9 @@ def m_values(beta: Float[np.ndarray, "features people"]) -> Float64[np.ndarray, 
     [[-9.967, 0.0, 1.581]]
     """
     values = np.asarray(beta, dtype=np.float64)
-    return np.asarray(np.log2((values + OFFSET) / ((1.0 + OFFSET) - values)))
+    ratio = values + OFFSET
+    ratio /= (1.0 + OFFSET) - values
+    return np.asarray(np.log2(ratio, out=ratio))
 
 
 def beta_values(m: Float[np.ndarray, "features people"]) -> Float64[np.ndarray, "features people"]:
@@ -75,33 +77,36 @@ def winsorise(values: Float[np.ndarray, "features people"], *, reach: float = 3.
     if not reach > 0:
         raise ValueError(f"Winsorising needs a positive number of interquartile ranges, found {reach}.")
     numbers = np.asarray(values, dtype=np.float64)
-    if not numbers.size:
-        return Winsorised(numbers, np.zeros(numbers.shape[0], dtype=np.int64))
-    first, third = _quartiles(numbers)
+    changed = np.zeros(numbers.shape[0], dtype=np.int64)
+    # Sorting whole rows is several times faster than selecting four places of them; NaN goes last.
+    ordered = np.sort(numbers, axis=1)
+    count = np.full(numbers.shape[0], numbers.shape[1])
+    if ordered.size:
+        lacking = np.flatnonzero(np.isnan(ordered[:, -1]))
+        count[lacking] -= np.isnan(ordered[lacking]).sum(axis=1)
+    known = np.flatnonzero(count > 0)
+    first, third = (_quantile(ordered, known, count[known], share) for share in (0.25, 0.75))
     spread = third - first
     spread[~(spread > 0)] = np.inf
-    low, high = (first - reach * spread)[:, None], (third + reach * spread)[:, None]
-    changed = ((numbers < low) | (numbers > high)).sum(axis=1).astype(np.int64)
-    if changed.any():
-        rows = np.flatnonzero(changed)
-        numbers = numbers.copy() if numbers is values else numbers
-        numbers[rows] = np.clip(numbers[rows], low[rows], high[rows])
+    low, high = first - reach * spread, third + reach * spread
+    beyond = (ordered[known, 0] < low) | (ordered[known, count[known] - 1] > high)
+    if beyond.any():
+        rows, low, high = known[beyond], low[beyond, None], high[beyond, None]
+        some = numbers[rows]
+        changed[rows] = ((some < low) | (some > high)).sum(axis=1)
+        numbers = numbers.copy() if np.may_share_memory(numbers, values) else numbers
+        numbers[rows] = np.clip(some, low, high)
     return Winsorised(numbers, changed)
 
 
-def _quartiles(
-    values: Float64[np.ndarray, "features people"],
-) -> tuple[Float64[np.ndarray, " features"], Float64[np.ndarray, " features"]]:
-    """Return the quartiles of what is present in each row (type 7); NaN of empty rows."""
-    count = (~np.isnan(values)).sum(axis=1)
-    quartiles = np.full((2, values.shape[0]), np.nan)
-    for n in np.unique(count[count > 0]).tolist():
-        rows = np.flatnonzero(count == n)
-        places = [share * (n - 1) for share in (0.25, 0.75)]
-        needed = sorted({k for place in places for k in (int(place), min(int(place) + 1, n - 1))})
-        # NaN goes last: the first n are those present.
-        ordered = np.partition(values if rows.size == values.shape[0] else values[rows], needed, axis=1)
-        for at, place in enumerate(places):
-            below, above = ordered[:, int(place)], ordered[:, min(int(place) + 1, n - 1)]
-            quartiles[at, rows] = below + (place - int(place)) * (above - below)
-    return quartiles[0], quartiles[1]
+def _quantile(
+    ordered: Float64[np.ndarray, "features people"],
+    rows: Int[np.ndarray, " known"],
+    count: Int[np.ndarray, " known"],
+    share: float,
+) -> Float64[np.ndarray, " known"]:
+    """Return a quantile (type 7) of the first `count` values of sorted rows."""
+    place = share * (count - 1)
+    below = place.astype(np.int64)
+    lower, upper = ordered[rows, below], ordered[rows, np.minimum(below + 1, count - 1)]
+    return np.asarray(lower + (place - below) * (upper - lower))

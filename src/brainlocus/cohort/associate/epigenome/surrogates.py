@@ -56,10 +56,11 @@ class VariableFeatures:
 
     basis: Float64[np.ndarray, "people rank"]
     most: int
-    n_seen: int = 0
     kept: list[Float64[np.ndarray, "some people"]] = field(default_factory=list)
     """Residuals, not yet scaled."""
     variance: list[Float64[np.ndarray, " some"]] = field(default_factory=list)
+    least: float = 0.0
+    """Sum of squares that a feature needs to be among the most variable."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,18 +100,20 @@ def add_surrogates(chosen: VariableFeatures, values: Float[np.ndarray, "features
     present = np.isfinite(values)
     known = present.sum(axis=1)
     rows = np.flatnonzero(2 * known >= values.shape[1])
-    chosen.n_seen += values.shape[0]
     if not rows.size:
         return
-    part, there = np.asarray(values[rows], dtype=np.float64), present[rows]
-    filled = np.where(there, part, 0.0)
-    mean = filled.sum(axis=1) / known[rows]
-    filled = np.where(there, filled - mean[:, None], 0.0)
-    residuals = project_out(chosen.basis, filled.T).T
-    left = (residuals**2).sum(axis=1)
-    usable = left > _NO_SPREAD * (filled**2).sum(axis=1)
-    chosen.kept.append(np.ascontiguousarray(residuals[usable]))
-    chosen.variance.append(left[usable])
+    filled = np.array(values if rows.size == values.shape[0] else values[rows], dtype=np.float64)
+    lacking = np.flatnonzero(known[rows] < values.shape[1])
+    filled[lacking] = np.where(present[rows[lacking]], filled[lacking], 0.0)
+    filled -= (filled.sum(axis=1) / known[rows])[:, None]
+    filled[lacking] = np.where(present[rows[lacking]], filled[lacking], 0.0)
+    squares = np.einsum("ij,ij->i", filled, filled)
+    explained = filled @ chosen.basis
+    left = squares - np.einsum("ij,ij->i", explained, explained)
+    # Residuals themselves are taken only of features that may stay.
+    best = np.flatnonzero((left > _NO_SPREAD * squares) & (left > chosen.least))
+    chosen.kept.append(np.ascontiguousarray(project_out(chosen.basis, filled[best].T).T))
+    chosen.variance.append(left[best])
     if sum(v.size for v in chosen.variance) > 2 * chosen.most:
         _prune(chosen)
 
@@ -121,6 +124,7 @@ def _prune(chosen: VariableFeatures) -> None:
     if chosen.kept:
         chosen.kept[:] = [np.concatenate(chosen.kept)[rows]]
     chosen.variance[:] = [variance[rows]]
+    chosen.least = float(variance[rows].min()) if rows.size == chosen.most else 0.0
 
 
 def surrogate_variables(chosen: VariableFeatures, rng: np.random.Generator, *, number: int | None = None) -> Surrogates:
