@@ -4,7 +4,7 @@ import numpy as np
 
 
 def naive_pair(feature, trait, covariates, outcome="feature"):
-    """Return n, df, beta, standard error and t of one regression by lstsq on the people who have everything."""
+    """Return n, df, beta, standard error and residual variance of one regression, of people who have everything."""
     rows = np.isfinite(feature) & np.isfinite(trait) & np.isfinite(covariates).all(axis=1)
     y, x = (feature, trait) if outcome == "feature" else (trait, feature)
     design = np.column_stack([x[rows], np.ones(rows.sum()), covariates[rows]])
@@ -13,7 +13,7 @@ def naive_pair(feature, trait, covariates, outcome="feature"):
     df = rows.sum() - rank
     s2 = ((y[rows] - design @ beta) ** 2).sum() / df
     error = np.sqrt(s2 * np.linalg.pinv(design.T @ design, rcond=1e-12)[0, 0])
-    return rows.sum(), df, beta[0], error, beta[0] / error
+    return rows.sum(), df, beta[0], error, s2
 
 
 def naive_winsorise(values, reach):

@@ -29,6 +29,9 @@ STEPS: dict[str, StepEntry] = {
     "simulate cohort": _entry(
         "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
     ),
+    "simulate epigenome": _entry(
+        "simulate_epigenome", "SIMULATE_EPIGENOME", "Simulate methylation, cells and traits with planted associations."
+    ),
     "simulate head": _entry(
         "simulate_head", "SIMULATE_HEAD", "Simulate gradient-echo scans of heads with planted susceptibility."
     ),
@@ -50,6 +53,9 @@ STEPS: dict[str, StepEntry] = {
     ),
     "associate phenome": _entry(
         "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."
+    ),
+    "associate epigenome": _entry(
+        "epigenome", "ASSOCIATE_EPIGENOME", "Test CpGs, or features of another omics layer, against traits."
     ),
     "associate reliability": _entry(
         "reliability", "ASSOCIATE_RELIABILITY", "Reliability of measures over repeated sessions."
