@@ -10,6 +10,7 @@ Which way round a table is shows by where the ids of the known people are. Table
 are read block by block; text with a person a row is held in memory.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -353,16 +354,27 @@ class _TextFeatures(FeatureMatrix):
                 for batch in batches:
                     yield _table_block(batch, self._names[0], people, self.path)
         except (pa.ArrowException, OSError, EOFError) as error:
-            raise _text_error(self.path, len(self._names), error) from error
+            raise _text_error(self.path, self._names, error) from error
 
 
-def _text_error(path: Path, n_columns: int, error: Exception) -> FormatError:
+_BAD_CELL = re.compile(r"column #(\d+): (?:Row #(\d+): )?.*invalid value '(.*)'", re.DOTALL)
+"""What pyarrow says of a cell that is no number: its column from 0, its line from 1, and its text."""
+
+
+def _text_error(path: Path, names: Sequence[str], error: Exception) -> FormatError:
     what = str(error)
+    cell = _BAD_CELL.search(what)
+    if cell is not None:
+        line = f"line {cell[2]}, " if cell[2] else ""
+        return FormatError(
+            f"{path}: expected numbers, or empty cells where they are missing, found {cell[3]!r} in {line}column "
+            f"{names[int(cell[1])]!r}. Correct the cell."
+        )
     if "conversion error" in what:
         return FormatError(
             f"{path}: expected numbers, or empty cells where they are missing: {what}. Correct the cell."
         )
-    return FormatError(f"{path}: expected {n_columns} columns in every row: {what}")
+    return FormatError(f"{path}: expected {len(names)} columns in every row: {what}")
 
 
 class _HeldFeatures(FeatureMatrix):
@@ -433,7 +445,7 @@ def _read_text(
         with _stream(path) as stream:
             table = pacsv.read_csv(stream, read, pacsv.ParseOptions(delimiter=delimiter), convert)
     except (pa.ArrowException, OSError, EOFError) as error:
-        raise _text_error(path, len(header), error) from error
+        raise _text_error(path, header, error) from error
     return [str(v) for v in table.column(id_name).to_pylist()], table
 
 

@@ -21,7 +21,18 @@ from brainlocus.core import AlignmentError, FormatError, SampleIndex
 from brainlocus.io import FeatureMatrix
 from brainlocus.pipeline.step import Context
 
-__all__ = ["Block", "Kind", "Preparation", "PreparedBlock", "ScanSource", "Spool", "TraitEstimates", "scan_all"]
+__all__ = [
+    "Block",
+    "Kind",
+    "Preparation",
+    "PreparedBlock",
+    "Preparer",
+    "ScanSource",
+    "Spool",
+    "TraitEstimates",
+    "prepare_block",
+    "scan_all",
+]
 
 Kind = Literal["beta", "m", "other"]
 

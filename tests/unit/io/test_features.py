@@ -104,7 +104,10 @@ def test_what_a_block_cannot_have(values, tmp_path):
     lines = feature_rows(values)
     for text, message in (
         (lines[3].replace(lines[3].split("\t")[4], "Inf"), "feature 'cg02' of participant 'sub-03' is infinite"),
-        (lines[3].replace(lines[3].split("\t")[4], "high"), "expected numbers.*'high'.*Correct the cell"),
+        (
+            lines[3].replace(lines[3].split("\t")[4], "high"),
+            "expected numbers.*'high' in (line 4, )?column 'sub-03'. Correct the cell",
+        ),
         (lines[3] + "\t0.5", "expected 10 columns in every row"),
         (lines[3].rsplit("\t", 1)[0], "expected 10 columns in every row"),
         (lines[3].replace("cg02", ""), "no feature name"),

@@ -37,7 +37,7 @@ def draw_volcano(
     axis = axes[0, 0]
     known = np.flatnonzero(np.isfinite(neg_log10_p) & np.isfinite(beta))
     x, y = beta[known], neg_log10_p[known]
-    reach = 1.06 * float(np.abs(x).max(initial=1e-12))
+    reach = 1.15 * float(np.abs(x).max(initial=1e-12))
     heights = make_scale("auto", [float(y.max(initial=0.0)), -np.log10(level)])
     up = heights.forward(y)
     top = float(heights.forward(np.array([heights.top]))[0])
