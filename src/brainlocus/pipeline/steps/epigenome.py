@@ -640,7 +640,7 @@ def _result(results: _Results, rows: list[dict[str, Any]], regions: list[dict[st
         "tests_without_result": failed,
         "significant_level": n_level,
         "significant_fdr": n_fdr,
-        "lambda_gc": {str(row["trait"]): round(float(row["lambda_gc"]), 4) for row in rows},
+        "lambda_gc": {str(row["trait"]): round(float(row["lambda_gc"]), 4) for row in rows if row["n_tests"]},
     }
     lambdas = np.array([row["lambda_gc"] for row in rows if row["n_tests"]])
     shown = f"lambda {lambdas[0]:.3f}" if lambdas.size == 1 else "no lambda"
@@ -656,7 +656,7 @@ def _result(results: _Results, rows: list[dict[str, Any]], regions: list[dict[st
         study.counts["empirical_null"] = {
             str(row["trait"]): [round(float(row["null_bias"]), 4), round(float(row["null_inflation"]), 4)]
             for row in rows
-            if "null_bias" in row
+            if np.isfinite(row.get("null_bias", np.nan))
         }
         if null.size:
             text.append(f"empirical null: bias {_span(null[:, 0])}, inflation {_span(null[:, 1])}")
