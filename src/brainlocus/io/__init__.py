@@ -24,6 +24,7 @@ from brainlocus.io.expression_models import (
     read_covariance,
     read_expression_model,
 )
+from brainlocus.io.features import FeatureBlock, FeatureMatrix, open_features
 from brainlocus.io.gene_associations import (
     GeneFolder,
     is_gene_folder,
@@ -83,6 +84,8 @@ __all__ = [
     "BgenWriter",
     "Categories",
     "ChannelFiles",
+    "FeatureBlock",
+    "FeatureMatrix",
     "GeneFolder",
     "GeneInstruments",
     "GradientEchoFiles",
@@ -124,6 +127,7 @@ __all__ = [
     "open_bed",
     "open_bgen",
     "open_channels",
+    "open_features",
     "open_gene_folder",
     "open_genotypes",
     "open_pgen",

@@ -29,6 +29,9 @@ STEPS: dict[str, StepEntry] = {
     "simulate cohort": _entry(
         "simulate", "SIMULATE_COHORT", "Simulate a cohort with planted truth, images to genomes."
     ),
+    "simulate epigenome": _entry(
+        "simulate_epigenome", "SIMULATE_EPIGENOME", "Simulate methylation, cells and traits with planted associations."
+    ),
     "simulate head": _entry(
         "simulate_head", "SIMULATE_HEAD", "Simulate gradient-echo scans of heads with planted susceptibility."
     ),
@@ -53,6 +56,9 @@ STEPS: dict[str, StepEntry] = {
     ),
     "associate compare": _entry(
         "compare", "ASSOCIATE_COMPARE", "Compare two modalities by their associations, or by their values."
+    ),
+    "associate epigenome": _entry(
+        "epigenome", "ASSOCIATE_EPIGENOME", "Test CpGs, or features of another omics layer, against traits."
     ),
     "associate reliability": _entry(
         "reliability", "ASSOCIATE_RELIABILITY", "Reliability of measures over repeated sessions."

@@ -1,5 +1,6 @@
-"""Cohorts with planted truth: genomes, people and maps; scans of a head; GWAS that genes change."""
+"""Cohorts with planted truth: genomes, people and maps; scans of a head; GWAS that genes change; methylation."""
 
+from brainlocus.simulate.epigenome import CELLS, EpigenomePlan, SimulatedEpigenome, simulate_epigenome
 from brainlocus.simulate.expression import (
     ExpressionStudy,
     ExpressionStudyPlan,
@@ -29,15 +30,18 @@ from brainlocus.simulate.people import (
 )
 
 __all__ = [
+    "CELLS",
     "HEAD_PRESETS",
     "CausalPlan",
     "CohortTruth",
+    "EpigenomePlan",
     "ExpressionStudy",
     "ExpressionStudyPlan",
     "HeadSettings",
     "MapModel",
     "SimulatedChannels",
     "SimulatedChromosome",
+    "SimulatedEpigenome",
     "SimulatedHead",
     "achievable_balanced_accuracy",
     "annotate_phenotypes",
@@ -53,6 +57,7 @@ __all__ = [
     "plan_expression_study",
     "plant_regions",
     "simulate_chromosome",
+    "simulate_epigenome",
     "simulate_head",
     "simulate_map",
 ]
