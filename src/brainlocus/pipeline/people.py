@@ -1,7 +1,7 @@
 """What the cohort's steps share: choosing columns, meeting a participants table, report folders."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -24,6 +24,7 @@ __all__ = [
     "read_people",
     "report_folder",
     "two_classes",
+    "write_report_table",
 ]
 
 
@@ -54,7 +55,7 @@ def read_people(path: Path, na_values: Sequence[str] = ()) -> PhenotypeTable:
     return read_fam(path).phenotypes if path.suffix == ".fam" else read_table(path, na_values=na_values)
 
 
-def join_participants(table: PhenotypeTable, participants: Path | None) -> Joined:
+def join_participants(table: PhenotypeTable, participants: Path | None, na_values: Sequence[str] = ()) -> Joined:
     """Return the rows of people in both tables, in the table's order.
 
     Raises
@@ -64,7 +65,7 @@ def join_participants(table: PhenotypeTable, participants: Path | None) -> Joine
     """
     if participants is None:
         return Joined(table, table, {"participants": len(table.samples)})
-    other = read_people(participants)
+    other = read_people(participants, na_values)
     shared = shared_samples(table.samples, other.samples, names=("the table", "the participants table"))
     first, second = table.take(shared), other.take(shared)
     # A column of both tables is taken from the first: that is what the user works on.
@@ -171,3 +172,16 @@ def report_folder(path: Path | None) -> Iterator[Path | None]:
         replace_path(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_report_table(columns: Mapping[str, Iterable[Any]], path: Path) -> None:
+    """Write columns of a report as tab-separated text: six digits, empty cells for NaN."""
+    rows = ["\t".join(columns)]
+    rows += ["\t".join(_cell(value) for value in row) for row in zip(*columns.values(), strict=True)]
+    path.write_text("\n".join(rows) + "\n")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else f"{float(value):.6g}"
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)

@@ -126,7 +126,8 @@ def test_sets_equal_the_rules_read_literally(missing):
         "phase": values_of(table, "phase").tolist(),
     }
     nonlinear, crossed, drifts = naive.ukb_set(
-        numbers, categories, values_of(table, "site").tolist(), traits, small=expected, dates={"date": 0.1, "hour": None},
+        numbers, categories, values_of(table, "site").tolist(), traits, small=expected,
+        dates={"date": 0.1, "hour": None},
         pairs_skipped=[{"age", "sex"}], squares_there={"age", "date"}, min_variance=0.04,
     )  # fmt: skip
     groups = np.array(found.groups)

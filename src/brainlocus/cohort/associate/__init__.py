@@ -1,5 +1,13 @@
 """Traits against everything measured in the same people."""
 
+from brainlocus.cohort.associate.effective_tests import (
+    EffectiveDesign,
+    EffectiveTests,
+    effective_tests,
+    prepare_effective,
+    sidak_level,
+    simulate_smallest_p,
+)
 from brainlocus.cohort.associate.peaks import find_peaks
 from brainlocus.cohort.associate.permutation import (
     narrow_group,
@@ -37,6 +45,8 @@ from brainlocus.cohort.associate.voxelwise import (
 )
 
 __all__ = [
+    "EffectiveDesign",
+    "EffectiveTests",
     "FaceNeighbours",
     "Interval",
     "PhenomeDesign",
@@ -47,6 +57,7 @@ __all__ = [
     "VoxelwiseMaps",
     "VoxelwiseSums",
     "add_voxelwise",
+    "effective_tests",
     "enhance_clusters",
     "face_neighbours",
     "find_peaks",
@@ -58,11 +69,14 @@ __all__ = [
     "permuted_largest",
     "permuted_rows",
     "phenome_results",
+    "prepare_effective",
     "prepare_phenome",
     "prepare_voxelwise",
     "reliability_results",
     "scan_phenome",
     "scan_phenome_peak_bytes",
+    "sidak_level",
+    "simulate_smallest_p",
     "start_voxelwise",
     "voxels_at_once",
     "voxelwise_bytes",
