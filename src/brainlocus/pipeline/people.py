@@ -38,6 +38,15 @@ class Joined:
     counts: dict[str, Any]
     """People in each table and in both."""
 
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """A line on the people who are in one table only; nothing when all are in both."""
+        kept = self.counts["participants"]
+        tables = (("the table", "participants_table"), ("the participants table", "participants_file"))
+        lost = [f"{self.counts[key] - kept:,} of {self.counts[key]:,} in {name}" for name, key in tables
+                if self.counts.get(key, kept) > kept]  # fmt: skip
+        return (f"People who are not in both tables are left out: {' and '.join(lost)}",) if lost else ()
+
 
 def read_people(path: Path, na_values: Sequence[str] = ()) -> PhenotypeTable:
     """Read a table of people; of a PLINK .fam file, its phenotype columns (from the sixth on).

@@ -18,7 +18,7 @@ Alfaro-Almagro et al. (2021), NeuroImage 224:117002.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,10 +28,10 @@ from jaxtyping import Bool, Float, Float64, Int
 from brainlocus.cohort.prepare.coding import code_categorical, code_continuous, code_sites, standardise_within
 from brainlocus.cohort.prepare.drift import DATE_SIGMA_YEARS, TIME_SIGMA_SHARE, drift_components
 from brainlocus.cohort.prepare.expansion import (
-    Screened,
+    free_traits,
     nonlinear_columns,
-    pair_columns,
-    partial_r2,
+    pairs_of_columns,
+    partial_r2_with,
     screen_candidates,
 )
 from brainlocus.cohort.prepare.normalise import standardise
@@ -45,6 +45,8 @@ SetKind = Literal["small", "ukb"]
 
 _SMALL = ("age", "sex", "head_size", "head_motion", "scan_date")
 MIN_VARIANCE = 1e-12
+CANDIDATE_BYTES = 512 << 20
+"""Memory of the candidates that are made at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,22 +293,8 @@ def _add_further(
     min_variance: float,
 ) -> Screening:
     """Add the non-linear columns worth keeping, then the crossed ones."""
-    own = np.flatnonzero(coded.continuous)
-    powers = nonlinear_columns(coded.matrix[:, own], coded.site[own], site)
-    names = [f"{coded.names[c]}__{what}" for what in ("squared", "int", "int_squared") for c in own]
-    where = np.tile(coded.site[own], 3)
-    # The squares of age and date are in the set already.
-    fresh = np.array([name not in columns.names for name in names], dtype=bool)
-    candidates = standardise_within(np.hstack(powers)[:, fresh], where[fresh], site)
-    first = _screen(columns, candidates, [n for n, f in zip(names, fresh, strict=True) if f], "non_linear", traits,
-                    min_variance)  # fmt: skip
-    products, one, two = pair_columns(coded.matrix, coded.site, coded.variable)
-    pairs = [f"{coded.names[i]}__x__{coded.names[j]}" for i, j in zip(one, two, strict=True)]
-    pair_of = [{coded.roles[coded.variable[k]].role for k in pair} for pair in zip(one, two, strict=True)]
-    fresh = np.array([roles != {"age", "sex"} for roles in pair_of], dtype=bool)
-    candidates = standardise_within(products[:, fresh], coded.site[one[fresh]], site)
-    second = _screen(columns, candidates, [n for n, f in zip(pairs, fresh, strict=True) if f], "crossed", traits,
-                     min_variance)  # fmt: skip
+    first = _screen(columns, _nonlinear(columns, coded, site), "non_linear", traits, min_variance)
+    second = _screen(columns, _crossed(coded, site), "crossed", traits, min_variance)
     return Screening(
         first.names + second.names,
         first.groups + second.groups,
@@ -316,20 +304,63 @@ def _add_further(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Columns that are made when they are wanted: there may be thousands of them."""
+
+    names: tuple[str, ...]
+    make: Callable[[Int[np.ndarray, " wanted"]], Float64[np.ndarray, "samples wanted"]]
+
+
+def _nonlinear(columns: _Columns, coded: _Coded, site: Int[np.ndarray, " samples"]) -> _Candidates:
+    own = np.flatnonzero(coded.continuous)
+    powers = np.hstack(nonlinear_columns(coded.matrix[:, own], coded.site[own], site))
+    names = [f"{coded.names[c]}__{what}" for what in ("squared", "int", "int_squared") for c in own]
+    where = np.tile(coded.site[own], 3)
+    # The squares of age and date are in the set already.
+    fresh = np.flatnonzero([name not in columns.names for name in names])
+
+    def make(wanted: Int[np.ndarray, " wanted"]) -> Float64[np.ndarray, "samples wanted"]:
+        return standardise_within(powers[:, fresh[wanted]], where[fresh[wanted]], site)
+
+    return _Candidates(tuple(names[k] for k in fresh), make)
+
+
+def _crossed(coded: _Coded, site: Int[np.ndarray, " samples"]) -> _Candidates:
+    one, two = pairs_of_columns(coded.site, coded.variable)
+    role = np.array([item.role for item in coded.roles], dtype=np.str_)[coded.variable]
+    # Age x sex is in the set already.
+    twin = np.isin(role[one], ("age", "sex")) & np.isin(role[two], ("age", "sex")) & (role[one] != role[two])
+    one, two = one[~twin], two[~twin]
+
+    def make(wanted: Int[np.ndarray, " wanted"]) -> Float64[np.ndarray, "samples wanted"]:
+        products = coded.matrix[:, one[wanted]] * coded.matrix[:, two[wanted]]
+        return standardise_within(products, coded.site[one[wanted]], site)
+
+    return _Candidates(tuple(f"{coded.names[i]}__x__{coded.names[j]}" for i, j in zip(one, two, strict=True)), make)
+
+
 def _screen(
     columns: _Columns,
-    candidates: Float64[np.ndarray, "samples candidates"],
-    names: list[str],
+    candidates: _Candidates,
     group: str,
     traits: Float[np.ndarray, "samples traits"],
     min_variance: float,
 ) -> Screening:
+    """Add the candidates that are worth keeping, looking at them by blocks."""
+    count = len(candidates.names)
     basis = svd_basis(columns.matrix(), columns.names)
-    if not names or basis.rank + 1 >= traits.shape[0]:
+    if not count or basis.rank + 1 >= traits.shape[0]:
         return _NOTHING
-    found: Screened = screen_candidates(partial_r2(basis.q, candidates, traits), min_variance=min_variance)
-    columns.add(candidates[:, found.keep], [n for n, k in zip(names, found.keep, strict=True) if k], group)
-    return Screening(tuple(names), (group,) * len(names), found.largest, found.mean, found.keep)
+    freed = free_traits(basis.q, traits)
+    step = max(64, CANDIDATE_BYTES // (8 * traits.shape[0]))
+    blocks = [np.arange(start, min(start + step, count)) for start in range(0, count, step)]
+    found = screen_candidates(
+        np.vstack([partial_r2_with(freed, candidates.make(block)) for block in blocks]), min_variance=min_variance
+    )
+    kept = np.flatnonzero(found.keep)
+    columns.add(candidates.make(kept), [candidates.names[k] for k in kept], group)
+    return Screening(candidates.names, (group,) * count, found.largest, found.mean, found.keep)
 
 
 def _add_drift(

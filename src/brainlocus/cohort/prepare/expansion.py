@@ -14,9 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from brainlocus.numerics import masked_residuals, pattern_systems, rank_normal
+from brainlocus.numerics import masked_residuals, pattern_systems, project_out, rank_normal
 
-__all__ = ["Screened", "nonlinear_columns", "pair_columns", "partial_r2", "screen_candidates"]
+__all__ = [
+    "FreedTraits",
+    "Screened",
+    "free_traits",
+    "nonlinear_columns",
+    "pairs_of_columns",
+    "partial_r2",
+    "partial_r2_with",
+    "screen_candidates",
+]
 
 MEAN_PERCENTILE = 95.0
 """Candidates whose mean r2 is above this percentile of all are kept whatever their largest."""
@@ -34,6 +43,20 @@ class Screened:
     mean: Float64[np.ndarray, " candidates"]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FreedTraits:
+    """Traits freed of the kept confounds."""
+
+    basis: Float64[np.ndarray, "samples rank"]
+    residuals: Float64[np.ndarray, "samples traits"]
+    """0 where the trait is missing."""
+    left: Float64[np.ndarray, " traits"]
+    """Sum of squares of the residuals."""
+    alive: Bool[np.ndarray, " traits"]
+    """Whether anything is left."""
+    present: Bool[np.ndarray, "samples traits"]
+
+
 def nonlinear_columns(
     columns: Float64[np.ndarray, "samples columns"],
     column_site: Int[np.ndarray, " columns"],
@@ -48,16 +71,19 @@ def nonlinear_columns(
     return columns**2, scores, scores**2
 
 
-def pair_columns(
-    columns: Float64[np.ndarray, "samples columns"],
-    column_site: Int[np.ndarray, " columns"],
-    variable: Int[np.ndarray, " columns"],
-) -> tuple[Float64[np.ndarray, "samples pairs"], Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
-    """Return products of columns of one site and two variables, and which columns they are of."""
-    first, second = np.triu_indices(columns.shape[1], 1)
+def pairs_of_columns(
+    column_site: Int[np.ndarray, " columns"], variable: Int[np.ndarray, " columns"]
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
+    """Return the pairs of columns of one site and two variables.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in pairs_of_columns(np.array([0, 0, 1]), np.array([0, 1, 1]))]
+    [[0], [1]]
+    """
+    first, second = np.triu_indices(column_site.size, 1)
     wanted = (column_site[first] == column_site[second]) & (variable[first] != variable[second])
-    first, second = first[wanted], second[wanted]
-    return columns[:, first] * columns[:, second], first.astype(np.int64), second.astype(np.int64)
+    return first[wanted].astype(np.int64), second[wanted].astype(np.int64)
 
 
 def partial_r2(
@@ -67,26 +93,45 @@ def partial_r2(
 ) -> Float64[np.ndarray, "candidates traits"]:
     """Return the squared correlation of every candidate with every trait, freed of the basis on the trait's people.
 
+    NaN where nothing of the candidate or the trait is left.
+    """
+    return partial_r2_with(free_traits(basis, traits), candidates)
+
+
+def free_traits(
+    basis: Float64[np.ndarray, "samples rank"], traits: Float64[np.ndarray, "samples traits"]
+) -> FreedTraits:
+    """Return what all blocks of candidates share."""
+    residuals, poor = masked_residuals(basis, traits)
+    present = ~np.isnan(traits)
+    mean = np.where(present, traits, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1)
+    total = (np.where(present, traits - mean, 0.0) ** 2).sum(axis=0)
+    residuals[np.isnan(residuals)] = 0.0
+    left = (residuals**2).sum(axis=0)
+    return FreedTraits(basis, residuals, left, (left > GONE * total) & ~poor, present)
+
+
+def partial_r2_with(
+    traits: FreedTraits, candidates: Float64[np.ndarray, "samples candidates"]
+) -> Float64[np.ndarray, "candidates traits"]:
+    """Return the partial r2 of one block of candidates.
+
     With c freed of Q over everyone, and M the trait's people, ``c'M e`` (e the trait's residuals) needs no more, and
     the candidate's sum of squares there is ``c'M c - (Q_m'c_m)' (Q'MQ)^-1 (Q_m'c_m)``, m the missing people: three
-    matrix products and one small system a set of people. NaN where nothing of the candidate or the trait is left.
+    matrix products and one small system a set of people.
     """
-    residuals, poor = masked_residuals(basis, traits)
-    left = np.where(np.isnan(residuals), 0.0, residuals)
-    present = ~np.isnan(traits)
-    freed = masked_residuals(basis, candidates)[0]
-    products = freed.T @ left
-    squares = (freed**2).T @ present.astype(np.float64)
-    for system in pattern_systems(basis, present):
+    basis = traits.basis
+    freed = project_out(basis, candidates)
+    mask = traits.present.astype(np.float64)
+    total = (candidates**2).T @ mask
+    squares = (freed**2).T @ mask
+    for system in pattern_systems(basis, traits.present):
         if system.factor is not None and system.missing.size:
             crossed = basis[system.missing].T @ freed[system.missing]
             squares[:, system.members] -= np.einsum("ij,ij->j", crossed, system.solve(crossed))[:, None]
-    total = (candidates**2).T @ present.astype(np.float64)
-    trait_left = (left**2).sum(axis=0)
-    trait_total = (np.where(present, traits - _mean(traits, present), 0.0) ** 2).sum(axis=0)
-    alive = (squares > GONE * total) & (trait_left > GONE * trait_total)[None, :] & ~poor[None, :]
+    alive = (squares > GONE * total) & traits.alive[None, :]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(alive, products**2 / (squares * trait_left), np.nan)
+        return np.where(alive, (freed.T @ traits.residuals) ** 2 / (squares * traits.left), np.nan)
 
 
 def screen_candidates(r2: Float64[np.ndarray, "candidates traits"], *, min_variance: float) -> Screened:
@@ -107,9 +152,3 @@ def screen_candidates(r2: Float64[np.ndarray, "candidates traits"], *, min_varia
         cut = np.percentile(mean[some], MEAN_PERCENTILE)
         keep[some] = (largest[some] >= min_variance) | (mean[some] > cut)
     return Screened(keep, largest, mean)
-
-
-def _mean(
-    values: Float64[np.ndarray, "samples columns"], present: Bool[np.ndarray, "samples columns"]
-) -> Float64[np.ndarray, " columns"]:
-    return np.asarray(np.where(present, values, 0.0).sum(axis=0) / np.maximum(present.sum(axis=0), 1))

@@ -67,10 +67,10 @@ def explained_by_group(
     unique = np.full((len(groups), n_traits), np.nan)
     for system in pattern_systems(basis, present):
         own = system.members
-        rows = np.setdiff1d(np.arange(traits.shape[0]), system.missing)
-        if rows.size <= 1:
+        if traits.shape[0] - system.missing.size <= 1:
             continue
         if system.factor is None:
+            rows = np.flatnonzero(present[:, own[0]])
             found = _refitted(columns[rows], group, traits[np.ix_(rows, own)])
             total[own], marginal[:, own], unique[:, own] = found.total, found.marginal, found.unique
             continue

@@ -202,7 +202,12 @@ def cohort_harmonise(config: CohortHarmoniseConfig, out: Path, context: Context)
         counts["extrapolated"] = dict(harmonised.extrapolated)
     if config.fit_on is not None:
         counts["people_fitted"] = int(saved.model.site_counts.sum())
-    summary = [f"{len(batch)} people, {len(counts['sites'])} sites, {len(names)} traits"]
+    empty = [name for name, column in zip(names, harmonised.values.T, strict=True) if np.isnan(column).all()]
+    counts["without_values"] = empty
+    summary = [f"{len(batch)} people, {len(counts['sites'])} sites, {len(names)} traits", *joined.dropped]
+    if empty:
+        shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        summary.append(f"{len(empty)} traits have no value: {shown}")
     if before is not None and after is not None:
         counts |= {"before": _summary(before), "after": _summary(after)}
         summary.append(f"Mean site eta^2: {before.mean_eta2:.4f} before, {after.mean_eta2:.4f} after")
@@ -211,7 +216,7 @@ def cohort_harmonise(config: CohortHarmoniseConfig, out: Path, context: Context)
             _write_site_report(saved, before, after, {k: counts[k] for k in ("before", "after", "sites")}, folder)
     if config.model is not None:
         write_combat(saved, config.model)
-    return StepResult(counts, summary=tuple(summary))
+    return StepResult(counts, n_failed=len(empty), summary=tuple(summary))
 
 
 def _effects(

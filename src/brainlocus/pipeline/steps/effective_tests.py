@@ -68,7 +68,7 @@ def cohort_effective_tests(config: CohortEffectiveTestsConfig, out: Path, contex
         "effective_tests": found.simulated,
         "correlations_moved_by": design.shifted,
     }
-    return StepResult(counts, n_failed=len(skipped), summary=_summary(found, skipped))
+    return StepResult(counts, n_failed=len(skipped), summary=(*_summary(found, skipped), *joined.dropped))
 
 
 def _rows(found: EffectiveTests) -> ResultTable:

@@ -89,7 +89,8 @@ def cohort_prepare(config: CohortPrepareConfig, out: Path, context: Context) -> 
     if config.confounds_out is not None and built is not None:
         write_table(quantitative_table(joined.people.samples, built.names, built.matrix), config.confounds_out)
     counts = {**joined.counts, **_counts(prepared)}
-    return StepResult(counts, n_failed=len(counts["without_result"]), summary=_summary(config, prepared, counts))
+    summary = (*_summary(config, prepared, counts), *joined.dropped)
+    return StepResult(counts, n_failed=len(counts["without_result"]), summary=summary)
 
 
 def _options(config: CohortPrepareConfig) -> PrepareOptions:
