@@ -24,6 +24,9 @@ extra = "score"
 
 [types]
 score = "categorical"
+
+[traits]
+score = ["one", "t*"]
 """
 
 
@@ -64,10 +67,13 @@ def study(tmp_path_factory) -> Path:
     traits[:, 0] += motion * (head - 1.3) / 0.1
     write_table(quantitative_table(people, ["one", "two", "three", "four"], traits), root / "idps.tsv")
     (root / "roles.toml").write_text(ROLES)
-    rows = ["column\trole\ttype", "age\tage\t", "sex\tsex\t", "centre\tsite\tcategorical", "head\thead_size\t",
-            "motion_rest\thead_motion\t", "motion_task\thead_motion\t", "scanned\tscan_date\t", "clock\ttime_of_day\t",
-            "phase\tprotocol\t", "score\textra\tcategorical"]  # fmt: skip
-    (root / "roles.tsv").write_text("\n".join(rows) + "\n")
+    rows = {
+        "column": "role\ttype\ttraits", "age": "age", "sex": "sex", "centre": "site\tcategorical", "head": "head_size",
+        "motion_rest": "head_motion", "motion_task": "head_motion", "scanned": "scan_date", "clock": "time_of_day",
+        "phase": "protocol", "score": "extra\tcategorical\tone, t*",
+    }  # fmt: skip
+    lines = [f"{column}\t{rest}" + "\t" * (2 - rest.count("\t")) for column, rest in rows.items()]
+    (root / "roles.tsv").write_text("\n".join(lines) + "\n")
     return root
 
 
@@ -101,9 +107,11 @@ def test_a_set_is_regressed_out_reported_and_written_for_others(study, tmp_path,
     assert groups[0] == ["trait", "group", "marginal", "unique"]
     share = {(trait, group): float(unique) for trait, group, _, unique in groups[1:]}
     assert share["one", "crossed"] > 0.3
+    assert share["four", "extra"] == 0 < share["three", "extra"]
     assert share["two", "crossed"] < 0.1
     assert (report / "groups.png").stat().st_size > 5_000
-    # The written columns are confounds for any other command: regressed out as a formula they leave the same.
+    # The written columns are confounds for any other command: regressed out as a formula they leave the same of the
+    # trait that has no confound of its own.
     written = read_table(tmp_path / "confounds.tsv")
     assert len(written.names) == about["columns"]
     formula = " + ".join(written.names)
@@ -113,7 +121,7 @@ def test_a_set_is_regressed_out_reported_and_written_for_others(study, tmp_path,
     )  # fmt: skip
     assert again[0] == 0
     first, second = (read_table(tmp_path / name).matrix() for name in ("a.tsv", "b.tsv"))
-    np.testing.assert_allclose(second, first, atol=1e-6)
+    np.testing.assert_allclose(second[:, 3], first[:, 3], atol=1e-6)
     known = ~np.isnan(first[:, 0])
     motion = read_table(study / "people.tsv").column("motion_rest").values
     assert abs(np.corrcoef(first[known, 0], motion[known])[0, 1]) < 0.01
@@ -176,6 +184,13 @@ BAD = {
     "nothing": ("", (), "expected at least one column with a role, found none"),
     "unknown type": ('age = "age"\n[types]\nage = "number"', (), "unknown type 'number'; expected auto, continuous"),
     "type of nobody": ('age = "age"\n[types]\nagee = "continuous"', (), "[types] names 'agee', which has no role"),
+    "traits of nobody": ('age = "age"\n[traits]\nagee = "one"', (), "[traits] names 'agee', which has no role"),
+    "traits of another role": (
+        'qc = "head"\n[traits]\nhead = "one"', (), "possible with the role extra, found qc",
+    ),
+    "no such trait": (
+        'extra = "head"\n[traits]\nhead = "T2*"', (), "'head' is for the traits T2*, and none of the 4 traits",
+    ),
     "trait and confound": ('age = "age"\nextra = "one"', ("--traits", "one"), "'one' cannot be trait and covariate"),
     "text": ('head_size = "phase"', (), "head_size 'phase' is continuous, but the column holds text (one, two)"),
     "date": ('scan_date = "phase"', (), "column 'phase' has 600 values such as 'one'; expected a date"),
@@ -209,7 +224,7 @@ def test_sets_need_roles(study, tmp_path, capsys):
     (tmp_path / "roles.tsv").write_text("name\tkind\nage\tage\n")
     code, errors = prepared(capsys, study, tmp_path / "o.tsv", "--confound-roles", tmp_path / "roles.tsv")
     assert code == 2
-    assert "expected columns column, role and, if wished, type, found name, kind" in errors
+    assert "expected columns column, role and, if wished, type and traits, found name, kind" in errors
 
 
 def test_bad_tables_are_named_and_counted(tmp_path, capsys):

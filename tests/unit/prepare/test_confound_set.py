@@ -218,6 +218,17 @@ def test_residuals_of_a_set_are_those_of_one_regression_a_trait():
     assert np.isnan(free.values[:, 6]).all()  # 40 people, more columns
 
 
+def test_blocks_of_candidates_change_nothing(monkeypatch):
+    table, traits = cohort(missing=0.03)
+    whole = build_confound_set(table, ROLES, traits)
+    monkeypatch.setattr("brainlocus.cohort.prepare.confound_set.CANDIDATE_BYTES", 1)
+    assert whole.screening.groups.count("crossed") == 68  # blocks of 64 and 4
+    parts = build_confound_set(table, ROLES, traits)
+    assert parts.names == whole.names
+    np.testing.assert_allclose(parts.screening.largest, whole.screening.largest, rtol=1e-9)
+    np.testing.assert_allclose(parts.matrix, whole.matrix, atol=1e-9)
+
+
 def planted(n=4_000, seed=3):
     """Traits with a curved effect of age in one site, a product of motion and head size, and a drift of the scanner."""
     rng = np.random.default_rng(seed)
@@ -272,6 +283,50 @@ def test_planted_confounds_stay_after_the_small_set_and_go_with_the_whole():
     assert unique["drift_date"][4] < 0.03
     assert found.report.explained[4] < 0.05
     assert "head__a__x__motion__a" in found.confounds.names
+
+
+@pytest.mark.parametrize("kind", ["small", "ukb"])
+def test_confounds_of_some_traits_only_are_regressed_out_of_these(kind):
+    people, table, _ = planted(1_000)
+    rng = np.random.default_rng(6)
+    gradient, lesions = rng.standard_normal((2, 1_000))
+    gradient[7] = np.nan
+    values = table.matrix() + np.outer(np.nan_to_num(gradient), [0, 0, 0, 0, 1, 1]) + np.outer(lesions, [0] * 5 + [1])
+    table = quantitative_table(table.samples, ["a", "b", "c", "d", "T2star_e", "T2star_f"], values)
+    people = PhenotypeTable(people.samples, (*people.columns, Column("grad", gradient), Column("wmh", lesions)))
+    roles = [ConfoundRole("age", "age"), ConfoundRole("site", "site"), ConfoundRole("head", "head_size")]
+    special = [ConfoundRole("grad", "extra", traits=("T2star_*",)), ConfoundRole("wmh", "extra", traits=("*_f", "no"))]
+    options = PrepareOptions(outlier_mads=None, confound_set=ConfoundSetOptions(kind))
+
+    def prepared(given):
+        return prepare_table(table, table.names, confound_table=people, roles=given, options=options)
+
+    with_special, without = prepared([*roles, *special]), prepared(roles)
+    here, there = with_special.table.matrix(), without.table.matrix()
+    np.testing.assert_array_equal(here[:, :4], there[:, :4])
+    columns = without.confounds.matrix
+    site = (values_of(people, "site") == "b").astype(np.int64)
+    own = {4: [gradient], 5: [gradient, lesions]}
+    for k, further in own.items():
+        added = [code_continuous(v, site, 2).matrix for v in further]
+        expected = naive.residual(naive_normal(table.matrix()[:, k]), list(np.hstack([columns, *added]).T))
+        np.testing.assert_allclose(here[:, k], expected / np.nanstd(expected, ddof=1), atol=1e-8)
+    groups = with_special.report.groups
+    extra = groups.unique[groups.groups.index("extra")]
+    assert (extra[:4] == 0).all()
+    assert extra[4] > 0.3
+    assert extra[5] > 0.5
+    with pytest.raises(SchemaError, match=r"'grad' is for the traits R2_\*, and none of the 6 traits"):
+        prepared([*roles, ConfoundRole("grad", "extra", traits=("R2_*",))])
+    with pytest.raises(SchemaError, match=r"'x' is for some traits only \(T2\*\).*with the role extra, found qc"):
+        confound_role("x", "qc", "auto", ("T2*",))
+
+
+def naive_normal(values):
+    """Normal scores of mean 0 and variance 1."""
+    scores = naive.normal_scores(np.where(np.isnan(values), 0.0, values), 0, np.where(np.isnan(values), 1, 0))
+    scores[np.isnan(values)] = np.nan
+    return (scores - np.nanmean(scores)) / np.nanstd(scores, ddof=1)
 
 
 def test_rows_in_another_order_give_the_same_residuals():

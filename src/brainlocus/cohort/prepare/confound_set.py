@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int, Shaped
 
 from brainlocus.cohort.prepare.coding import code_categorical, code_continuous, code_sites, standardise_within
 from brainlocus.cohort.prepare.drift import DATE_SIGMA_YEARS, TIME_SIGMA_SHARE, drift_components
@@ -39,12 +39,14 @@ from brainlocus.cohort.prepare.roles import ConfoundRole, check_roles, date_year
 from brainlocus.core import PhenotypeTable
 from brainlocus.numerics import Basis, Design, masked_residuals
 
-__all__ = ["ConfoundSet", "ConfoundSetOptions", "Screening", "build_confound_set", "svd_basis"]
+__all__ = ["ConfoundSet", "ConfoundSetOptions", "Screening", "build_confound_set", "extend_confound_set", "svd_basis"]
 
 SetKind = Literal["small", "ukb"]
 
 _SMALL = ("age", "sex", "head_size", "head_motion", "scan_date")
 MIN_VARIANCE = 1e-12
+ONE_SITE = "\x1f"
+"""Stands for the site of everyone where no column has that role."""
 CANDIDATE_BYTES = 512 << 20
 """Memory of the candidates that are made at a time."""
 
@@ -149,19 +151,19 @@ def build_confound_set(
     """
     chosen = options if options is not None else ConfoundSetOptions()
     check_roles(roles, people)
-    site_column = next((item.column for item in roles if item.role == "site"), None)
-    labels = labels_of(people, site_column) if site_column is not None else np.full(len(people.samples), "all")
+    labels = _site_labels(people, roles)
     complete = np.asarray(labels != "")
     if further is not None:
         complete &= further.complete
     if not complete.any():
         raise ValueError("No person has every confound: the site or a variable of the formula is missing in everyone.")
     rows = np.flatnonzero(complete)
-    sites, site = np.unique(labels[rows], return_inverse=True)
+    sites, site = _numbered(labels[rows])
+    roles = [item for item in roles if not item.traits]
     used = [r for r in roles if r.role != "site" and (chosen.kind == "ukb" or r.role in _SMALL)]
-    coded = _code(people.take(rows), used, site, tuple(str(s) for s in sites))
+    coded = _code(people.take(rows), used, site, sites)
     columns = _Columns(rows.size)
-    _add_small(columns, coded, site, tuple(str(s) for s in sites))
+    _add_small(columns, coded, site, sites)
     if further is not None and further.matrix.shape[1]:
         columns.add(further.matrix[rows], further.names, "formula")
     screening = _NOTHING
@@ -169,6 +171,28 @@ def build_confound_set(
         screening = _add_further(columns, coded, site, traits[rows], chosen.min_variance)
         _add_drift(columns, people.take(rows), roles, site, traits[rows])
     return _assemble(columns, complete, screening, coded.replaced)
+
+
+def extend_confound_set(
+    built: ConfoundSet, people: PhenotypeTable, roles: Sequence[ConfoundRole], extra: Sequence[ConfoundRole]
+) -> ConfoundSet:
+    """Return a set with the columns of further confounds, coded within sites, that some traits have besides.
+
+    Parameters
+    ----------
+    roles
+        Those of the set, for the site.
+    """
+    rows = np.flatnonzero(built.complete)
+    sites, site = _numbered(_site_labels(people, roles)[rows])
+    coded = _code(people.take(rows), extra, site, sites)
+    columns = _Columns(rows.size)
+    for name, group in zip(built.names, built.groups, strict=True):
+        columns.names.append(name)
+        columns.groups.append(group)
+    columns.parts.append(built.matrix[rows])
+    columns.add(coded.matrix, coded.names, "extra")
+    return _assemble(columns, built.complete, built.screening, built.replaced | coded.replaced)
 
 
 def svd_basis(columns: Float64[np.ndarray, "samples columns"], names: Sequence[str]) -> Basis:
@@ -228,6 +252,16 @@ def _assemble(
         screening,
         replaced,
     )
+
+
+def _site_labels(people: PhenotypeTable, roles: Sequence[ConfoundRole]) -> Shaped[np.ndarray, " samples"]:
+    name = next((item.column for item in roles if item.role == "site"), None)
+    return labels_of(people, name) if name is not None else np.full(len(people.samples), ONE_SITE)
+
+
+def _numbered(labels: Shaped[np.ndarray, " samples"]) -> tuple[tuple[str, ...], Int[np.ndarray, " samples"]]:
+    sites, site = np.unique(labels, return_inverse=True)
+    return tuple(str(s) for s in sites), site.astype(np.int64)
 
 
 def _code(
@@ -392,7 +426,7 @@ def _add_drift(
 
 
 def _named(column: str, site: str) -> str:
-    return _safe(column) if site == "all" else f"{_safe(column)}__{_safe(site)}"
+    return _safe(column) if site == ONE_SITE else f"{_safe(column)}__{_safe(site)}"
 
 
 def _safe(text: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 import numpy as np
@@ -46,6 +47,13 @@ class ConfoundRole:
     type: ConfoundType = "auto"
     """By default: sex, site and protocol are categories, age, head size, date and time are continuous, and the others
     are what the column is, text or numbers."""
+    traits: tuple[str, ...] = ()
+    """Names or patterns (``T2star_*``) of the only traits it is a confound of; empty for all. With the role ``extra``:
+    the field gradient for T2*, the volume of white-matter lesions for measures of lesions."""
+
+    def concerns(self, trait: str) -> bool:
+        """Return whether the column is a confound of a trait."""
+        return not self.traits or any(fnmatchcase(trait, pattern) for pattern in self.traits)
 
     def categorical(self, table: PhenotypeTable) -> bool:
         """Return whether the column is coded by levels."""
@@ -56,18 +64,19 @@ class ConfoundRole:
         return self.role in _CATEGORICAL or table.column(self.column).kind == "categorical"
 
 
-def confound_role(column: str, role: str, type_: str = "auto") -> ConfoundRole:
+def confound_role(column: str, role: str, type_: str = "auto", traits: Sequence[str] = ()) -> ConfoundRole:
     """Return a column with its role, of texts.
 
     Raises
     ------
     SchemaError
-        The role or the type is unknown; the message has those that are known.
+        The role or the type is unknown (the message has those that are known), or a confound of some traits only has
+        another role than ``extra``.
 
     Examples
     --------
     >>> confound_role("field_21003", "age")
-    ConfoundRole(column='field_21003', role='age', type='auto')
+    ConfoundRole(column='field_21003', role='age', type='auto', traits=())
     """
     roles: dict[str, Role] = {name: name for name in get_args(Role)}
     types: dict[str, ConfoundType] = {name: name for name in get_args(ConfoundType)}
@@ -80,7 +89,12 @@ def confound_role(column: str, role: str, type_: str = "auto") -> ConfoundRole:
         raise SchemaError(
             f"Confound roles: column {column!r} has the unknown type {type_!r}; expected {', '.join(types)}."
         )
-    return ConfoundRole(column, roles[role], types[type_])
+    if traits and role != "extra":
+        raise SchemaError(
+            f"Confound roles: column {column!r} is for some traits only ({', '.join(traits[:3])}); that is possible "
+            f"with the role extra, found {role}."
+        )
+    return ConfoundRole(column, roles[role], types[type_], tuple(traits))
 
 
 def check_roles(roles: Sequence[ConfoundRole], table: PhenotypeTable) -> None:

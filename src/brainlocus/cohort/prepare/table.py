@@ -12,13 +12,18 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 
 from brainlocus.cohort.prepare.checks import CloseConfound, close_confounds, tied_share
-from brainlocus.cohort.prepare.confound_set import ConfoundSet, ConfoundSetOptions, build_confound_set
+from brainlocus.cohort.prepare.confound_set import (
+    ConfoundSet,
+    ConfoundSetOptions,
+    build_confound_set,
+    extend_confound_set,
+)
 from brainlocus.cohort.prepare.confounds import Deconfounded, deconfound
 from brainlocus.cohort.prepare.explained import Explained, explained_by_group
 from brainlocus.cohort.prepare.normalise import MIN_DISTINCT, Method, normalise, standardise
 from brainlocus.cohort.prepare.outliers import Outliers, remove_outliers
 from brainlocus.cohort.prepare.roles import ConfoundRole, check_roles, date_years, labels_of, time_hours
-from brainlocus.core import PhenotypeTable
+from brainlocus.core import PhenotypeTable, SchemaError
 from brainlocus.numerics import Design, design_from_formula, rank_normal, refuse_infinite
 
 __all__ = ["PrepareOptions", "PrepareReport", "Prepared", "prepare_table"]
@@ -95,6 +100,14 @@ class Prepared:
     """The columns of a confound set."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _TraitSet:
+    """Confounds, and the traits that have exactly these."""
+
+    confounds: ConfoundSet
+    members: Int[np.ndarray, " members"]
+
+
 def prepare_table(
     table: PhenotypeTable,
     traits: Sequence[str],
@@ -140,7 +153,8 @@ def prepare_table(
     )
     ranked = np.array([chosen.normalise == "rank" and _distinct(v) > MIN_DISTINCT for v in cleaned.values.T])
     built = build_confound_set(people, roles, normal, options=chosen.confound_set, further=design) if roles else None
-    result, freed = _without_confounds(normal, design, built, chosen, ranked)
+    sets = _sets_of_traits(built, people, roles, traits) if built is not None else []
+    result, freed = _without_confounds(normal, design, sets, chosen, ranked)
     reason = [
         why or _nothing_left(result[:, k], normal[complete, k], int(freed.rank[k])) for k, why in enumerate(reason)
     ]
@@ -165,7 +179,7 @@ def prepare_table(
         ties=ties,
         many_ties=ranked & (ties > MANY_TIES),
         close=close_confounds(*_comparable(people, roles, design), cleaned.values, list(traits)),
-        groups=_groups(built, normal) if built is not None else None,
+        groups=_groups(sets, normal) if sets else None,
     )
     return Prepared(table.replace_values(list(traits), result), report, built)
 
@@ -187,35 +201,82 @@ def _have_site(people: PhenotypeTable, roles: Sequence[ConfoundRole]) -> Bool[np
 def _without_confounds(
     normal: Float64[np.ndarray, "samples traits"],
     design: Design,
-    built: ConfoundSet | None,
+    sets: list[_TraitSet],
     options: PrepareOptions,
     ranked: Bool[np.ndarray, " traits"],
 ) -> tuple[Float64[np.ndarray, "samples traits"], Deconfounded]:
     """Return the traits' residuals, on unit variance where they were normalised, and what the confounds explained."""
     n_traits = normal.shape[1]
-    if built is None and not design.names:
+    if not sets and not design.names:
         nothing = Deconfounded(normal, np.zeros(n_traits), np.zeros(n_traits, dtype=np.int64), (), 0)
         return normal, nothing
 
     def regress(values: Float64[np.ndarray, "samples traits"]) -> Deconfounded:
-        if built is not None:
-            return deconfound(values, built.matrix, names=built.names, basis=built.basis)
+        if sets:
+            return _regress_sets(values, sets)
         return deconfound(values, design.matrix, names=design.names)
 
     freed = regress(normal)
     values = freed.values
     if options.int_twice and ranked.any():
-        again = np.column_stack([standardise(rank_normal(values[:, k])) for k in np.flatnonzero(ranked)])
-        values = values.copy()
-        values[:, ranked] = regress(again).values
+        again = values.copy()
+        for k in np.flatnonzero(ranked):
+            again[:, k] = standardise(rank_normal(values[:, k]))
+        values = np.where(ranked, regress(again).values, values)
     if options.normalise != "none":
         values = np.column_stack([standardise(values[:, k]) for k in range(n_traits)])
     return values, freed
 
 
-def _groups(built: ConfoundSet, normal: Float64[np.ndarray, "samples traits"]) -> Explained:
-    rows = built.complete
-    return explained_by_group(built.basis.q, built.matrix[rows], built.groups, normal[rows])
+def _sets_of_traits(
+    built: ConfoundSet, people: PhenotypeTable, roles: Sequence[ConfoundRole], traits: Sequence[str]
+) -> list[_TraitSet]:
+    """Return the set of all traits, with further columns for traits that have confounds of their own."""
+    special = [item for item in roles if item.traits]
+    for item in special:
+        if not any(item.concerns(trait) for trait in traits):
+            raise SchemaError(
+                f"Confound roles: {item.column!r} is for the traits {', '.join(item.traits[:3])}, and none of the "
+                f"{len(traits)} traits has such a name ({', '.join(traits[:3])}, ...)."
+            )
+    members: dict[tuple[int, ...], list[int]] = {}
+    for k, trait in enumerate(traits):
+        members.setdefault(tuple(i for i, item in enumerate(special) if item.concerns(trait)), []).append(k)
+    return [
+        _TraitSet(
+            extend_confound_set(built, people, roles, [special[i] for i in own]) if own else built,
+            np.array(columns, dtype=np.int64),
+        )
+        for own, columns in members.items()
+    ]
+
+
+def _regress_sets(values: Float64[np.ndarray, "samples traits"], sets: list[_TraitSet]) -> Deconfounded:
+    n_traits = values.shape[1]
+    residuals, explained = np.full(values.shape, np.nan), np.full(n_traits, np.nan)
+    rank = np.zeros(n_traits, dtype=np.int64)
+    dropped: dict[str, None] = {}
+    for item in sets:
+        own, columns = item.confounds, item.members
+        found = deconfound(values[:, columns], own.matrix, names=own.names, basis=own.basis)
+        residuals[:, columns], explained[columns], rank[columns] = found.values, found.explained, found.rank
+        dropped |= dict.fromkeys(found.dropped)
+    return Deconfounded(residuals, explained, rank, tuple(dropped), int((~sets[0].confounds.complete).sum()))
+
+
+def _groups(sets: list[_TraitSet], normal: Float64[np.ndarray, "samples traits"]) -> Explained:
+    """Return the variance by group; a group that a trait has not explains nothing of it."""
+    names = tuple(dict.fromkeys(group for item in sets for group in item.confounds.groups))
+    shape = (len(names), normal.shape[1])
+    total, marginal, unique = np.full(shape[1], np.nan), np.zeros(shape), np.zeros(shape)
+    for item in sets:
+        own, rows = item.confounds, item.confounds.complete
+        found = explained_by_group(own.basis.q, own.matrix[rows], own.groups, normal[np.ix_(rows, item.members)])
+        places = np.ix_([names.index(group) for group in found.groups], item.members)
+        total[item.members], marginal[places], unique[places] = found.total, found.marginal, found.unique
+    absent = np.isnan(total)
+    marginal[:, absent], unique[:, absent] = np.nan, np.nan
+    return Explained(names, total, marginal, unique)
 
 
 def _comparable(
