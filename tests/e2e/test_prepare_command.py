@@ -96,6 +96,7 @@ def test_a_set_is_regressed_out_reported_and_written_for_others(study, tmp_path,
     assert about["columns_of_group"]["crossed"] >= 2
     assert about["columns"] >= about["rank"] > 20
     assert 0 < about["candidates_kept"] < about["candidates"]
+    assert about["by_chance"] == pytest.approx(about["rank"] / (N - 1))
     report = tmp_path / "report"
     rows = [line.split("\t") for line in (report / "candidates.tsv").read_text().splitlines()]
     kept = {row[0] for row in rows if row[-1] == "true"}

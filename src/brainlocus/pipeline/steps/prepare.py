@@ -222,6 +222,7 @@ def _set_counts(built: ConfoundSet, groups: Explained | None) -> dict[str, Any]:
         "columns_of_group": {str(name): int(size) for name, size in zip(names, sizes, strict=True)},
         "candidates": int(built.screening.keep.size),
         "candidates_kept": int(built.screening.keep.sum()),
+        "by_chance": (built.basis.rank - 1) / max(int(built.complete.sum()) - 1, 1),
         "values_replaced": built.replaced,
     }
     if groups is not None and np.isfinite(groups.total).any():
@@ -238,7 +239,8 @@ def _summary(config: CohortPrepareConfig, prepared: Prepared, counts: dict[str, 
         lines.append(
             f"Confound set {config.confound_set or 'ukb'}: {about['columns']} columns of rank {about['rank']}, "
             f"{about['candidates_kept']} of {about['candidates']} non-linear and crossed ones kept; they explain "
-            f"{100 * explained:.1f} % of a trait on average"
+            f"{100 * explained:.1f} % of a trait on average ({100 * about['by_chance']:.1f} % is what as many columns "
+            "of noise would)"
         )
     if config.confounds or prepared.confounds is not None:
         lines.append(
