@@ -12,7 +12,14 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import Measurement, cpu_seconds
-from brainlocus.cohort.associate import prepare_phenome, scan_phenome, scan_phenome_peak_bytes
+from brainlocus.cohort.associate import (
+    effective_tests,
+    prepare_effective,
+    prepare_phenome,
+    scan_phenome,
+    scan_phenome_peak_bytes,
+    simulate_smallest_p,
+)
 from brainlocus.cohort.harmonise import (
     CombatOptions,
     SmoothOptions,
@@ -21,12 +28,19 @@ from brainlocus.cohort.harmonise import (
     preserved_columns,
     site_effects,
 )
+from brainlocus.cohort.prepare import (
+    build_confound_set,
+    confound_role,
+    deconfound,
+    explained_by_group,
+)
 from brainlocus.cohort.signatures import SpareOptions, train_spare
+from brainlocus.core import Column, PhenotypeTable, SampleIndex
 
 
 def run() -> list[Measurement]:
     with threadpool_limits(1):
-        rows = [*_combat(), *_spare()]
+        rows = [*_combat(), *_spare(), *_confound_set(), *_effective()]
     return [*rows, *_phenome()]
 
 
@@ -133,6 +147,70 @@ def _spare() -> list[Measurement]:
     )
     note = f"1,000 x 200, 10 inner folds, 17 C; balanced accuracy {result.performance.balanced_accuracy.mean():.3f}"
     return [Measurement("spare, CPU per outer repeat (final model shared)", seconds / 3, "s", None, note)]
+
+
+_EXTRA = ("head_motion", "table_position", "qc", "extra")
+
+
+def _confound_set() -> list[Measurement]:
+    """Measure the set at UK Biobank's size on two slices of its traits: their difference is what a trait adds."""
+    n, few, many, extra = 40_000, 50, 100, 20
+    rng = np.random.default_rng(0)
+    columns = {
+        "age": rng.uniform(45, 80, n),
+        "sex": rng.integers(0, 2, n).astype(float),
+        "scan_date": 2014 + rng.uniform(0, 6, n),
+        "time_of_day": rng.uniform(8, 18, n),
+    }
+    roles = [confound_role(name, name) for name in columns]
+    for k in range(extra):
+        columns[f"v{k}"] = np.exp(rng.normal(0, 0.5, n))
+        roles.append(confound_role(f"v{k}", _EXTRA[k % len(_EXTRA)]))
+    site = np.array(["a", "b", "c"])[rng.choice(3, n, p=[0.6, 0.25, 0.15])]
+    people = PhenotypeTable(
+        SampleIndex.of(range(n)),
+        (*(Column(name, values) for name, values in columns.items()), Column("site", site, "categorical")),
+    )
+    roles.append(confound_role("site", "site"))
+    given = np.column_stack(list(columns.values()))
+    effects = 0.1 * rng.standard_normal((given.shape[1], many))
+    traits = rng.standard_normal((n, many)) + (given - given.mean(axis=0)) / given.std(axis=0) @ effects
+    traits[rng.uniform(size=traits.shape) < 0.01] = np.nan
+
+    def whole(count: int) -> int:
+        chosen = traits[:, :count]
+        built = build_confound_set(people, roles, chosen)
+        deconfound(chosen, built.matrix, basis=built.basis)
+        explained_by_group(built.basis.q, built.matrix, built.groups, chosen)
+        shapes.append((built.matrix.shape[1], built.screening.keep.size))
+        return built.basis.rank
+
+    shapes: list[tuple[int, int]] = []
+    _, small = cpu_seconds(lambda: whole(few))
+    _, large = cpu_seconds(lambda: whole(many))
+    each = (large - small) / (many - few)
+    full = large + each * (2_000 - many)
+    note = f"{n:,} people, {shapes[1][0]} columns kept, {shapes[1][1]:,} candidates; 1 % missing, a pattern each"
+    return [
+        Measurement(f"confound set, CPU for {many} traits", large, "s", None, note),
+        Measurement("confound set, CPU for 2,000 traits (from two slices)", full / 60, "min", None,
+                    f"{each:.2f} s a trait"),
+    ]  # fmt: skip
+
+
+def _effective() -> list[Measurement]:
+    rng = np.random.default_rng(0)
+    n, q, predictors = 40_000, 2_000, 1_000
+    shared = rng.standard_normal((n, 40)) @ rng.standard_normal((40, q)) / np.sqrt(40)
+    traits = shared + rng.standard_normal((n, q))
+    covariates = rng.standard_normal((n, 10))
+    design, once = cpu_seconds(lambda: prepare_effective(traits, covariates=covariates))
+    drawn, seconds = cpu_seconds(lambda: simulate_smallest_p(design, predictors, rng))
+    found = effective_tests(design, drawn)
+    note = f"{n:,} x {q:,}, complete, 10 covariates; {found.simulated:.0f} effective tests"
+    return [
+        Measurement("effective tests, CPU for 20,000 predictors (from 1,000)", once + 20 * seconds, "s", None, note)
+    ]
 
 
 _WAYS = (({}, ""), ({"mode": "exact"}, ", exact"), ({"mode": "exact", "robust": True}, ", exact, HC3"))

@@ -287,7 +287,52 @@ def test_signature_train_and_apply(study, idps, capsys):
         assert model["weights"].shape == (4,)
 
 
+def test_signature_with_a_curve_harmonises_new_people_with_the_stored_model(study, idps, tmp_path, capsys):
+    common = ["--participants", study / "participants.tsv", "--quiet"]
+    code, errors = run(
+        capsys, "signature", "train", idps, "--diagnosis", "diagnosis", "--batch", "site", "--smooth", "age:5:97",
+        "--traits", "C4_*", "--repeats", 3, "--inner-folds", 4, "--out", tmp_path / "curved", *common,
+    )  # fmt: skip
+    assert code == 0, errors
+    meta = json.loads((tmp_path / "curved/model.json").read_text())
+    assert meta["combat"]["smooth"] == ["age"]
+    assert meta["combat"]["options"]["smooth"][0]["bounds"] == [5, 97]
+    code, _ = run(capsys, "signature", "apply", tmp_path / "curved", idps, "--out", tmp_path / "new.tsv", *common)
+    assert code == 0
+    # By hand: the same ComBat-GAM on everyone, then the stored scaling and weights.
+    code, _ = run(
+        capsys, "cohort", "harmonise", idps, "--smooth", "age:5:97", "--traits", "C4_*", "--out",
+        tmp_path / "clean.tsv", *common,
+    )  # fmt: skip
+    assert code == 0
+    clean = read_table(tmp_path / "clean.tsv").matrix(meta["features"])
+    with np.load(tmp_path / "curved/model.npz", allow_pickle=False) as model:
+        expected = (clean - model["centre"]) / model["spread"] @ model["weights"] + meta["intercept"]
+    np.testing.assert_allclose(read_results(tmp_path / "new.tsv")["score"], expected, atol=1e-8)
+
+
 BAD = {
+    "curve without sites": (
+        [
+            *["signature", "train", "{idps}", "--diagnosis", "diagnosis", "--smooth", "age"],
+            *["--participants", "{people}"],
+        ],
+        "give the column of the site, --batch",
+    ),
+    "curve of the diagnosis": (
+        [
+            *["signature", "train", "{idps}", "--diagnosis", "diagnosis", "--smooth", "diagnosis", "--batch", "site"],
+            *["--participants", "{people}"],
+        ],
+        "which would leak the answer",
+    ),
+    "curve of text": (
+        [
+            *["signature", "train", "{idps}", "--diagnosis", "diagnosis", "--smooth", "site", "--batch", "site"],
+            *["--participants", "{people}"],
+        ],
+        "--smooth: expected a column of numbers, but 'site' holds text",
+    ),
     "solver": (["atlas", "fit", "{bids}", "--solver", "mu"], "expected em, found 'mu'"),
     "scale above voxels": (["atlas", "fit", "{bids}", "--scales", "5000"], "5000 components need as many voxels"),
     "scale twice": (["atlas", "fit", "{bids}", "--scales", "4,4"], "expected different numbers"),

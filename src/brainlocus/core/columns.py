@@ -143,6 +143,13 @@ COLUMNS: dict[str, ColumnSpec] = {
     # whole-genome regression
     "ridge_h": _spec("float", "Share of variance h whose penalty the cross-validation chose"),
     "cv_r2": _spec("float", "Share of variance that the out-of-sample prediction explains; may be negative"),
+    # effective number of tests
+    "rule": _spec("str", "How tests were counted: simulation, bonferroni (all traits), nyholt, li_ji, galwey, gao"),
+    "effective_tests": _spec("float", "Independent tests that have the same family-wise level"),
+    "effective_tests_standard_error": _spec("float", "Monte-Carlo standard error of effective_tests (simulation)"),
+    "effective_tests_lower": _spec("float", "Lower 95 % bound of effective_tests (simulation)"),
+    "effective_tests_upper": _spec("float", "Upper 95 % bound of effective_tests (simulation)"),
+    "test_level": _spec("float", "Level of one test that keeps the family-wise level"),
     # interactions
     "variant_id_2": _spec("str", "Second variant of a pair"),
     "chromosome_2": _spec("str", "Chromosome of the second variant"),

@@ -74,8 +74,8 @@ def _sidecar(path: Path) -> dict[str, Any]:
 
 def _numbers(
     text: Shaped[np.ndarray, " rows"], missing: Shaped[np.ndarray, " rows"]
-) -> tuple[Shaped[np.ndarray, " rows"] | None, int]:
-    """Return the numbers (None when the column is text) and the first row that is not one (-1 when all are)."""
+) -> tuple[Shaped[np.ndarray, " rows"] | None, list[int]]:
+    """Return the numbers (None when the column is text) and the rows that are typing mistakes in a column of them."""
     values = np.full(text.size, np.nan)
     present = np.flatnonzero(~missing)
     try:
@@ -89,9 +89,9 @@ def _numbers(
         bad = [row for row in present if not _is_number(str(text[row]))]
         # A column of numbers with one typo is an error to report; a column of words is a category.
         if len(bad) * 10 > present.size:
-            return None, -1
-        return None, int(bad[0])
-    return values, -1
+            return None, []
+        return None, [int(row) for row in bad]
+    return values, []
 
 
 def _is_number(text: str) -> bool:
@@ -118,12 +118,14 @@ def _column(name: str, array: pa.ChunkedArray, note: dict[str, Any], path: Path,
         text = np.char.strip(text)
         missing = np.isin(text, list(na_values))
         try:
-            numbers, bad_row = (None, -1) if "Levels" in note else _numbers(text, missing)
+            numbers, bad_rows = (None, []) if "Levels" in note else _numbers(text, missing)
         except FormatError as error:
             raise FormatError(f"{path}: column {name!r} holds {error}.") from None
-        if bad_row >= 0:
+        if bad_rows:
+            more = f" ({len(bad_rows)} such cells)" if len(bad_rows) > 1 else ""
+            first = bad_rows[0]
             raise FormatError(
-                f"{path}: column {name!r} holds numbers, but line {bad_row + 2} has {str(text[bad_row])!r}. "
+                f"{path}: column {name!r} holds numbers, but line {first + 2} has {str(text[first])!r}{more}. "
                 "Correct it, or leave the cell empty if it is missing."
             )
         if numbers is None:
@@ -161,8 +163,11 @@ def _floats(chunk: pa.Array) -> Float[np.ndarray, " rows"]:
 
 def _number_column(name: str, values: Float[np.ndarray, " rows"], unit: str, path: Path) -> Column:
     if np.isinf(values).any():
-        line = int(np.flatnonzero(np.isinf(values))[0]) + 2
-        raise FormatError(f"{path}: column {name!r} has an infinite value in line {line}; numbers must be finite.")
+        rows = np.flatnonzero(np.isinf(values))
+        more = f" ({rows.size} such cells)" if rows.size > 1 else ""
+        raise FormatError(
+            f"{path}: column {name!r} has an infinite value in line {rows[0] + 2}{more}; numbers must be finite."
+        )
     present = values[~np.isnan(values)]
     kind: Kind = "binary" if present.size and np.isin(present, (0.0, 1.0)).all() else "quantitative"
     return Column(name, values, kind, unit)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from brainlocus.numerics.elastic_net_cv import cross_validate
     from brainlocus.numerics.fourier import FourierBox, fast_length
+    from brainlocus.numerics.masked import PatternSystem, masked_residuals, pattern_systems
     from brainlocus.numerics.missingness import refuse_infinite, same_people
     from brainlocus.numerics.multiplicity import (
         benjamini_hochberg_q,
@@ -53,6 +54,7 @@ __all__ = [
     "Basis",
     "Design",
     "FourierBox",
+    "PatternSystem",
     "benjamini_hochberg_q",
     "benjamini_yekutieli_q",
     "bonferroni_p",
@@ -76,11 +78,13 @@ __all__ = [
     "holm_p",
     "lambda_path",
     "map_points",
+    "masked_residuals",
     "neg_log10_p_from_binomial",
     "neg_log10_p_from_chi2",
     "neg_log10_p_from_hypergeometric",
     "neg_log10_p_from_t",
     "neg_log10_p_from_z",
+    "pattern_systems",
     "permutation_rows",
     "permute_people",
     "project_out",
@@ -115,6 +119,7 @@ _MODULES = {
     ),
     "elastic_net_cv": ("cross_validate",),
     "fourier": ("FourierBox", "fast_length"),
+    "masked": ("PatternSystem", "masked_residuals", "pattern_systems"),
     "missingness": ("refuse_infinite", "same_people"),
     "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),
     "orientation": ("ras_axes", "slice_axis", "to_ras"),

@@ -33,6 +33,7 @@ __all__ = [
     "design_with_smooth",
     "read_arrays",
     "read_combat",
+    "smooth_options",
     "write_arrays",
     "write_combat",
 ]
@@ -81,9 +82,11 @@ class FittedComBat:
 
 @dataclass(frozen=True, slots=True)
 class ComBatHarmoniser:
-    """ComBat as a `brainlocus.cohort.signatures.Harmoniser`."""
+    """ComBat, or ComBat-GAM, as a `brainlocus.cohort.signatures.Harmoniser`."""
 
     options: CombatOptions
+    covariate_names: tuple[str, ...] | None = None
+    """Names by which the smooth covariates of `options` find their columns."""
 
     def fit(
         self,
@@ -92,7 +95,10 @@ class ComBatHarmoniser:
         covariates: Float64[np.ndarray, "samples covariates"],
     ) -> FittedComBat:
         """Return the fitted site effects."""
-        return FittedComBat(fit_combat(features, batch, covariates=covariates, options=self.options))
+        model = fit_combat(
+            features, batch, covariates=covariates, covariate_names=self.covariate_names, options=self.options
+        )
+        return FittedComBat(model)
 
 
 def design_with_smooth(
@@ -121,6 +127,27 @@ def design_with_smooth(
     return Design(np.hstack([design.matrix, values]), (*design.names, *further), complete, design.levels)
 
 
+def smooth_options(terms: tuple[str, ...]) -> tuple[SmoothOptions, ...]:
+    """Return the smooth covariates of ``--smooth``: ``age`` or ``age:5:97``.
+
+    Raises
+    ------
+    SchemaError
+        Bounds that are no two rising numbers.
+    """
+    found = []
+    for term in terms:
+        name, *numbers = term.split(":")
+        try:
+            bounds = tuple(float(number) for number in numbers)
+        except ValueError:
+            bounds = (np.nan,)
+        if not name or (bounds and not (len(bounds) == 2 and bounds[0] < bounds[1] and np.isfinite(bounds).all())):
+            raise SchemaError(f"--smooth: expected NAME or NAME:LOW:HIGH, as in age:5:97, found {term!r}.")
+        found.append(SmoothOptions(name, (bounds[0], bounds[1]) if bounds else None))
+    return tuple(found)
+
+
 def check_formula_is_stateless(formula: str, option: str) -> None:
     """Refuse transforms whose value depends on the other rows: they would differ between training and new people.
 
@@ -133,7 +160,7 @@ def check_formula_is_stateless(formula: str, option: str) -> None:
     if found:
         raise SchemaError(
             f"{option}: {found.group(1)}() depends on the people at hand and cannot be applied to others. "
-            "Use fixed numbers: I((age - 50) / 10); for curves, cohort harmonise has --smooth."
+            "Use fixed numbers: I((age - 50) / 10); for curves there is --smooth."
         )
 
 

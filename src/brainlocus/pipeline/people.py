@@ -1,7 +1,7 @@
 """What the cohort's steps share: choosing columns, meeting a participants table, report folders."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,6 +25,7 @@ __all__ = [
     "read_people",
     "report_folder",
     "two_classes",
+    "write_report_table",
 ]
 
 
@@ -37,6 +38,15 @@ class Joined:
     """Where covariates, batch and diagnosis are found: columns of both tables."""
     counts: dict[str, Any]
     """People in each table and in both."""
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """A line on the people who are in one table only; nothing when all are in both."""
+        kept = self.counts["participants"]
+        tables = (("the table", "participants_table"), ("the participants table", "participants_file"))
+        lost = [f"{self.counts[key] - kept:,} of {self.counts[key]:,} in {name}" for name, key in tables
+                if self.counts.get(key, kept) > kept]  # fmt: skip
+        return (f"People who are not in both tables are left out: {' and '.join(lost)}",) if lost else ()
 
 
 def read_people(path: Path, na_values: Sequence[str] = ()) -> PhenotypeTable:
@@ -55,7 +65,7 @@ def read_people(path: Path, na_values: Sequence[str] = ()) -> PhenotypeTable:
     return read_fam(path).phenotypes if path.suffix == ".fam" else read_table(path, na_values=na_values)
 
 
-def join_participants(table: PhenotypeTable, participants: Path | None) -> Joined:
+def join_participants(table: PhenotypeTable, participants: Path | None, na_values: Sequence[str] = ()) -> Joined:
     """Return the rows of people in both tables, in the table's order.
 
     Raises
@@ -65,7 +75,7 @@ def join_participants(table: PhenotypeTable, participants: Path | None) -> Joine
     """
     if participants is None:
         return Joined(table, table, {"participants": len(table.samples)})
-    other = read_people(participants)
+    other = read_people(participants, na_values)
     shared = shared_samples(table.samples, other.samples, names=("the table", "the participants table"))
     first, second = table.take(shared), other.take(shared)
     # A column of both tables is taken from the first: that is what the user works on.
@@ -192,3 +202,16 @@ def report_folder(path: Path | None) -> Iterator[Path | None]:
         replace_path(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_report_table(columns: Mapping[str, Iterable[Any]], path: Path) -> None:
+    """Write columns of a report as tab-separated text: six digits, empty cells for NaN."""
+    rows = ["\t".join(columns)]
+    rows += ["\t".join(_cell(value) for value in row) for row in zip(*columns.values(), strict=True)]
+    path.write_text("\n".join(rows) + "\n")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float | np.floating):
+        return "" if np.isnan(value) else f"{float(value):.6g}"
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)

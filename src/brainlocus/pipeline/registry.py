@@ -47,9 +47,12 @@ STEPS: dict[str, StepEntry] = {
     ),
     "idp extract": _entry("idp", "IDP_EXTRACT", "Measure every parcel of an atlas in every image."),
     "idp template": _entry("template", "IDP_TEMPLATE", "Average maps of people, and their change with age."),
-    "cohort prepare": _entry("cohort", "COHORT_PREPARE", "Clean, normalise and deconfound measures of people."),
+    "cohort prepare": _entry("prepare", "COHORT_PREPARE", "Clean, normalise and deconfound measures of people."),
     "cohort harmonise": _entry(
         "cohort", "COHORT_HARMONISE", "Take the effects of sites out of measures (ComBat, ComBat-GAM)."
+    ),
+    "cohort effective-tests": _entry(
+        "effective_tests", "COHORT_EFFECTIVE_TESTS", "Count the independent tests that correlated traits amount to."
     ),
     "associate phenome": _entry(
         "associate", "ASSOCIATE_PHENOME", "Test every trait against every phenotype, with missing data."

@@ -37,6 +37,9 @@ class StudyInputs(BaseModel):
     scan_atlas: str | None = Field(None, description="Labels in the standard space to measure in the scans too")
     traits: str | None = Field(None, description="Table of traits, instead of images (.tsv, .csv, .parquet, .fam)")
     participants: str | None = Field(None, description="Table with age, sex, site, diagnosis, split ...")
+    confound_roles: str | None = Field(
+        None, description="File that gives confounds their roles, for the confound set of the prepare step"
+    )
     phenotypes: str | None = Field(None, description="Table of phenotypes to relate to the traits")
     categories: str | None = Field(None, description="Table phenotype, category: groups for figures")
     genotypes: str | None = Field(None, description="Genotypes (.bed, .pgen, .bgen, .vcf.gz, .vcf, .bcf)")

@@ -125,10 +125,17 @@ def _prepare(w: Wiring) -> Wired | None:
     if table is None:
         return None
     formula = w.settings["prepare"]["confounds"]
-    if not formula and "age" in w.people:
+    roles = w.inputs.get("confound_roles")
+    # Confounds with roles are a set of their own.
+    if not formula and roles is None and "age" in w.people:
         formula = f"{_adjustment(w)} + I(age**2)"
-    report = w.root / "reports" / "prepare"
-    return {"table": table, "participants": w.inputs.get("participants"), "confounds": formula, "report": report}
+    return {
+        "table": table,
+        "participants": w.inputs.get("participants"),
+        "confounds": formula,
+        "confound_roles": roles,
+        "report": w.root / "reports" / "prepare",
+    }
 
 
 def _measures(w: Wiring) -> Path | None:

@@ -54,6 +54,19 @@ def test_age_and_sex_are_adjusted_for_by_default(folder):
     assert planned["prepare"].reads[0] == folder / "out" / "harmonised.parquet"
 
 
+def test_confounds_with_roles_take_the_place_of_the_default_formula(folder):
+    (folder / "roles.toml").write_text('age = "age"\nsite = "site"\n')
+    text = INPUTS + 'confound_roles = "roles.toml"\n[prepare]\nconfound_set = "small"\n'
+    path = study(folder, text)
+    planned = {p.key: p for p in plan_study(load_study(path), folder / "out")}
+    config = planned["prepare"].config
+    assert (config.confounds, config.confound_set) == ("", "small")
+    assert config.confound_roles == folder / "roles.toml"
+    done = CliRunner().invoke(cli, ["run", str(path), "--out", str(folder / "out"), "--quiet", "--threads", "1"])
+    assert done.exit_code == 0, done.output
+    assert (folder / "out" / "reports" / "prepare" / "groups.png").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [

@@ -5,6 +5,7 @@ import pytest
 
 from brainlocus.cohort.prepare import (
     PrepareOptions,
+    Sentinel,
     apply_quantile_map,
     deconfound,
     fit_quantile_map,
@@ -12,6 +13,7 @@ from brainlocus.cohort.prepare import (
     prepare_table,
     remove_outliers,
     standardise,
+    suspected_sentinels,
 )
 from brainlocus.core import Column, PhenotypeTable, SampleIndex, SchemaError, quantitative_table
 
@@ -191,3 +193,113 @@ def test_order_of_people_changes_nothing():
     here = prepare_table(table, ["x", "y"], confounds="age").table.matrix(["x", "y"])
     there = prepare_table(table.take(order), ["x", "y"], confounds="age").table.matrix(["x", "y"])
     np.testing.assert_allclose(there, here[order], atol=1e-12)
+
+
+def test_many_patterns_of_missing_people_get_the_regression_of_each():
+    """Each trait lacks other people; one has nobody of a site, which leaves that site's column empty."""
+    rng = np.random.default_rng(6)
+    site = (np.arange(300) < 90).astype(float)
+    confounds = np.column_stack([rng.standard_normal((300, 8)), site])
+    traits = rng.standard_normal((300, 40)) + confounds[:, :1] + 1e4
+    traits[rng.uniform(size=traits.shape) < 0.1] = np.nan
+    traits[site == 1, 5] = np.nan
+    traits[20:, 6] = np.nan
+    traits[9:, 7] = np.nan
+    traits[:, 8] = np.nan
+    found = deconfound(traits, confounds)
+    for k in range(40):
+        rows = ~np.isnan(traits[:, k])
+        if rows.sum() > 9:
+            design = np.column_stack([np.ones(rows.sum()), confounds[rows]])
+            fit = np.linalg.lstsq(design, traits[rows, k], rcond=1e-12)[0]
+            np.testing.assert_allclose(found.values[rows, k], traits[rows, k] - design @ fit, atol=1e-9)
+        else:
+            assert np.isnan(found.values[:, k]).all()
+    assert found.rank[[4, 5, 8]].tolist() == [10, 9, 0]
+
+
+def test_normal_scores_twice_is_rank_regress_rank_regress():
+    rng = np.random.default_rng(7)
+    n = 400
+    age = rng.exponential(1.0, n)
+    y = np.exp(rng.standard_normal(n)) * age
+    y[:9] = np.nan
+    binary = (rng.uniform(size=n) < 0.3).astype(float)
+    table = quantitative_table(SampleIndex.of(range(n)), ["age", "y", "binary"], np.column_stack([age, y, binary]))
+
+    def prepared(**more):
+        options = PrepareOptions(outlier_mads=None, **more)
+        return prepare_table(table, ["y", "binary"], confounds="age", options=options)
+
+    def residual(values):
+        rows = ~np.isnan(values)
+        design = np.column_stack([np.ones(rows.sum()), age[rows]])
+        out = np.full(n, np.nan)
+        out[rows] = values[rows] - design @ np.linalg.lstsq(design, values[rows], rcond=None)[0]
+        return standardise(out)
+
+    once, twice = prepared(), prepared(int_twice=True)
+    expected = residual(normalise(residual(normalise(y))))
+    np.testing.assert_allclose(twice.table.column("y").values, expected, atol=1e-10)
+    # Regressing again takes out what ranking the residuals brought back, and the result is closer to normal.
+    assert abs(np.corrcoef(expected[9:], age[9:])[0, 1]) < 1e-12
+    assert abs(twice.report.kurtosis_after[0]) < abs(once.report.kurtosis_after[0])
+    # Two levels are not ranked, so twice is once.
+    np.testing.assert_array_equal(twice.table.column("binary").values, once.table.column("binary").values)
+    with pytest.raises(ValueError, match="int_twice ranks twice and needs normalise='rank', found 'none'"):
+        prepared(int_twice=True, normalise="none")
+
+
+def test_ties_rare_classes_close_confounds_and_halved_traits_are_reported():
+    rng = np.random.default_rng(8)
+    n = 500
+    age = rng.uniform(20, 80, n)
+    columns = {
+        "age": age,
+        "nearly": age + rng.normal(0, 2, n),
+        "half": age / age.std() + 0.8 * rng.standard_normal(n),
+        "years": np.floor(age),
+        "free": rng.standard_normal(n),
+        "rare": (np.arange(n) < 9).astype(float),
+        "enough": (np.arange(n) < 10).astype(float),
+        "three": np.arange(n) % 3.0,
+    }
+    table = quantitative_table(SampleIndex.of(range(n)), list(columns), np.column_stack(list(columns.values())))
+    names = [name for name in columns if name != "age"]
+    found = prepare_table(table, names, confounds="age", options=PrepareOptions(outlier_mads=None)).report
+    assert dict(zip(names, found.many_ties.tolist(), strict=True)) == {name: name == "years" for name in names}
+    assert dict(zip(names, found.reason, strict=True))["rare"] == "9 in the smaller class, 10 are needed"
+    assert [why for why in found.reason if why] == ["9 in the smaller class, 10 are needed"]
+    assert {(c.confound, c.trait) for c in found.close} == {("age", "nearly"), ("age", "years")}
+    assert found.close[0].r == pytest.approx(np.corrcoef(age, columns["nearly"])[0, 1], rel=1e-12)
+    assert found.halved == ("nearly", "half", "years")
+    options = PrepareOptions(outlier_mads=None, min_cases=9)
+    assert not any(prepare_table(table, names, confounds="age", options=options).report.reason)
+
+
+def test_a_negative_value_that_may_mean_missing_is_suspected():
+    rng = np.random.default_rng(9)
+    values = rng.uniform(0, 5, (100, 5))
+    values[:6, 0] = -9.0  # 6 %
+    values[:5, 1] = -9.0  # 5 %, not more
+    values[:20, 2] = -1.0
+    values[:2, 2] = -3.0  # two negative values
+    values[:, 3] = -1.0  # nothing else
+    values[:20, 4] = np.nan
+    found = suspected_sentinels(values, list("abcde"))
+    assert found == (Sentinel("a", -9.0, 6),)
+
+
+def test_infinite_traits_and_too_few_people_for_the_confounds():
+    rng = np.random.default_rng(10)
+    values = rng.standard_normal((60, 3))
+    table = quantitative_table(SampleIndex.of(range(60)), ["x", "y", "z"], values)
+    infinite = table.replace_values(["y"], np.where(np.arange(60) == 3, np.inf, values[:, 1])[:, None])
+    with pytest.raises(ValueError, match="infinite values: y"):
+        prepare_table(infinite, ["x", "y"])
+    formula = " + ".join(f"I(z**{k})" for k in range(1, 6)) + " + " + " + ".join(f"I(z>{c})" for c in (-1, 0, 1))
+    few = table.replace_values(["x"], np.where(np.arange(60) < 8, values[:, 0], np.nan)[:, None])
+    found = prepare_table(few, ["x", "y"], confounds=formula, options=PrepareOptions(min_people=5)).report
+    assert found.reason[0].startswith("8 people and ")
+    assert found.reason[0].endswith("columns of confounds leave nothing")
+    assert found.reason[1] == ""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainlocus.cohort.harmonise import apply_combat, fit_combat, site_effects
+from brainlocus.cohort.harmonise import CombatOptions, SmoothOptions, apply_combat, fit_combat, site_effects
 from brainlocus.cohort.signatures import (
     SpareOptions,
     SparePerformance,
@@ -13,6 +13,7 @@ from brainlocus.cohort.signatures import (
     mean_scores,
     train_spare,
 )
+from brainlocus.pipeline.models import ComBatHarmoniser
 from tests.real_data import abide, real_data
 
 QUICK = SpareOptions(repeats=4, inner_folds=4, costs=(1e-4, 1e-2, 1.0))
@@ -111,6 +112,60 @@ def test_harmoniser_sees_training_people_only():
     n_train = result.performance.n_train
     assert harmoniser.sizes == [n_train] * 4 + [160]
     assert n_train + result.performance.n_test == 160
+
+
+def curved_by_age(n=240, seed=4):
+    """Features that follow age in a curve, sites of different ages with an offset each, and a diagnosis."""
+    rng = np.random.default_rng(seed)
+    batch = np.repeat(["a", "b"], n // 2)
+    age = rng.uniform(20, 60, n) + 20 * (batch == "b")
+    diagnosis = (rng.uniform(size=n) < 0.5).astype(np.int64)
+    features = rng.standard_normal((n, 8)) + 0.004 * ((age - 50) ** 2)[:, None] + 1.5 * (batch == "b")[:, None]
+    features[:, 0] += 0.8 * diagnosis
+    return features, diagnosis, batch, np.column_stack([age, rng.integers(0, 2, n)]).astype(float)
+
+
+@pytest.mark.parametrize("bounds", [None, (10.0, 95.0)])
+def test_curves_inside_each_training_set_are_those_fitted_by_hand(bounds):
+    """ComBat-GAM on the training rows of a hold-out, applied to everyone, then scaled and classified."""
+    from sklearn.svm import SVC
+
+    features, diagnosis, batch, preserved = curved_by_age()
+    combat = CombatOptions(smooth=(SmoothOptions("age", bounds),))
+    options = SpareOptions(repeats=3, inner_folds=4, costs=(0.01,))
+    result = train(
+        features, diagnosis, options=options, batch=batch, preserved=preserved,
+        harmoniser=ComBatHarmoniser(combat, ("age", "sex")),
+    )  # fmt: skip
+    splits = held_out_splits(diagnosis, batch, repeats=3, share=0.2, generator=np.random.default_rng(0))
+    for repeat, (fit_rows, test_rows) in enumerate(splits):
+        model = fit_combat(
+            features[fit_rows], batch[fit_rows], covariates=preserved[fit_rows], covariate_names=("age", "sex"),
+            options=combat,
+        )  # fmt: skip
+        clean = apply_combat(model, features, batch, covariates=preserved).values
+        z = (clean - clean[fit_rows].mean(axis=0)) / clean[fit_rows].std(axis=0, ddof=1)
+        machine = SVC(C=0.01, kernel="linear", class_weight="balanced").fit(z[fit_rows], diagnosis[fit_rows])
+        chosen = result.repeat == repeat
+        np.testing.assert_array_equal(result.row[chosen], test_rows)
+        np.testing.assert_allclose(result.score[chosen], machine.decision_function(z[test_rows]), atol=1e-3)
+        # Knots are those of the training people, not of everyone.
+        low, high = model.smooth[0].extent
+        assert (low, high) == (bounds or (preserved[fit_rows, 0].min(), preserved[fit_rows, 0].max()))
+
+
+def test_curves_leak_nothing_of_held_out_people():
+    features, diagnosis, batch, preserved = curved_by_age()
+    inputs = {"batch": batch, "harmoniser": ComBatHarmoniser(CombatOptions(smooth=(SmoothOptions("age"),)), ("age",))}
+    before = train(features, diagnosis, preserved=preserved[:, :1], **inputs)
+    person = int(before.row[0])
+    changed, older = features.copy(), preserved[:, :1].copy()
+    changed[person] += 100.0
+    older[person] += 30.0
+    after = train(changed, diagnosis, preserved=older, **inputs)
+    same = (before.repeat == before.repeat[0]) & (before.row != person)
+    np.testing.assert_array_equal(before.score[same], after.score[same])
+    assert before.score[before.row == person][0] != after.score[after.row == person][0]
 
 
 def test_changing_held_out_people_does_not_change_what_others_score():

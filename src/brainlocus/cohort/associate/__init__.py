@@ -20,6 +20,14 @@ from brainlocus.cohort.associate.comparison import (
     correlation_difference,
     measure_correlation,
 )
+from brainlocus.cohort.associate.effective_tests import (
+    EffectiveDesign,
+    EffectiveTests,
+    effective_tests,
+    prepare_effective,
+    sidak_level,
+    simulate_smallest_p,
+)
 from brainlocus.cohort.associate.peaks import (
     find_peaks,
 )
@@ -75,6 +83,8 @@ __all__ = [
     "Agreement",
     "Clusters",
     "Difference",
+    "EffectiveDesign",
+    "EffectiveTests",
     "FaceNeighbours",
     "Interval",
     "PermutedLargest",
@@ -92,6 +102,7 @@ __all__ = [
     "boundary_share",
     "correlation",
     "correlation_difference",
+    "effective_tests",
     "enhance_clusters",
     "face_neighbours",
     "find_clusters",
@@ -109,6 +120,7 @@ __all__ = [
     "permuted_rows",
     "phenome_results",
     "phenome_rows",
+    "prepare_effective",
     "prepare_one_sample",
     "prepare_phenome",
     "prepare_voxelwise",
@@ -117,6 +129,8 @@ __all__ = [
     "scan_phenome_peak_bytes",
     "score_voxels",
     "score_voxels_bytes",
+    "sidak_level",
+    "simulate_smallest_p",
     "start_voxelwise",
     "symmetry_r",
     "voxel_means",

@@ -215,9 +215,14 @@ def fit_combat(
     gamma, delta = _effects(moments, sigma > 0, chosen, sites, notes)
     if reference >= 0:
         gamma[reference], delta[reference] = 0.0, 1.0
-    constant = [n for n, s in zip(names, sigma, strict=True) if s == 0]
-    if constant:
-        notes.append(f"{len(constant)} constant features are passed through: {', '.join(constant[:10])}.")
+    empty = np.asarray(np.isnan(values).all(axis=0))
+    for flags, what in (
+        (empty, "features have no value"),
+        (~empty & (sigma == 0), "constant features are passed through"),
+    ):
+        found = [name for name, flag in zip(names, np.asarray(flags), strict=True) if flag]
+        if found:
+            notes.append(f"{len(found)} {what}: {', '.join(found[:10])}{', ...' if len(found) > 10 else ''}.")
     return CombatModel(
         feature_names=names,
         covariate_names=covariate_labels,

@@ -12,6 +12,7 @@ from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, new_figure, s
 __all__ = [
     "draw_curves",
     "draw_explained",
+    "draw_groups",
     "draw_pattern",
     "draw_scores",
     "draw_shapes",
@@ -40,6 +41,37 @@ def draw_explained(explained: Float64[np.ndarray, " traits"], path: Path) -> Non
     axes[0, 0].bar(np.arange(1, ordered.size + 1), 100 * ordered, width=1.0, color=BLUE)
     axes[0, 0].set_xlabel("trait, by rank")
     axes[0, 0].set_ylabel("variance explained by confounds (%)")
+    save_figure(figure, path)
+
+
+def draw_groups(
+    groups: Sequence[str],
+    marginal: Float64[np.ndarray, "groups traits"],
+    unique: Float64[np.ndarray, "groups traits"],
+    total: Float64[np.ndarray, " traits"],
+    path: Path,
+) -> None:
+    """Draw the variance that each group of confounds explains, alone and beyond the others: box plots over traits."""
+    figure, axes = new_figure(width=6.4, height=1.2 + 0.33 * (len(groups) + 1))
+    axis = axes[0, 0]
+    known = np.isfinite(total)
+    rows = [("all", total, None), *zip(groups, marginal, unique, strict=True)]
+    for k, (_, alone, beyond) in enumerate(rows):
+        for values, colour, shift in ((alone, BLUE, -0.17), (beyond, ORANGE, 0.17)):
+            if values is not None and known.any():
+                least, low, middle, high, most = 100 * np.percentile(values[known], (5, 25, 50, 75, 95))
+                place = k + (shift if k else 0.0)
+                axis.plot([least, most], [place, place], color=colour, lw=1)
+                axis.barh(place, high - low, left=low, height=0.28, color=colour, alpha=0.5)
+                axis.plot([middle, middle], [place - 0.14, place + 0.14], color=colour, lw=2)
+    axis.set_yticks(range(len(rows)), [name.replace("_", " ") for name, _, _ in rows])
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlim(left=0)
+    axis.axhline(0.5, color=GREY, lw=0.8)
+    axis.set_xlabel(f"variance explained (%), {int(known.sum())} traits: median, quartiles, 5th to 95th percentile")
+    axis.plot([], [], color=BLUE, lw=5, alpha=0.6, label="alone")
+    axis.plot([], [], color=ORANGE, lw=5, alpha=0.6, label="beyond the others")
+    axis.legend(frameon=False, loc="lower right")
     save_figure(figure, path)
 
 

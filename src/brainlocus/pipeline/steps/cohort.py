@@ -1,4 +1,4 @@
-"""``cohort prepare`` and ``cohort harmonise``: a table of people in, the same table with changed traits out."""
+"""``cohort harmonise``: a table of people in, the same table without the effects of sites out."""
 
 import json
 from pathlib import Path
@@ -11,25 +11,24 @@ from pydantic import Field
 from brainlocus.cohort.harmonise import (
     CombatOptions,
     SiteEffects,
-    SmoothOptions,
     apply_combat,
     fit_combat,
     mean_of_known,
     preserved_columns,
     site_effects,
 )
-from brainlocus.cohort.prepare import PrepareOptions, PrepareReport, prepare_table
 from brainlocus.core import AlignmentError, PhenotypeTable, SampleIndex, SchemaError
 from brainlocus.io import write_table
 from brainlocus.numerics import design_from_formula
 from brainlocus.pipeline.config import CommaList, InputPath, OutputPath, Positional, StepConfig
-from brainlocus.pipeline.figures.cohort import draw_curves, draw_explained, draw_shapes, draw_sites
+from brainlocus.pipeline.figures.cohort import draw_curves, draw_sites
 from brainlocus.pipeline.genomes import read_list
 from brainlocus.pipeline.models import (
     SavedCombat,
     check_formula_is_stateless,
     design_with_smooth,
     read_combat,
+    smooth_options,
     write_combat,
 )
 from brainlocus.pipeline.people import (
@@ -37,26 +36,13 @@ from brainlocus.pipeline.people import (
     choose_traits,
     formula_columns,
     join_participants,
-    outlier_mads,
     read_people,
     report_folder,
+    write_report_table,
 )
 from brainlocus.pipeline.step import Context, Step, StepResult
 
-__all__ = ["COHORT_HARMONISE", "COHORT_PREPARE", "CohortHarmoniseConfig", "CohortPrepareConfig"]
-
-
-class CohortPrepareConfig(StepConfig):
-    """Settings of ``cohort prepare``."""
-
-    table: Annotated[InputPath, Positional()] = Field(description="Table of people x measures")
-    traits: CommaList = Field((), description="Columns to prepare, names or patterns (C32_*); all numeric by default")
-    confounds: str = Field("", description="Formula of what to regress out: 'age + I(age**2) + sex + C(site)'")
-    participants: InputPath | None = Field(None, description="Table with the confounds, when TABLE has them not")
-    outliers: str = Field("mad:6", description="mad:K removes values beyond K unscaled MADs; none keeps all")
-    normalise: Literal["rank", "quantile", "none"] = Field("rank", description="Normal scores of each trait")
-    min_people: int = Field(40, ge=3, description="Traits with fewer values are left empty")
-    report: OutputPath | None = Field(None, description="Folder for figures and before/after statistics")
+__all__ = ["COHORT_HARMONISE", "CohortHarmoniseConfig"]
 
 
 class CohortHarmoniseConfig(StepConfig):
@@ -84,95 +70,6 @@ class CohortHarmoniseConfig(StepConfig):
     )
     unknown: Literal["error", "estimate", "nan"] = Field("error", description="People of sites the model has not")
     report: OutputPath | None = Field(None, description="Folder for figures and before/after statistics")
-
-
-def _write_prepare_report(report: PrepareReport, folder: Path) -> None:
-    header = (
-        "trait", "n_before", "n_outliers", "n_after", "zero_mad", "excessive_outliers", "variance_explained",
-        "skewness_before", "skewness_after", "kurtosis_before", "kurtosis_after", "reason",
-    )  # fmt: skip
-    columns = (
-        report.traits, report.n_before, report.n_outliers, report.n_after, report.zero_mad, report.excessive,
-        report.explained, report.skewness_before, report.skewness_after, report.kurtosis_before,
-        report.kurtosis_after, report.reason,
-    )  # fmt: skip
-    rows = ["\t".join(header)]
-    rows += ["\t".join(_cell(value) for value in row) for row in zip(*columns, strict=True)]
-    (folder / "traits.tsv").write_text("\n".join(rows) + "\n")
-    draw_shapes(report.skewness_before, report.skewness_after, "skewness", folder / "skewness.png")
-    draw_shapes(report.kurtosis_before, report.kurtosis_after, "excess kurtosis", folder / "kurtosis.png")
-    if report.confounds:
-        draw_explained(report.explained, folder / "explained.png")
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{float(value):.6g}"
-    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
-
-
-def cohort_prepare(config: CohortPrepareConfig, out: Path, context: Context) -> StepResult:
-    """Clean, normalise and deconfound traits."""
-    joined = join_participants(read_people(config.table), config.participants)
-    traits = choose_traits(joined.table, config.traits, besides=formula_columns(config.confounds))
-    prepared = prepare_table(
-        joined.table,
-        traits,
-        confounds=config.confounds,
-        confound_table=joined.people,
-        options=PrepareOptions(
-            outlier_mads=outlier_mads(config.outliers), normalise=config.normalise, min_people=config.min_people
-        ),
-    )
-    report = prepared.report
-    excessive = [name for name, much in zip(report.traits, report.excessive, strict=True) if much]
-    failed = {name: why for name, why in zip(report.traits, report.reason, strict=True) if why}
-    for name in excessive[:5]:
-        context.progress.say(
-            f"Warning: the outlier rule removes more than 2 % of {name}; it is skewed, transform it first "
-            "or use --outliers none."
-        )
-    write_table(prepared.table, out)
-    with report_folder(config.report) as folder:
-        if folder is not None:
-            _write_prepare_report(report, folder)
-    counts = {
-        **joined.counts,
-        "traits": len(traits),
-        "outliers": int(report.n_outliers.sum()),
-        "excessive_outliers": excessive,
-        "zero_mad": [name for name, zero in zip(report.traits, report.zero_mad, strict=True) if zero],
-        "without_result": failed,
-        "people_without_confounds": report.n_without_confounds,
-        "dropped_confounds": list(report.dropped_confounds),
-    }
-    summary = (
-        f"{joined.counts['participants']} people, {len(traits)} traits, {counts['outliers']} outliers removed",
-        f"{report.n_without_confounds} people lack a confound; dropped confounds: "
-        f"{', '.join(report.dropped_confounds) or 'none'}",
-    )
-    return StepResult(counts, n_failed=len(failed), summary=summary if config.confounds else summary[:1])
-
-
-def smooth_options(terms: tuple[str, ...]) -> tuple[SmoothOptions, ...]:
-    """Return the smooth covariates of ``--smooth``: ``age`` or ``age:5:97``.
-
-    Raises
-    ------
-    SchemaError
-        Bounds that are no two rising numbers.
-    """
-    found = []
-    for term in terms:
-        name, *numbers = term.split(":")
-        try:
-            bounds = tuple(float(number) for number in numbers)
-        except ValueError:
-            bounds = (np.nan,)
-        if not name or (bounds and not (len(bounds) == 2 and bounds[0] < bounds[1] and np.isfinite(bounds).all())):
-            raise SchemaError(f"--smooth: expected NAME or NAME:LOW:HIGH, as in age:5:97, found {term!r}.")
-        found.append(SmoothOptions(name, (bounds[0], bounds[1]) if bounds else None))
-    return tuple(found)
 
 
 def _fit(config: CohortHarmoniseConfig, people: PhenotypeTable, table: PhenotypeTable) -> SavedCombat:
@@ -249,9 +146,7 @@ def _write_site_report(
         header += [f"edf_{term.covariate}", f"weight_{term.covariate}"]
         columns += [term.edf, term.weight]
         draw_curves(term, saved.model.sigma, folder / f"curves_{term.covariate.replace('/', '_')}.png")
-    rows = ["\t".join(header)]
-    rows += ["\t".join(_cell(value) for value in row) for row in zip(*columns, strict=True)]
-    (folder / "features.tsv").write_text("\n".join(rows) + "\n")
+    write_report_table(dict(zip(header, columns, strict=True)), folder / "features.tsv")
     (folder / "sites.json").write_text(json.dumps(meta, indent=1) + "\n")
     draw_sites(before.eta2, after.eta2, folder / "sites.png")
 
@@ -307,7 +202,12 @@ def cohort_harmonise(config: CohortHarmoniseConfig, out: Path, context: Context)
         counts["extrapolated"] = dict(harmonised.extrapolated)
     if config.fit_on is not None:
         counts["people_fitted"] = int(saved.model.site_counts.sum())
-    summary = [f"{len(batch)} people, {len(counts['sites'])} sites, {len(names)} traits"]
+    empty = [name for name, column in zip(names, harmonised.values.T, strict=True) if np.isnan(column).all()]
+    counts["without_values"] = empty
+    summary = [f"{len(batch)} people, {len(counts['sites'])} sites, {len(names)} traits", *joined.dropped]
+    if empty:
+        shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+        summary.append(f"{len(empty)} traits have no value: {shown}")
     if before is not None and after is not None:
         counts |= {"before": _summary(before), "after": _summary(after)}
         summary.append(f"Mean site eta^2: {before.mean_eta2:.4f} before, {after.mean_eta2:.4f} after")
@@ -316,7 +216,7 @@ def cohort_harmonise(config: CohortHarmoniseConfig, out: Path, context: Context)
             _write_site_report(saved, before, after, {k: counts[k] for k in ("before", "after", "sites")}, folder)
     if config.model is not None:
         write_combat(saved, config.model)
-    return StepResult(counts, summary=tuple(summary))
+    return StepResult(counts, n_failed=len(empty), summary=tuple(summary))
 
 
 def _effects(
@@ -328,12 +228,6 @@ def _effects(
     return site_effects(values, batch, covariates=covariates) if np.unique(batch).size > 1 else None
 
 
-COHORT_PREPARE = Step(
-    "cohort prepare",
-    "Clean, normalise and deconfound measures of people.",
-    CohortPrepareConfig,
-    cohort_prepare,
-)
 COHORT_HARMONISE = Step(
     "cohort harmonise",
     "Take the effects of sites out of measures (ComBat, ComBat-GAM).",

@@ -26,7 +26,9 @@ from brainlocus.pipeline.models import (
     check_formula_is_stateless,
     combat_arrays,
     combat_from_arrays,
+    design_with_smooth,
     read_arrays,
+    smooth_options,
     write_arrays,
 )
 from brainlocus.pipeline.people import (
@@ -55,6 +57,11 @@ class SignatureTrainConfig(StepConfig):
     covariates: str = Field("", description="Formula whose effect in controls is taken from everyone: 'age + sex'")
     batch: str | None = Field(None, description="Column of the site: harmonise with ComBat inside every training set")
     preserve: str | None = Field(None, description="Formula that ComBat preserves; that of --covariates by default")
+    smooth: CommaList = Field(
+        (),
+        description="Covariates that ComBat preserves as curves (ComBat-GAM), with the outermost knots if wished: age "
+        "or age:5:97",
+    )
     repeats: int = Field(100, ge=2, description="Stratified hold-outs")
     test_share: float = Field(0.2, gt=0, lt=0.9, description="Share of people held out each time")
     inner_folds: int = Field(10, ge=2, description="Folds that choose C inside a training set")
@@ -78,6 +85,13 @@ def _check(config: SignatureTrainConfig) -> str:
                 f"{option}: the formula contains the diagnosis {config.diagnosis!r}, which would leak the answer into "
                 "the features. Remove it."
             )
+    if config.smooth and config.batch is None:
+        raise SchemaError("--smooth preserves curves while sites are taken out; give the column of the site, --batch.")
+    if config.diagnosis in [term.covariate for term in smooth_options(config.smooth)]:
+        raise SchemaError(
+            f"--smooth: {config.diagnosis!r} is the diagnosis, which would leak the answer into the features. Remove "
+            "it."
+        )
     return preserve if config.batch is not None else ""
 
 
@@ -90,11 +104,13 @@ def signature_train(config: SignatureTrainConfig, out: Path, context: Context) -
     preserve = _check(config)
     joined = join_participants(read_people(config.features), config.participants)
     aside = {config.diagnosis, *([config.batch] if config.batch else [])}
-    aside |= formula_columns(config.covariates, preserve)
+    smooth = smooth_options(config.smooth)
+    curved = [term.covariate for term in smooth]
+    aside |= formula_columns(config.covariates, preserve) | set(curved)
     names = choose_traits(joined.table, config.traits, besides=aside)
     diagnosis = two_classes(joined.people, config.diagnosis, patient=config.patient)
     covariates = design_from_formula(config.covariates, joined.people)
-    kept = design_from_formula(preserve, joined.people)
+    kept = design_with_smooth(preserve, curved, joined.people)
     batch = batch_labels(joined.people, config.batch) if config.batch else None
     values = joined.table.matrix(names)
     usable = ~np.isnan(values).any(axis=1) & ~np.isnan(diagnosis) & covariates.complete & kept.complete
@@ -114,7 +130,7 @@ def signature_train(config: SignatureTrainConfig, out: Path, context: Context) -
         generator=context.rng(0),
         covariates=covariates.matrix[usable],
         batch=batch[usable] if batch is not None else None,
-        harmoniser=ComBatHarmoniser(CombatOptions()) if batch is not None else None,
+        harmoniser=ComBatHarmoniser(CombatOptions(smooth=smooth), kept.names) if batch is not None else None,
         preserved=kept.matrix[usable],
         options=_train_options(config),
         progress=advance,
