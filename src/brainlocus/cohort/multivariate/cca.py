@@ -6,7 +6,8 @@ With standardised X (n x m), Y (n x q) and S the mean products of rows, the weig
 
 and modes after the first are orthogonal to it in these metrics. g = 0 is CCA, g = 1 on both sides is PLS-SVD
 (partial least squares correlation). In the coordinates of `reduce_rank`, X = U_x diag(s_x) V_x', the metrics
-are diagonal and the modes are the singular vectors of ``diag(f_x) U_x' U_y diag(f_y)``, ``f = s / sqrt((1 - g) s^2 + g n)``.
+are diagonal and the modes are the singular vectors of ``diag(f_x) U_x' U_y diag(f_y)``, with
+``f = s / sqrt((1 - g) s^2 + g n)``.
 
 Only ``U_x' U_y`` depends on both sides: a permutation of the rows of Y costs that product, and each penalty the largest
 eigenvectors of a matrix of the smaller rank.

@@ -41,6 +41,13 @@ def plan_folds(
 ) -> FoldPlan:
     """Return nested folds.
 
+    Parameters
+    ----------
+    groups
+        Label of each person's family or site; None: everyone is alone.
+    inner_folds
+        0: none, for models without a penalty to choose.
+
     Raises
     ------
     ValueError
@@ -48,9 +55,14 @@ def plan_folds(
     """
     labels = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     outer = group_folds(labels, folds, rng)
+    if not inner_folds:
+        return FoldPlan(outer, (), ())
     inner = []
     for split in outer:
-        within = group_folds(labels[split.train], inner_folds, rng)
+        try:
+            within = group_folds(labels[split.train], inner_folds, rng)
+        except ValueError as error:
+            raise ValueError(f"Inner folds, which choose penalties in a training set: {error}") from None
         inner.append(tuple(Split(split.train[s.train], split.train[s.test]) for s in within))
     return FoldPlan(outer, tuple(inner), group_folds(labels, inner_folds, rng))
 

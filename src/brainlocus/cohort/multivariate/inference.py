@@ -39,10 +39,12 @@ __all__ = [
     "FinalModel",
     "PermutationTest",
     "Resampled",
+    "check_exchange",
     "fit_everyone",
     "permutation_shares",
     "permute_modes",
     "resample_modes",
+    "with_loadings",
 ]
 
 Exchange = Literal["free", "within", "whole"]
@@ -74,12 +76,13 @@ def fit_everyone(
     x = standardise(tables.x, tables.covariates, used, nobody)
     y = standardise(tables.y, tables.covariates, used, nobody)
     (modes,) = method.prepare(x, weights=True).fit(y, [penalty], n_modes)
+    return with_loadings(modes, x, y)
+
+
+def with_loadings(modes: FittedModes, x: Standardised, y: Standardised) -> FinalModel:
+    """Return modes of everyone with the loadings of both tables."""
     return FinalModel(
-        modes,
-        x,
-        y,
-        column_correlations(x.train, modes.x_train),
-        column_correlations(y.train, modes.y_train),
+        modes, x, y, column_correlations(x.train, modes.x_train), column_correlations(y.train, modes.y_train)
     )
 
 
@@ -149,11 +152,11 @@ def permute_modes(
     ValueError
         Nothing can be permuted: no two groups have one size, or none has two people.
     """
+    check_exchange(tables, groups, exchange)
     space = residual_space(tables.covariates)
     y = _filled(tables.y)
     rows = space.project(y / np.where(np.isinf(final.y.spread), 1.0, final.y.spread))
-    blocks = None if groups is None or exchange == "free" else groups[space.kept]
-    mode: Literal["within", "whole"] = "whole" if exchange == "whole" else "within"
+    blocks, mode = _blocks(space, groups, exchange)
     p = np.full(observed.size, np.nan)
     null: list[Float64[np.ndarray, " permutations"]] = []
     for k in range(observed.size):
@@ -167,6 +170,30 @@ def permute_modes(
         if p[k] > alpha:
             break
     return PermutationTest(observed, np.array(null), p)
+
+
+def check_exchange(tables: PairedTables, groups: Int[np.ndarray, " people"] | None, exchange: Exchange) -> None:
+    """Check, before anything is computed, that there is something to permute.
+
+    Raises
+    ------
+    ValueError
+        No two groups have one size, none has two people, or there are too many covariates.
+    """
+    space = residual_space(tables.covariates)
+    blocks, mode = _blocks(space, groups, exchange)
+    try:
+        permute_people(np.random.default_rng(0), space.kept.size, 1, blocks=blocks, mode=mode)
+    except ValueError as error:
+        other = "within groups (sites)" if mode == "whole" else "whole groups or all people"
+        raise ValueError(f"{error} Exchange {other} instead.") from None
+
+
+def _blocks(
+    space: ResidualSpace, groups: Int[np.ndarray, " people"] | None, exchange: Exchange
+) -> tuple[Int[np.ndarray, " kept"] | None, Literal["within", "whole"]]:
+    blocks = None if groups is None or exchange == "free" else groups[space.kept]
+    return blocks, "whole" if exchange == "whole" else "within"
 
 
 def permutation_shares(executor: Executor | None) -> int:

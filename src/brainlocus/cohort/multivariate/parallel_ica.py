@@ -13,8 +13,8 @@ correlation along the gradient of r^2, in units of their own spread::
 eta is multiplied by 0.9 when the step turns by more than 60 degrees, eta_c when the infomax entropy falls. The variate
 of a component in any person is ``X S^+``, so that held-out people have one.
 
-Components of several random starts are clustered (ICASSO); a cluster's quality is the mean |correlation| inside less
-that with the others, and its component the one most like the rest of it.
+Components of several random starts are clustered (ICASSO); a cluster's quality is the mean |correlation| inside, 0 for
+starts that have none in it, less that with the others, and its component the one most like the rest of it.
 
 References
 ----------
@@ -33,7 +33,15 @@ from brainlocus.cohort.multivariate.model import FittedModes, Penalty
 from brainlocus.cohort.multivariate.preparation import Standardised
 from brainlocus.cohort.multivariate.sparse_cca import modes_of_weights
 
-__all__ = ["ParallelIca", "StableComponents", "count_components", "linked_modes", "parallel_ica", "stable_components"]
+__all__ = [
+    "LinkedModes",
+    "ParallelIca",
+    "StableComponents",
+    "count_components",
+    "fit_parallel_ica",
+    "linked_modes",
+    "stable_components",
+]
 
 MAX_STEPS = 512
 SETTLED = 1e-6
@@ -50,6 +58,16 @@ SHRINK = 0.9
 class _Whitened:
     z: Float64[np.ndarray, "components columns"]
     mixing: Float64[np.ndarray, "people components"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinkedModes:
+    """Pairs of components as modes."""
+
+    modes: FittedModes
+    x_component: Int[np.ndarray, " modes"]
+    """Row of the component of X; -1 where there is no further pair."""
+    y_component: Int[np.ndarray, " modes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +93,8 @@ class PreparedIca:
 
     def fit(self, y: Standardised, penalties: Sequence[Penalty], n_modes: int) -> list[FittedModes]:
         """Return the pairs of components whose loadings correlate most."""
-        sources = parallel_ica(self.x.train, y.train, self.components)
-        return [linked_modes(self.x, y, sources[0], sources[1], n_modes) for _ in penalties]
+        sources = fit_parallel_ica(self.x.train, y.train, self.components)
+        return [linked_modes(self.x, y, sources[0], sources[1], n_modes).modes for _ in penalties]
 
 
 def linked_modes(
@@ -85,20 +103,22 @@ def linked_modes(
     first: Float64[np.ndarray, "components_x columns_x"],
     second: Float64[np.ndarray, "components_y columns_y"],
     n_modes: int,
-) -> FittedModes:
+) -> LinkedModes:
     """Return pairs of components as modes, the most correlated first, each component in one pair."""
     weights = [np.linalg.pinv(sources) for sources in (first, second)]
     r = _correlations(x.train @ weights[0], y.train @ weights[1])
     x_weights, y_weights = np.zeros((first.shape[1], n_modes)), np.zeros((second.shape[1], n_modes))
+    pairs = np.full((2, n_modes), -1, dtype=np.int64)
     left = np.abs(r)
     for k in range(min(n_modes, *r.shape)):
         i, j = np.unravel_index(int(left.argmax()), left.shape)
         x_weights[:, k], y_weights[:, k] = weights[0][:, i], weights[1][:, j] * np.copysign(1.0, r[i, j])
         left[i], left[:, j] = -1.0, -1.0
-    return modes_of_weights(x, y, x_weights, y_weights)
+        pairs[:, k] = i, j
+    return LinkedModes(modes_of_weights(x, y, x_weights, y_weights), pairs[0], pairs[1])
 
 
-def parallel_ica(
+def fit_parallel_ica(
     x: Float64[np.ndarray, "people columns_x"],
     y: Float64[np.ndarray, "people columns_y"],
     components: tuple[int, int],
@@ -117,7 +137,7 @@ def parallel_ica(
     delta: list[Float64[np.ndarray, "size size"] | None] = [None, None]
     entropy, rates, link = [-np.inf, -np.inf], [RATE, RATE], LINK_RATE
     for _ in range(MAX_STEPS):
-        moved = 0.0
+        started = list(unmixing)
         for k, side in enumerate(sides):
             step, now = _infomax_step(side.z, unmixing[k])
             step = rates[k] * step
@@ -128,9 +148,8 @@ def parallel_ica(
                 link *= SHRINK
             unmixing[k] = unmixing[k] + step
             delta[k], entropy[k] = step, now
-            moved = max(moved, float(np.sqrt((step**2).sum())))
         unmixing[0], unmixing[1] = _link(sides, unmixing[0], unmixing[1], link)
-        if moved < SETTLED:
+        if max(float(np.abs(w - old).max()) for w, old in zip(unmixing, started, strict=True)) < SETTLED:
             break
     first, second = (w @ side.z for w, side in zip(unmixing, sides, strict=True))
     return first, second
@@ -235,7 +254,8 @@ def stable_components(
         own = alike[np.ix_(inside, inside)]
         centres.append(int(inside[own.sum(axis=0).argmax()]))
         others = float(alike[np.ix_(inside, outside)].mean()) if outside.size else 0.0
-        quality.append(float(own.mean()) - others)
+        # A run without a component in the cluster counts as one that is like none of it.
+        quality.append(float(own.sum()) / (inside.size * max(inside.size, len(runs))) - others)
     order = np.argsort(-np.array(quality), kind="stable")
     good = [k for k in order if quality[k] > least] or list(order)
     return StableComponents(every[[centres[k] for k in good]], np.array([quality[k] for k in good]))
@@ -244,7 +264,8 @@ def stable_components(
 def count_components(x: Float64[np.ndarray, "people columns"]) -> int:
     """Return the number of components of the shortest description (MDL), at most 20 and a fifth of the people.
 
-    Columns that are alike count as several observations, so the number errs upwards, which the limits hold.
+    Columns that are alike count as several observations, and noise that differs between columns as components, so the
+    number errs upwards, which the limits hold.
     """
     centred = x - x.mean(axis=1, keepdims=True)
     values = np.linalg.eigvalsh(centred @ centred.T if x.shape[0] <= x.shape[1] else centred.T @ centred)[::-1]
