@@ -78,7 +78,7 @@ MODELS = [
             "--runs",
             "2",
             "--folds",
-            "3",
+            "2",
             "--permutations",
             "0",
             "--bootstrap",
@@ -145,7 +145,10 @@ def test_planted_mode(cohort, tmp_path, capsys, verb, options):
 
 
 def test_workers_change_nothing_and_fixed_penalties_are_said(cohort, tmp_path, capsys):
-    found, grid = [], ("--penalty-x", "0.5,0.9", "--penalty-y", "0.5", "--threads", "2", "--bootstrap", "0")
+    found, grid = (
+        [],
+        ("--penalty-x", "0.5,0.9", "--penalty-y", "0.5", "--threads", "2", "--bootstrap", "0", "--permutations", "5"),
+    )
     for executor in ("serial", "threads"):
         out = tmp_path / executor
         assert run(cohort, "cca", out, "--permute-penalties", "fixed", *grid, "--executor", executor) == 0

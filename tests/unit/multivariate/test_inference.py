@@ -118,6 +118,27 @@ def test_covariates_that_move_both_tables_are_no_association():
     assert cross_validate_modes(PLS, raw, [tables.y], plan, 1).mean[0, 0] > 0.5
 
 
+def families(seed, *, n=120, size=4, m=150, q=10):
+    """Relatives are alike in both tables, which have nothing to do with one another."""
+    rng = np.random.default_rng(seed)
+    family = np.repeat(np.arange(n // size), size)
+    x = rng.standard_normal((n // size, m))[family] + 0.3 * rng.standard_normal((n, m))
+    y = rng.standard_normal((n // size, q))[family] + 0.3 * rng.standard_normal((n, q))
+    return PairedTables(x, y, np.empty((n, 0))), family
+
+
+def test_relatives_in_other_folds_leak_and_kept_together_do_not():
+    together, divided = [], []
+    method = RidgeCca(((0.5, 0.5),))
+    for seed in range(8):
+        tables, family = families(seed)
+        for groups, found in ((family, together), (None, divided)):
+            plan = plan_folds(120, groups, folds=4, inner_folds=0, rng=np.random.default_rng(seed))
+            found.append(cross_validate_modes(method, tables, [tables.y], plan, 1).mean[0, 0])
+    assert np.mean(divided) > 0.6
+    assert abs(np.mean(together)) < 3 * np.std(together) / np.sqrt(8)
+
+
 def test_residual_space():
     rng = np.random.default_rng(0)
     c = rng.standard_normal((30, 4))
@@ -153,7 +174,7 @@ def test_permuting_nothing_gives_the_observed_statistic(monkeypatch):
 def test_planted_mode_is_found_and_the_second_is_not():
     tables = planted(effect=1.0)
     rng = np.random.default_rng(3)
-    plan = plan_folds(150, None, folds=5, inner_folds=3, rng=rng)
+    plan = plan_folds(150, None, folds=3, inner_folds=3, rng=rng)
     method = SparseCca(((0.6, 0.8), (0.3, 0.5)))
     held = cross_validate_modes(method, tables, [tables.y], plan, 3)
     penalty = method.penalties[choose_penalty(method, tables, [tables.y], plan.everyone)[0]]
@@ -167,6 +188,12 @@ def test_planted_mode_is_found_and_the_second_is_not():
     lower, upper = held_out_interval(held, plan, groups, rng=rng)
     assert lower[0] < held.mean[0, 0] < upper[0]
     assert lower[0] > 0.2
+    # A fold that is one site: its people are drawn.
+    sites = np.zeros(150, dtype=np.int64)
+    for k, split in enumerate(plan.outer):
+        sites[split.test] = k
+    lower, upper = held_out_interval(held, plan, sites, rng=rng)
+    assert upper[0] - lower[0] > 0.1
     assert final.modes.x_weights is not None
     assert {0, 1, 2, 3} <= set(np.argsort(-np.abs(final.modes.x_weights[:, 0]))[:6])
     again = resample_modes(method, tables, penalty, final, groups, rng=rng, draws=15)
@@ -203,7 +230,7 @@ def test_alignment_finds_orders_and_signs():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ridge", "pls", "sparse"])
 def test_noise_gives_uniform_p_and_held_out_r_about_0(kind):
-    """150 studies without an association, covariates in both tables: p uniform, held-out r centred on 0."""
+    """120 studies without an association, covariates in both tables: p uniform, held-out r centred on 0."""
     from scipy.stats import kstest
 
     method = {
@@ -212,15 +239,15 @@ def test_noise_gives_uniform_p_and_held_out_r_about_0(kind):
         "sparse": SparseCca(((0.6, 0.8), (0.3, 0.5))),
     }[kind]
     p, r = [], []
-    for seed in range(150):
+    for seed in range(120):
         tables = planted(n=60, m=15, q=5, seed=100 + seed, covariates=6)
         rng = np.random.default_rng(seed)
         plan = plan_folds(60, None, folds=3, inner_folds=3, rng=rng)
         held = cross_validate_modes(method, tables, [tables.y], plan, 1)
         final = fit_everyone(method, tables, method.penalties[0], 1)
-        test = permute_modes(method, tables, plan, held.mean[0], final, rng=rng, permutations=39)
-        # A random place among ties of the grid of 1/40 makes the p continuous.
-        p.append(test.p[0] - rng.uniform() / 40)
+        test = permute_modes(method, tables, plan, held.mean[0], final, rng=rng, permutations=19)
+        # A random place among ties of the grid of 1/20 makes the p continuous.
+        p.append(test.p[0] - rng.uniform() / 20)
         r.append(held.mean[0, 0])
     assert kstest(p, "uniform").pvalue > 0.01
     assert abs(np.mean(r)) < 3 * np.std(r) / np.sqrt(len(r))
@@ -237,7 +264,26 @@ def test_second_mode_is_not_found_where_there_is_one():
         method = RidgeCca(((0.5, 0.5),))
         held = cross_validate_modes(method, tables, [tables.y], plan, 2)
         final = fit_everyone(method, tables, (0.5, 0.5), 2)
-        test = permute_modes(method, tables, plan, held.mean[0], final, rng=rng, permutations=39)
-        assert test.p[0] <= 0.05
-        found += int(test.p[1] <= 0.05)
+        test = permute_modes(method, tables, plan, held.mean[0], final, rng=rng, permutations=19, alpha=0.051)
+        assert test.p[0] <= 0.051
+        found += int(test.p[1] <= 0.051)
     assert found <= 12  # 5 expected; binomial 99.9 % quantile
+
+
+@pytest.mark.slow
+def test_families_exchanged_as_wholes_give_uniform_p():
+    """80 studies of families without an association: uniform p when whole families change places."""
+    from scipy.stats import kstest
+
+    p, method = [], RidgeCca(((0.5, 0.5),))
+    for seed in range(80):
+        tables, family = families(900 + seed, n=80, m=30, q=5)
+        rng = np.random.default_rng(seed)
+        plan = plan_folds(80, family, folds=4, inner_folds=0, rng=rng)
+        held = cross_validate_modes(method, tables, [tables.y], plan, 1)
+        final = fit_everyone(method, tables, (0.5, 0.5), 1)
+        test = permute_modes(
+            method, tables, plan, held.mean[0], final, rng=rng, permutations=19, groups=family, exchange="whole"
+        )
+        p.append(test.p[0] - rng.uniform() / 20)
+    assert kstest(p, "uniform").pvalue > 0.01

@@ -35,6 +35,9 @@ __all__ = [
     "out_of_fold",
 ]
 
+FEWEST_GROUPS = 5
+"""Groups a fold needs to be drawn as wholes: of one or two there is next to nothing to draw."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairedTables:
@@ -181,12 +184,14 @@ def held_out_interval(
 ) -> Float64[np.ndarray, "bounds modes"]:
     """Return lower and upper percentiles of the mean held-out correlation over draws of held-out people.
 
-    Groups are drawn as wholes, within folds. The fitted models stay as they are: the interval is that of the
-    correlation of these models, not of models of other training people.
+    Groups are drawn as wholes, within folds; people are where a fold has fewer than 5 groups (sites). The fitted models
+    stay as they are: the interval is that of the correlation of these models, not of models of other training people.
     """
     total = np.zeros((draws, held.r_test.shape[2]))
     for modes, split in zip(held.modes, plan.outer, strict=True):
         _, codes = np.unique(groups[split.test], return_inverse=True)
+        if int(codes.max()) + 1 < FEWEST_GROUPS:
+            codes = np.arange(split.test.size)
         n_groups = int(codes.max()) + 1
         times = rng.multinomial(n_groups, np.full(n_groups, 1.0 / n_groups), size=draws)[:, codes].astype(np.float64)
         total += _weighted_correlation(times, modes.x_test, modes.y_test)

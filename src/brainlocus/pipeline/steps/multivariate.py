@@ -59,6 +59,7 @@ from brainlocus.core.text import text_array
 from brainlocus.io import write_results
 from brainlocus.pipeline.config import CommaList, CommaPaths, InputPath, Positional, StepConfig
 from brainlocus.pipeline.figures.multivariate import draw_loadings, draw_null, draw_variates
+from brainlocus.pipeline.genomes import require_memory
 from brainlocus.pipeline.paired_tables import PairedInput, read_paired
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -225,7 +226,7 @@ def _method(config: MultivariateConfig, given: PairedInput, n_free: int) -> Meth
     """
     n, m, q = given.tables.x.shape[0], given.tables.x.shape[1], given.tables.y.shape[1]
     if isinstance(config, MultivariateIcaConfig):
-        return ParallelIca(_component_numbers(config, given))
+        return ParallelIca(_component_numbers(config, given, n_free))
     if isinstance(config, MultivariateRrrConfig):
         return SparseReducedRank(_grid(DEFAULT_THRESHOLDS, config.penalty_x, config.penalty_y))
     if not isinstance(config, MultivariateCcaConfig | MultivariatePlsConfig):
@@ -244,7 +245,8 @@ def _method(config: MultivariateConfig, given: PairedInput, n_free: int) -> Meth
     return method
 
 
-def _component_numbers(config: MultivariateIcaConfig, given: PairedInput) -> tuple[int, int]:
+def _component_numbers(config: MultivariateIcaConfig, given: PairedInput, n_free: int) -> tuple[int, int]:
+    """Return the components asked for, or of the shortest description, within what the smallest training set allows."""
     found = []
     for wanted, name, values in (
         (config.components_x, "x", given.tables.x),
@@ -252,12 +254,13 @@ def _component_numbers(config: MultivariateIcaConfig, given: PairedInput) -> tup
     ):
         everyone = np.arange(values.shape[0])
         columns = standardise(values, given.tables.covariates, everyone, everyone[:0]).train
-        most = min(columns.shape) - 1
+        most = min(n_free, columns.shape[1]) - 1
         if (wanted or 2) > most:
             raise SchemaError(
-                f"--components-{name}: expected at most {most} (fewer than people and columns), found {wanted or 2}."
+                f"--components-{name}: expected at most {most} (fewer than training people and columns), "
+                f"found {wanted or 2}."
             )
-        found.append(wanted or max(2, count_components(columns)))
+        found.append(wanted or min(most, max(2, count_components(columns))))
     return found[0], found[1]
 
 
@@ -296,6 +299,10 @@ def _analyse(config: MultivariateConfig, context: Context) -> _Analysis:
         memory_bytes=context.memory_bytes,
     )
     tables, n = given.tables, given.tables.x.shape[0]
+    size, workers = tables.x.size + tables.y.size, context.executor.workers
+    # Each worker standardises its training rows, held-out rows apart, and has a kernel and its eigenvectors.
+    needed = 8 * (size * (4 + 2 * workers) + 4 * n * n * workers + tables.x.shape[1] * tables.y.shape[1])
+    require_memory(needed, context.memory_bytes, f"{n} people x {size // n} columns with {workers} workers")
     inner_folds = config.inner_folds if _chooses(config) else 0
     plan = plan_folds(n, given.groups, folds=config.folds, inner_folds=inner_folds, rng=context.rng(0))
     n_free = plan.smallest - tables.covariates.shape[1] - 1
