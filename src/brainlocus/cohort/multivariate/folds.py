@@ -81,7 +81,7 @@ def group_folds(groups: Shaped[np.ndarray, " people"], count: int, rng: np.rando
     --------
     >>> sites = np.repeat(["a", "b", "c"], 6)
     >>> [sorted(set(sites[s.test].tolist())) for s in group_folds(sites, 3, np.random.default_rng(0))]
-    [['c'], ['b'], ['a']]
+    [['c'], ['a'], ['b']]
     """
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if sizes.size < count:

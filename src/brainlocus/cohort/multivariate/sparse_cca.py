@@ -150,7 +150,7 @@ def threshold_to_bound(a: Float64[np.ndarray, " size"], bound: float) -> Float64
     Examples
     --------
     >>> threshold_to_bound(np.array([3.0, -1.0, 0.5]), 1.2).round(3).tolist()
-    [0.977, -0.212, 0.0]
+    [0.978, -0.207, 0.015]
     """
     length = float(np.sqrt(a @ a))
     if length == 0.0:

@@ -300,8 +300,8 @@ def _analyse(config: MultivariateConfig, context: Context) -> _Analysis:
     )
     tables, n = given.tables, given.tables.x.shape[0]
     size, workers = tables.x.size + tables.y.size, context.executor.workers
-    # Each worker standardises its training rows, held-out rows apart, and has a kernel and its eigenvectors.
-    needed = 8 * (size * (4 + 2 * workers) + 4 * n * n * workers + tables.x.shape[1] * tables.y.shape[1])
+    # Each worker standardises its training rows, takes modes out of a copy, and has a kernel and its eigenvectors.
+    needed = 8 * (size * (4 + 3 * workers) + 4 * n * n * workers + tables.x.shape[1] * tables.y.shape[1])
     require_memory(needed, context.memory_bytes, f"{n} people x {size // n} columns with {workers} workers")
     inner_folds = config.inner_folds if _chooses(config) else 0
     plan = plan_folds(n, given.groups, folds=config.folds, inner_folds=inner_folds, rng=context.rng(0))
