@@ -2,7 +2,7 @@
 
     python -m benchmarks.multivariate_power PNG
 
-500 people, 200 variants of which 10 move 10 of 20 phenotypes through one factor, 15 studies a point, 19 permutations
+500 people, 200 variants of which 10 move 10 of 20 phenotypes through one factor, 20 studies a point, 19 permutations
 (p of 0.05 or below when none reaches the data), penalties chosen anew in each.
 """
 
@@ -27,7 +27,7 @@ from brainlocus.cohort.multivariate import (
 from brainlocus.pipeline.figures.canvas import BLUE, GREY, ORANGE, new_figure, save_figure
 
 SHARES = (0.0, 0.02, 0.05, 0.12)
-STUDIES = 15
+STUDIES = 20
 METHODS: dict[str, Method] = {
     "PLS": PLS,
     "ridge CCA": RidgeCca(((0.3, 0.3), (0.9, 0.9))),
