@@ -61,11 +61,11 @@ def main(path: Path) -> None:
         axes[0, 1].plot(SHARES, support, "o-", color=colour, label=name)
     axes[0, 0].axhline(0.05, color=GREY, lw=0.8, ls="--")
     axes[0, 0].set_ylabel("power at p of 0.05")
-    axes[0, 1].set_ylabel("planted variants among the top 10 (share)")
+    axes[0, 1].set_ylabel("planted among the 10 heaviest variants")
     for axis in axes[0]:
         axis.set_ylim(-0.03, 1.03)
         axis.set_xlabel("variance of 10 phenotypes due to the factor")
-    axes[0, 0].legend(frameon=False, loc="lower right")
+    axes[0, 0].legend(frameon=False, loc="center right")
     save_figure(figure, path)
 
 
