@@ -27,6 +27,7 @@ _GROUPS = {
     "idp": "Image-derived phenotypes.",
     "cohort": "Prepare and harmonise measures of people.",
     "associate": "Relate measures to phenotypes.",
+    "multivariate": "Modes in which two tables vary together, judged on held-out people.",
     "signature": "Individual disease signatures (SPARE).",
     "genotypes": "Conversion, quality control, ancestry components, relationship matrices.",
     "gwas": "Genome-wide association of many traits at once.",

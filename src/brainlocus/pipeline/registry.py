@@ -69,6 +69,16 @@ STEPS: dict[str, StepEntry] = {
     "associate voxelwise": _entry(
         "voxelwise", "ASSOCIATE_VOXELWISE", "Regress maps of people on targets, voxel by voxel."
     ),
+    "multivariate cca": _entry(
+        "multivariate", "MULTIVARIATE_CCA", "Canonical correlation of two tables, with a ridge or sparse."
+    ),
+    "multivariate pls": _entry("multivariate", "MULTIVARIATE_PLS", "Partial least squares of two tables."),
+    "multivariate rrr": _entry(
+        "multivariate", "MULTIVARIATE_RRR", "Sparse reduced-rank regression with stability selection."
+    ),
+    "multivariate ica": _entry(
+        "multivariate", "MULTIVARIATE_ICA", "Independent components of two tables, and which are linked."
+    ),
     "genotypes qc": _entry("genotypes", "GENOTYPES_QC", "Quality control of variants and people."),
     "genotypes prune": _entry("prune", "GENOTYPES_PRUNE", "Variants in little linkage disequilibrium."),
     "genotypes kinship": _entry(
