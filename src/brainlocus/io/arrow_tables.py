@@ -1,6 +1,6 @@
 """Table files as Arrow tables: TSV and CSV (gzipped or not) and Parquet, whole or some columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from brainlocus.core.errors import FormatError, SchemaError, nearest
 
-__all__ = ["DELIMITERS", "check_header", "read_arrow", "table_columns", "table_suffix"]
+__all__ = ["DELIMITERS", "check_header", "parquet_batches", "read_arrow", "table_columns", "table_suffix"]
 
 DELIMITERS = {".tsv": "\t", ".csv": ",", ".txt": "\t"}
 
@@ -88,6 +88,15 @@ def table_columns(path: Path) -> tuple[str, ...]:
         raise _broken(path, error) from error
     check_header(list(names), path)
     return names
+
+
+def parquet_batches(file: pq.ParquetFile, rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Yield some columns of a Parquet file, at most `rows` rows at a time, holding one row group.
+
+    One call of ``iter_batches`` for all groups holds every group that it has read until the end.
+    """
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(rows, row_groups=[group], columns=list(columns))
 
 
 def _known_suffix(path: Path) -> str:

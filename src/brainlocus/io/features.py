@@ -26,6 +26,7 @@ from jaxtyping import Float64, Shaped
 from brainlocus.core.errors import AlignmentError, FormatError, SchemaError
 from brainlocus.core.samples import SampleIndex
 from brainlocus.core.text import text_array
+from brainlocus.io.arrow_tables import parquet_batches
 from brainlocus.io.tables import MISSING_TEXT
 from brainlocus.io.text import read_lines
 
@@ -248,11 +249,8 @@ class _ParquetFeatures(FeatureMatrix):
     def _blocks(self, at: Shaped[np.ndarray, " people"], size: int) -> Iterator[FeatureBlock]:
         people = self.samples.ids[at].tolist()
         with pq.ParquetFile(self.path) as file:
-            # Asked for all at once, pyarrow holds every row group that it has come to.
-            columns = [self._id_name, *people]
-            for group in range(file.num_row_groups):
-                for batch in file.iter_batches(_BATCH * size, row_groups=[group], columns=columns):
-                    yield _table_block(batch, self._id_name, people, self.path)
+            for batch in parquet_batches(file, _BATCH * size, [self._id_name, *people]):
+                yield _table_block(batch, self._id_name, people, self.path)
 
 
 class _ParquetPeople(FeatureMatrix):

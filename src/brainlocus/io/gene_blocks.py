@@ -20,6 +20,7 @@ from scipy.stats import norm
 
 from brainlocus.core.errors import FormatError, SchemaError, nearest
 from brainlocus.core.gene_associations import SCOPES, GeneAssociations, GeneBlock
+from brainlocus.io.arrow_tables import parquet_batches
 from brainlocus.io.gene_associations import GeneFolder, open_gene_folder
 from brainlocus.io.gene_columns import (
     GENE_ALIASES,
@@ -138,7 +139,7 @@ def _batches(path: Path, cells: int) -> Iterator[pa.Table]:
         if path.suffix.lower() == ".parquet":
             with pq.ParquetFile(path) as file:
                 wanted = [n for n in file.schema_arrow.names if _known(n)]
-                for batch in file.iter_batches(batch_size=cells, columns=wanted):
+                for batch in parquet_batches(file, cells, wanted):
                     yield pa.Table.from_batches([batch])
             return
         names = gene_table_header(path)

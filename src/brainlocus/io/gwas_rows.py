@@ -21,6 +21,7 @@ from jaxtyping import Float, Int, Shaped
 
 from brainlocus.core.errors import FormatError
 from brainlocus.core.variants import canonical_chromosome
+from brainlocus.io.arrow_tables import parquet_batches
 from brainlocus.io.gwas_columns import GwasColumns
 from brainlocus.io.tables import MISSING_TEXT
 
@@ -224,10 +225,11 @@ class GwasReader:
     def _batches(self, path: Path, columns: GwasColumns) -> Iterator[Any]:
         wanted = list(dict.fromkeys(columns.used().values()))
         if path.suffix.lower() == ".parquet":
-            for batch in pq.ParquetFile(path).iter_batches(1 << 18, columns=wanted):
-                yield pa.record_batch(
-                    [c if _numeric(c.type) else c.cast(pa.string()) for c in batch.columns], batch.schema.names
-                )
+            with pq.ParquetFile(path) as file:
+                for batch in parquet_batches(file, 1 << 18, wanted):
+                    yield pa.record_batch(
+                        [c if _numeric(c.type) else c.cast(pa.string()) for c in batch.columns], batch.schema.names
+                    )
             return
         line = _first_line(path)
         delimiter = _delimiter(line)

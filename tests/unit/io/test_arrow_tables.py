@@ -82,3 +82,23 @@ def test_a_truncated_archive_is_named(tmp_path):
     for columns in (None, ["a"]):
         with pytest.raises(FormatError, match=r"cut\.tsv\.gz: expected a whole \.tsv file"):
             read_table(path, columns=columns)
+
+
+def test_batches_hold_one_row_group(tmp_path):
+    """Twenty row groups of 2.3 MiB: what is held at any time is a fraction of the file."""
+    from brainlocus.io.arrow_tables import parquet_batches
+
+    rng = np.random.default_rng(0)
+    path, seen, most = tmp_path / "groups.parquet", 0, 0
+    values = rng.standard_normal((20, 3, 100_000))
+    with pq.ParquetWriter(path, pa.schema([(name, pa.float64()) for name in "abc"])) as writer:
+        for group in values:
+            writer.write_table(pa.table(dict(zip("abc", group, strict=True))))
+    before = pa.total_allocated_bytes()
+    with pq.ParquetFile(path) as file:
+        for batch in parquet_batches(file, 30_000, ["c", "a"]):
+            assert sorted(batch.schema.names) == ["a", "c"]
+            seen += batch.num_rows
+            most = max(most, pa.total_allocated_bytes() - before)
+    assert seen == 2_000_000
+    assert most < values.nbytes / 4
