@@ -226,7 +226,7 @@ def sidak_level(n_tests: float, level: float = 0.05) -> float:
 
     Examples
     --------
-    >>> round(sidak_level(10), 6)
+    >>> round(sidak_level(10.0), 6)
     0.005116
     """
     return float(-np.expm1(np.log1p(-level) / n_tests))
