@@ -38,6 +38,20 @@ COLUMNS: dict[str, ColumnSpec] = {
     "category": _spec("str", "Group of the phenotype, for figures"),
     "scale": _spec("int", "Number of patterns of the atlas"),
     "region": _spec("str", "Region of the atlas"),
+    # parcels of an atlas
+    "parent": _spec("str", "Parcel of the next coarser scale that has most of this one; empty where none has any"),
+    "containment": _spec("float", "Share of the parcel's voxels that its parent has"),
+    "below_half": _spec("bool", "The parent has less than half of the parcel: the scales are not nested here"),
+    "n_children": _spec("int", "Parcels of the next finer scale whose parent this is"),
+    "n_regions": _spec("int", "Parcels with voxels"),
+    "n_vanished": _spec("int", "Parcels without voxels, which keep their number"),
+    "median_voxels": _spec("float", "Median size of the parcels, in voxels"),
+    "smallest_voxels": _spec("int", "Size of the smallest parcel, in voxels"),
+    "largest_voxels": _spec("int", "Size of the largest parcel, in voxels"),
+    "coarser_scale": _spec("int", "Next coarser scale; 0 for the coarsest"),
+    "mean_containment": _spec("float", "Mean containment in the next coarser scale, weighted by volume"),
+    "n_below_half": _spec("int", "Parcels of which the parent has less than half"),
+    "n_coarser_only": _spec("int", "Voxels with a parcel in the next coarser scale but not in this one"),
     # image-derived measures
     "session_id": _spec("str", "Scanning session; empty where a person has one"),
     "measure": _spec("str", "Map or column that was measured: QSM, T2star, fieldgradient ..."),
@@ -380,7 +394,9 @@ COLUMNS: dict[str, ColumnSpec] = {
     "n_clusters": _spec("int", "Clusters"),
     "annotation": _spec("str", "Column of the annotation; homologue: left and right of the same measure"),
     "n_levels": _spec("int", "Levels of the annotation that occur; pairs of homologues"),
-    "adjusted_rand": _spec("float", "Adjusted Rand index of clusters and annotation"),
+    "adjusted_rand": _spec(
+        "float", "Adjusted Rand index of two partitions: clusters and annotation, two scales, two fits"
+    ),
     "neighbour_hit_rate": _spec("float", "Share of phenotypes whose nearest has the same level, or is the homologue"),
     "neighbour_hit_expected": _spec("float", "neighbour_hit_rate by chance"),
     "neighbour_hit_p": _spec("float", "Permutation p of it, (1 + as good) / (1 + permutations)"),

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     )
     from brainlocus.numerics.orientation import ras_axes, slice_axis, to_ras
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
+    from brainlocus.numerics.partitions import (
+        adjusted_mutual_information,
+        adjusted_rand,
+        joint_counts,
+        rand_of_counts,
+    )
     from brainlocus.numerics.permutation import (
         family_wise_p,
         freedman_lane_r,
@@ -52,6 +58,8 @@ __all__ = [
     "Basis",
     "Design",
     "FourierBox",
+    "adjusted_mutual_information",
+    "adjusted_rand",
     "benjamini_hochberg_q",
     "benjamini_yekutieli_q",
     "bonferroni_p",
@@ -72,6 +80,7 @@ __all__ = [
     "formula_variables",
     "freedman_lane_r",
     "holm_p",
+    "joint_counts",
     "lambda_path",
     "map_points",
     "neg_log10_p_from_binomial",
@@ -82,6 +91,7 @@ __all__ = [
     "permutation_rows",
     "permute_people",
     "project_out",
+    "rand_of_counts",
     "rank_normal",
     "ras_axes",
     "read_packed",
@@ -117,6 +127,7 @@ _MODULES = {
     "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),
     "orientation": ("ras_axes", "slice_axis", "to_ras"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
+    "partitions": ("adjusted_mutual_information", "adjusted_rand", "joint_counts", "rand_of_counts"),
     "permutation": ("family_wise_p", "freedman_lane_r", "permutation_rows", "permute_people", "tail_p"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),
