@@ -83,3 +83,90 @@ def test_hierarchy_of_bad_input(atlas, tmp_path, capsys):
     assert "found background only" in refused(one, tmp_path / "none.nii.gz")
     write_volume(Volume(np.full(SHAPE, 0.4, dtype=np.float32), AFFINE, ""), tmp_path / "map.nii.gz")
     assert "Is this a map instead of a parcellation?" in refused(one, tmp_path / "map.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def conventional(tmp_path_factory):
+    """An atlas of other voxels and directions: four quarters, with labels and names of its own."""
+    root = tmp_path_factory.mktemp("conventional")
+    affine = np.array([[0, 2.0, 0, -15], [0, 0, -2.0, 17], [2.0, 0, 0, -15], [0, 0, 0, 1]])
+    i, j, k = np.indices((16, 18, 18))
+    x, y = (affine[r, 0] * i + affine[r, 1] * j + affine[r, 2] * k + affine[r, 3] for r in (0, 1))
+    labels = np.where(y > 0, 2000, 1000) + np.where(x > 0, 2, 1)
+    write_parcellation(Parcellation(labels, affine), root / "quarters.nii.gz")
+    (root / "quarters.json").unlink()
+    (root / "names.txt").write_text(
+        "1001 Back_L 10 20 30 0\n1002 Back_R 40 50 60 0\n2001 Front_L 70 80 90 0\n2002 Front_R 0 0 9 0\n"
+    )
+    return root
+
+
+def test_annotate(atlas, conventional, tmp_path, capsys):
+    code, said = run(
+        capsys, "atlas", "annotate", atlas, "--by", conventional / "quarters.nii.gz", "--names",
+        conventional / "names.txt", "--out", tmp_path / "names.tsv", "--quiet",
+    )  # fmt: skip
+    assert code == 0, said
+    table = read_results(tmp_path / "names.tsv")
+    assert sorted(set(table["scale"].tolist())) == [2, 8, 9]
+    row = table["region"].tolist().index("C8_6")  # x from -10 to -1, y from 0 on: axis 0 runs to the left
+    assert table["anatomical_name"][row] == "Back_L"
+    assert table["laterality"][row] == "L"
+    assert table["fraction_in"][row] == 1.0
+    halves = [k for k, name in enumerate(table["region"].tolist()) if name == "C2_1"]
+    assert [table["atlas_region"][k] for k in halves] == ["Back_R", "Front_R"]
+    assert table["fraction_in"][halves].sum() == pytest.approx(1.0)
+    assert table["laterality"][halves[0]] == "R"
+    middle = table["region"].tolist().index("C9_1")
+    assert table["laterality"][middle] == "bilateral"
+
+
+def test_annotate_without_names(atlas, conventional, tmp_path, capsys):
+    code, said = run(
+        capsys, "atlas", "annotate", atlas / "C2" / "labels.nii.gz", "--by", conventional / "quarters.nii.gz", "--out",
+        tmp_path / "t.tsv",
+    )  # fmt: skip
+    assert code == 0, said
+    manifest = json.loads((tmp_path / "t.tsv.json").read_text())
+    assert manifest["summary"][-1] == "4 regions have no name and are called by their label; give --names"
+    assert read_results(tmp_path / "t.tsv")["anatomical_name"].tolist()[0].startswith("label ")
+
+
+def test_parcel_in_no_region(tmp_path, capsys):
+    labels = np.zeros((4, 1, 1), dtype=np.int16)
+    labels[:2], labels[2:] = 1, 2
+    write_parcellation(Parcellation(labels, AFFINE), tmp_path / "two.nii.gz")
+    write_parcellation(Parcellation(np.where(labels == 1, 5, 0), AFFINE, {5: "here"}), tmp_path / "one.nii.gz")
+    code, _ = run(
+        capsys, "atlas", "annotate", tmp_path / "two.nii.gz", "--by", tmp_path / "one.nii.gz", "--out",
+        tmp_path / "t.tsv", "--quiet",
+    )  # fmt: skip
+    assert code == 0
+    table = read_results(tmp_path / "t.tsv")
+    assert table["anatomical_name"].tolist() == ["here", ""]
+    assert table["atlas_label"].tolist() == [5, 0]
+    assert np.isnan(table["fraction_in"][1])
+    assert json.loads((tmp_path / "t.tsv.json").read_text())["counts"]["parcels_without_region"] == 1
+
+
+def test_annotate_by_bad_input(atlas, conventional, tmp_path, capsys):
+    one, by = atlas / "C2" / "labels.nii.gz", conventional / "quarters.nii.gz"
+
+    def refused(*arguments):
+        code, said = run(capsys, "atlas", "annotate", one, *arguments, "--out", tmp_path / "t.tsv", "--quiet")
+        assert code == 2
+        assert not (tmp_path / "t.tsv").exists()
+        return said
+
+    (tmp_path / "other.txt").write_text("7 Elsewhere\n")
+    assert "expected names of the labels" in refused("--by", by, "--names", tmp_path / "other.txt")
+    assert "absent.txt" in refused("--by", by, "--names", tmp_path / "absent.txt")
+    far = AFFINE.copy()
+    far[0, 3] += 500
+    write_parcellation(Parcellation(boxes(2, 2, 1), far), tmp_path / "far.nii.gz")
+    assert "share no labelled voxel" in refused("--by", tmp_path / "far.nii.gz")
+    write_parcellation(Parcellation(np.zeros(SHAPE, dtype=np.int16), AFFINE), tmp_path / "none.nii.gz")
+    assert "found background only" in refused("--by", tmp_path / "none.nii.gz")
+    write_volume(Volume(np.full(SHAPE, 0.4, dtype=np.float32), AFFINE, ""), tmp_path / "map.nii.gz")
+    assert "Is this a map instead of a parcellation?" in refused("--by", tmp_path / "map.nii.gz")
+    assert "--min-fraction" in refused("--by", by, "--min-fraction", "0")

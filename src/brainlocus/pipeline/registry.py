@@ -36,6 +36,9 @@ STEPS: dict[str, StepEntry] = {
         "simulate_twas", "SIMULATE_TWAS", "Simulate expression models and GWAS with planted effects of genes."
     ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
+    "atlas annotate": _entry(
+        "atlas_annotate", "ATLAS_ANNOTATE", "Name parcels by the regions of a conventional atlas, with their side."
+    ),
     "atlas hierarchy": _entry(
         "atlas_hierarchy", "ATLAS_HIERARCHY", "Link the parcels of each scale to those of the next coarser one."
     ),

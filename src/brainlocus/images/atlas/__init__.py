@@ -1,5 +1,13 @@
 """Maps of many people to a multi-scale structural-covariance atlas."""
 
+from brainlocus.images.atlas.annotate import (
+    BILATERAL,
+    MIN_FRACTION,
+    Annotation,
+    Laterality,
+    annotate_parcels,
+    annotate_parcels_peak_bytes,
+)
 from brainlocus.images.atlas.em import AtlasFit, fit_em, fit_em_peak_bytes, hoyer_sparsity, orthogonal_loss
 from brainlocus.images.atlas.hierarchy import (
     LOOSE,
@@ -14,12 +22,18 @@ from brainlocus.images.atlas.labels import atlas_parcellation, component_name
 from brainlocus.numerics.partitions import adjusted_rand
 
 __all__ = [
+    "BILATERAL",
     "LOOSE",
+    "MIN_FRACTION",
+    "Annotation",
     "AtlasFit",
     "AtlasTree",
+    "Laterality",
     "ScaleLink",
     "ScaleParcels",
     "adjusted_rand",
+    "annotate_parcels",
+    "annotate_parcels_peak_bytes",
     "atlas_parcellation",
     "component_name",
     "fit_em",
