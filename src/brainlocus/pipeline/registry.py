@@ -42,6 +42,9 @@ STEPS: dict[str, StepEntry] = {
     "atlas hierarchy": _entry(
         "atlas_hierarchy", "ATLAS_HIERARCHY", "Link the parcels of each scale to those of the next coarser one."
     ),
+    "atlas reproducibility": _entry(
+        "atlas_reproducibility", "ATLAS_REPRODUCIBILITY", "Fit an atlas to both halves of a cohort and compare the two."
+    ),
     "qsm run": _entry(
         "qsm", "QSM_RUN", "Susceptibility and T2* maps, and measures of regions, from gradient-echo phase."
     ),

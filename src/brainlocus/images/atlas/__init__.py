@@ -19,6 +19,13 @@ from brainlocus.images.atlas.hierarchy import (
     link_scales_peak_bytes,
 )
 from brainlocus.images.atlas.labels import atlas_parcellation, component_name
+from brainlocus.images.atlas.reproducibility import (
+    FitAgreement,
+    compare_fits,
+    compare_fits_peak_bytes,
+    match_components,
+    unit_components,
+)
 from brainlocus.numerics.partitions import adjusted_rand
 
 __all__ = [
@@ -28,6 +35,7 @@ __all__ = [
     "Annotation",
     "AtlasFit",
     "AtlasTree",
+    "FitAgreement",
     "Laterality",
     "ScaleLink",
     "ScaleParcels",
@@ -35,6 +43,8 @@ __all__ = [
     "annotate_parcels",
     "annotate_parcels_peak_bytes",
     "atlas_parcellation",
+    "compare_fits",
+    "compare_fits_peak_bytes",
     "component_name",
     "fit_em",
     "fit_em_peak_bytes",
@@ -42,5 +52,7 @@ __all__ = [
     "hoyer_sparsity",
     "link_scales",
     "link_scales_peak_bytes",
+    "match_components",
     "orthogonal_loss",
+    "unit_components",
 ]

@@ -68,7 +68,7 @@ class ScaleLink:
     @property
     def loose(self) -> Bool[np.ndarray, " fine"]:
         """Parcels of which no parent has half."""
-        return (self.sizes > 0) & (np.nan_to_num(self.containment, nan=1.0) < LOOSE)
+        return np.asarray((self.sizes > 0) & (np.nan_to_num(self.containment, nan=1.0) < LOOSE))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +83,8 @@ class AtlasTree:
     def sizes(self, level: int) -> Int64[np.ndarray, " parcels"]:
         """Return the voxels of each parcel of a scale."""
         parcels = self.scales[level]
-        return np.bincount(parcels.labels, minlength=parcels.scale + 1)[1:].astype(np.int64)
+        counts: Int64[np.ndarray, " parcels"] = np.bincount(parcels.labels, minlength=parcels.scale + 1)[1:]
+        return counts.astype(np.int64, copy=False)
 
     def order(self, level: int) -> Int64[np.ndarray, " present"]:
         """Return the parcels of a scale that have voxels, from left to right: below their parents, the large first."""

@@ -53,6 +53,7 @@ class AtlasFitConfig(StepConfig):
     restarts: int = Field(5, ge=1, description="Starts tried on a sample of voxels")
     tolerance: float = Field(1e-6, gt=0, description="Stop when the loss falls by less than this share")
     max_passes: int = Field(200, ge=1, description="Most passes over all voxels")
+    figures: bool = Field(True, description="Draw losses, parcels and components")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,9 @@ def _check(config: AtlasFitConfig) -> None:
         raise SchemaError(f"--scales: expected different numbers from 1 up, found {list(config.scales)}.")
 
 
-def _write_scale(fit: AtlasFit, seconds: float, mask: Mask, ids: list[str], folder: Path) -> dict[str, Any]:
+def _write_scale(
+    fit: AtlasFit, seconds: float, mask: Mask, ids: list[str], folder: Path, *, figures: bool
+) -> dict[str, Any]:
     folder.mkdir()
     scale = fit.n_components
     parcellation = atlas_parcellation(fit, mask)
@@ -147,8 +150,9 @@ def _write_scale(fit: AtlasFit, seconds: float, mask: Mask, ids: list[str], fold
         "run": {"seconds": round(seconds, 3)},
     }
     (folder / "fit.json").write_text(json.dumps(report, indent=1) + "\n")
-    draw_losses(fit.losses, fit.total, folder / "loss.png")
-    draw_parcellation(parcellation, f"C{scale}", folder / "atlas.png")
+    if figures:
+        draw_losses(fit.losses, fit.total, folder / "loss.png")
+        draw_parcellation(parcellation, f"C{scale}", folder / "atlas.png")
     return report
 
 
@@ -196,7 +200,7 @@ def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult
     lines, n_unconverged = [], 0
     for path in context.map_shards(_fit_scale, tasks, "Fitting scales"):
         fit, seconds = _read_fit(path)
-        report = _write_scale(fit, seconds, mask, ids, out / path.stem)
+        report = _write_scale(fit, seconds, mask, ids, out / path.stem, figures=config.figures)
         n_unconverged += int(not fit.converged)
         note = "" if fit.converged else "; NOT converged, raise --max-passes"
         lines.append(

@@ -96,7 +96,7 @@ def _table(one: AtlasScale, found: Annotation, names: dict[int, str]) -> ResultT
             (at, int(found.pair_region[k]), found.fraction_in[k], found.coverage[k], found.dice[k]) for k in pairs
         ] or [(at, 0, np.nan, np.nan, np.nan)]
         top += [int(found.pair_region[pairs[0]]) if pairs else 0] * max(len(pairs), 1)
-    at = np.array([row[0] for row in rows])
+    parcel = np.array([row[0] for row in rows])
     regions = [row[1] for row in rows]
 
     def name(region: int) -> str:
@@ -105,11 +105,11 @@ def _table(one: AtlasScale, found: Annotation, names: dict[int, str]) -> ResultT
     return ResultTable(
         {
             "scale": np.full(len(rows), one.scale),
-            "region": text_array(one.parcellation.names[int(k)] for k in found.parcels[at]),
-            "n_voxels": found.sizes[at],
+            "region": text_array(one.parcellation.names[int(k)] for k in found.parcels[parcel]),
+            "n_voxels": found.sizes[parcel],
             "anatomical_name": text_array(map(name, top)),
-            "laterality": text_array(found.laterality(int(k)) for k in at),
-            "left_fraction": found.left[at],
+            "laterality": text_array(found.laterality(int(k)) for k in parcel),
+            "left_fraction": found.left[parcel],
             "atlas_region": text_array(map(name, regions)),
             "atlas_label": np.array(regions),
             **{c: np.array([row[k] for row in rows]) for k, c in ((2, "fraction_in"), (3, "coverage"), (4, "dice"))},
