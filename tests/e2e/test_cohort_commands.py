@@ -103,7 +103,8 @@ def test_atlas_fit_writes_what_the_contract_says(study, atlas):
     manifest = json.loads((study / "atlas.json").read_text())
     assert manifest["step"] == "atlas fit"
     assert manifest["counts"]["participants"] == N
-    for name in ("atlas.png", "loss.png"):
+    assert "C4_4" in (atlas / "C4" / "labels_lut.txt").read_text()
+    for name in ("atlas.png", "components.png", "loss.png"):
         assert (atlas / "C4" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -138,7 +139,8 @@ def test_interrupted_fit_resumes_to_the_same_files(study, atlas, capsys, monkeyp
     code, _ = run(capsys, *arguments, "--resume")
     assert code == 0
     for scale in ("C2", "C4"):
-        for name in ("labels.nii.gz", "components.npy", "loadings.npy", "labels.json", "atlas.png", "loss.png"):
+        names = ("labels.nii.gz", "components.npy", "loadings.npy", "labels.json", "labels_lut.txt")
+        for name in (*names, "atlas.png", "components.png", "loss.png"):
             assert (study / "resumed" / scale / name).read_bytes() == (atlas / scale / name).read_bytes()
     here, there = (json.loads((study / f"{name}.json").read_text()) for name in ("resumed", "atlas"))
     assert here["counts"] == there["counts"]

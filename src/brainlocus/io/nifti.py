@@ -138,11 +138,18 @@ def write_mask(mask: Mask, path: Path) -> None:
 
 
 def write_parcellation(parcellation: Parcellation, path: Path) -> None:
-    """Write labels, and their names in a JSON sidecar: ``{"labels": {"1": "C32_1", ...}}``."""
+    """Write labels, and a JSON sidecar: ``{"labels": {"1": "C32_1", ...}, "vanished": ["C32_7", ...]}``.
+
+    Names without a voxel are listed as vanished, where there are any.
+    """
     _save(_compact(parcellation), parcellation.affine, path)
-    names = {str(label): name for label, name in sorted(parcellation.names.items())}
+    content: dict[str, Any] = {"labels": {str(k): name for k, name in sorted(parcellation.names.items())}}
+    present = set(np.unique(parcellation.labels).tolist())
+    vanished = [name for k, name in sorted(parcellation.names.items()) if k and k not in present]
+    if vanished:
+        content["vanished"] = vanished
     with atomic_path(sidecar_path(path)) as partial:
-        partial.write_text(json.dumps({"labels": names}, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def write_derivative(

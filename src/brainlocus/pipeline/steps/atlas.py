@@ -1,7 +1,8 @@
 """``atlas fit``: maps of many people to hard atlases at one or more scales.
 
-Written to OUT: ``mask.nii.gz``, and for each scale ``C32/labels.nii.gz`` with its names, ``C32/components.npy`` (mask
-voxels x components, float32), ``C32/fit.json``, ``C32/loss.png`` and ``C32/atlas.png``.
+Written to OUT: ``mask.nii.gz``, and for each scale ``C32/labels.nii.gz`` with its names and a colour table,
+``C32/components.npy`` (mask voxels x components, float32), ``C32/fit.json``, ``C32/loss.png``, ``C32/atlas.png`` and
+``C32/components.png``.
 """
 
 import json
@@ -23,11 +24,12 @@ from brainlocus.io import (
     default_mask,
     find_images,
     read_mask,
+    write_colour_table,
     write_mask,
     write_parcellation,
 )
 from brainlocus.pipeline.config import CommaInts, InputPath, Positional, StepConfig
-from brainlocus.pipeline.figures.atlas import draw_losses, draw_parcellation
+from brainlocus.pipeline.figures.atlas import draw_components, draw_losses, draw_parcellation
 from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["ATLAS_FIT", "AtlasFitConfig"]
@@ -125,6 +127,7 @@ def _write_scale(
     scale = fit.n_components
     parcellation = atlas_parcellation(fit, mask)
     write_parcellation(parcellation, folder / "labels.nii.gz")
+    write_colour_table(parcellation, folder / "labels_lut.txt")
     with atomic_path(folder / "components.npy") as partial:
         dense = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(fit.labels.size, scale))
         rows = np.flatnonzero(fit.labels > 0)
@@ -153,6 +156,8 @@ def _write_scale(
     if figures:
         draw_losses(fit.losses, fit.total, folder / "loss.png")
         draw_parcellation(parcellation, f"C{scale}", folder / "atlas.png")
+        weights = np.load(folder / "components.npy", mmap_mode="r")
+        draw_components(weights, mask, f"C{scale}", folder / "components.png")
     return report
 
 
