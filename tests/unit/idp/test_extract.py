@@ -109,6 +109,17 @@ def test_loading_of_equal_weights_is_the_mean(parcels):
     np.testing.assert_allclose(found.values, means.values, rtol=1e-12)
 
 
+def test_floor_of_multiplicative_updates_is_no_weight(parcels, monkeypatch):
+    from brainlocus.images.idp import extract
+
+    mask, weights = components(parcels)
+    index = prepare_loadings(weights, mask, "abcd")
+    monkeypatch.setattr(extract, "_BLOCK_BYTES", 900)  # several blocks
+    floored = prepare_loadings(np.maximum(weights[:, [0, 1, 3]], np.float32(1e-16)), mask, "abd")
+    assert floored.weights.nnz == index.weights.nnz
+    np.testing.assert_allclose(floored.weights.toarray(), index.weights.toarray(), rtol=1e-12)
+
+
 def test_loadings_of_bad_input(parcels):
     mask, weights = components(parcels)
     with pytest.raises(AlignmentError, match="the components 5; use the mask of the fit"):

@@ -37,6 +37,8 @@ __all__ = [
 Statistic = Literal["sum", "mean", "median"]
 
 _BLOCK_BYTES = 32 << 20
+_NEGLIGIBLE = 1e-12
+"""Share of a component's largest weight below which a weight is what multiplicative updates leave of 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,6 +214,8 @@ def _medians(index: ParcelIndex, values: Float[np.ndarray, "images labelled"]) -
 def prepare_loadings(weights: Float[np.ndarray, "voxels components"], mask: Mask, names: Sequence[str]) -> LoadingIndex:
     """Keep the weights of every component that has any, as shares of their sum.
 
+    Weights below 1e-12 of a component's largest count as 0: multiplicative updates leave 1e-16 instead of 0 everywhere.
+
     Parameters
     ----------
     weights
@@ -242,8 +246,13 @@ def prepare_loadings(weights: Float[np.ndarray, "voxels components"], mask: Mask
     if len(names) != n_components:
         raise ValueError(f"Expected a name for each of {n_components} components, found {len(names)}.")
     step = max(1, _BLOCK_BYTES // (8 * max(n_components, 1)))
-    blocks = [scipy.sparse.csr_array(weights[k : k + step]) for k in range(0, n_voxels, step)]
-    whole = scipy.sparse.vstack(blocks, format="csc").astype(np.float64)
+    starts = range(0, n_voxels, step)
+    largest = np.max([weights[k : k + step].max(axis=0) for k in starts], axis=0, initial=0.0)
+    blocks = []
+    for start in starts:
+        part = np.asarray(weights[start : start + step], dtype=np.float64)
+        blocks.append(scipy.sparse.csr_array(np.where(part > _NEGLIGIBLE * largest, part, 0.0)))
+    whole = scipy.sparse.vstack(blocks, format="csc")
     totals = np.asarray(whole.sum(axis=0)).ravel()
     alive = totals > 0
     if not alive.any():

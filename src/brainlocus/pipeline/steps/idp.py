@@ -170,6 +170,7 @@ def idp_extract(config: IdpExtractConfig, out: Path, context: Context) -> StepRe
     names = [name for index in indexes for name in index.names]
     largest = max((indexes[0].grid.shape, read_grid(images.paths[0]).shape), key=math.prod)
     needed = _peak_bytes(largest, len(images), len(names), context.executor.workers, config.resample)
+    needed += sum(40 * index.weights.nnz for index in indexes if isinstance(index, LoadingIndex))
     require_memory(needed, context.memory_bytes, f"Extracting {len(names)} parcels of {len(images)} images")
     tasks = [
         _Task(images.paths[k : k + _IMAGES_PER_TASK], atlases, config.statistic, config.scale, config.resample)
