@@ -58,6 +58,18 @@ def test_vanished_components_take_no_part_and_count_as_zero():
     assert (both.second > 0).all()
 
 
+def test_soft_component_that_wins_no_voxel_has_vanished():
+    a, b = pair()
+    b[b == 3] = 0
+    soft = hard(b, 5, 2)
+    soft[:, 2] = 0.01  # small weights everywhere
+    found = compare_fits(
+        unit_components(hard(a, 5, 1)), unit_components(soft), (a, b), generator=np.random.default_rng(0)
+    )
+    assert 3 not in found.second
+    assert (found.second == 0).sum() == 1
+
+
 def test_numbers_by_loops_and_by_scikit_learn():
     metrics = pytest.importorskip("sklearn.metrics")
     a, b = pair(seed=1)

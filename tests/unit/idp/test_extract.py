@@ -118,6 +118,8 @@ def test_floor_of_multiplicative_updates_is_no_weight(parcels, monkeypatch):
     floored = prepare_loadings(np.maximum(weights[:, [0, 1, 3]], np.float32(1e-16)), mask, "abd")
     assert floored.weights.nnz == index.weights.nnz
     np.testing.assert_allclose(floored.weights.toarray(), index.weights.toarray(), rtol=1e-12)
+    some = prepare_loadings(weights, mask, "abcd", alive=np.array([True, False, True, True]))
+    assert (some.names, some.vanished) == (("a", "d"), ("b", "c"))
 
 
 def test_loadings_of_bad_input(parcels):

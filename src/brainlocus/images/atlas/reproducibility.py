@@ -155,10 +155,11 @@ def compare_fits(
     n_first, n_second = int(first.shape[1]), int(second.shape[1])
     if not first.shape[0] == second.shape[0] == labels[0].size == labels[1].size:
         raise ValueError(f"Both fits must have the same voxels; found {first.shape[0]} and {second.shape[0]}.")
-    alive = [np.asarray(w.sum(axis=0)).ravel() > 0 for w in (first, second)]
+    counts = joint_counts(labels[0], labels[1], n_first + 1, n_second + 1)
+    # A component that wins no voxel has vanished, although multiplicative updates leave it small weights everywhere.
+    alive = [counts.sum(axis=1)[1:] > 0, counts.sum(axis=0)[1:] > 0]
     if not (alive[0].any() and alive[1].any()):
         raise ValueError("A fit has no component with a voxel; there is nothing to match.")
-    counts = joint_counts(labels[0], labels[1], n_first + 1, n_second + 1)
     one, other, product = match_components((first.T @ second).toarray(), *alive)
     null = []
     for _ in range(permutations):

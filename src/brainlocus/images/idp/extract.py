@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 
 from brainlocus.core import AlignmentError, Grid, Mask, Parcellation, Volume, check_same_grid
 
@@ -211,7 +211,13 @@ def _medians(index: ParcelIndex, values: Float[np.ndarray, "images labelled"]) -
     return result
 
 
-def prepare_loadings(weights: Float[np.ndarray, "voxels components"], mask: Mask, names: Sequence[str]) -> LoadingIndex:
+def prepare_loadings(
+    weights: Float[np.ndarray, "voxels components"],
+    mask: Mask,
+    names: Sequence[str],
+    *,
+    alive: Bool[np.ndarray, " components"] | None = None,
+) -> LoadingIndex:
     """Keep the weights of every component that has any, as shares of their sum.
 
     Weights below 1e-12 of a component's largest count as 0: multiplicative updates leave 1e-16 instead of 0 everywhere.
@@ -222,6 +228,8 @@ def prepare_loadings(weights: Float[np.ndarray, "voxels components"], mask: Mask
         W of the atlas, from 0 up, one row a voxel of the mask; may be a memory map, read by blocks.
     names
         One a component.
+    alive
+        Which components are to be kept, such as those that win a voxel of the hard atlas; by default all with a weight.
 
     Raises
     ------
@@ -254,17 +262,17 @@ def prepare_loadings(weights: Float[np.ndarray, "voxels components"], mask: Mask
         blocks.append(scipy.sparse.csr_array(np.where(part > _NEGLIGIBLE * largest, part, 0.0)))
     whole = scipy.sparse.vstack(blocks, format="csc")
     totals = np.asarray(whole.sum(axis=0)).ravel()
-    alive = totals > 0
-    if not alive.any():
+    kept = totals > 0 if alive is None else (totals > 0) & alive
+    if not kept.any():
         raise ValueError("No component has a weight; expected the components of a fitted atlas.")
-    shares = scipy.sparse.csr_array((whole[:, alive] / totals[alive]).T)
+    shares = scipy.sparse.csr_array((whole[:, kept] / totals[kept]).T)
     voxels = np.flatnonzero(mask.data.ravel())
     return LoadingIndex(
         voxels=voxels,
         voxels_fortran=_fortran(voxels, mask.data.shape),
         weights=shares,
-        names=tuple(name for name, kept in zip(names, alive, strict=True) if kept),
-        vanished=tuple(name for name, kept in zip(names, alive, strict=True) if not kept),
+        names=tuple(name for name, there in zip(names, kept, strict=True) if there),
+        vanished=tuple(name for name, there in zip(names, kept, strict=True) if not there),
         grid=mask.grid,
     )
 

@@ -97,14 +97,22 @@ def project(
 
 
 def draw_components(
-    weights: Float[np.ndarray, "voxels components"], mask: Mask, title: str, path: Path, *, most: int = MOST_COMPONENTS
+    weights: Float[np.ndarray, "voxels components"],
+    parcellation: Parcellation,
+    mask: Mask,
+    title: str,
+    path: Path,
+    *,
+    most: int = MOST_COMPONENTS,
 ) -> None:
     """Draw the components seen through from the right, the back and above, each scaled to its largest weight.
 
     Parameters
     ----------
     weights
-        May be a memory map; vanished components are left out.
+        May be a memory map.
+    parcellation
+        Hard atlas; components that win no voxel have vanished and are left out.
     most
         Components to draw at most, from the first.
     """
@@ -112,7 +120,7 @@ def draw_components(
     size = np.linalg.norm(affine[:3, :3], axis=0)
     box = bounding_box(inside, (1, 1, 1))
     n_components = weights.shape[1]
-    shown = [k for k in range(n_components) if (weights[:, k] > 0).any()][:most]
+    shown = [int(k) - 1 for k in np.unique(parcellation.labels) if k > 0][:most]
     outline = project(inside[box].astype(np.float64), size)
     panels = [_panel(_in_space(weights[:, k], mask)[box], size, outline, k + 1) for k in shown]
     columns = min(_COLUMNS, max(len(panels), 1))

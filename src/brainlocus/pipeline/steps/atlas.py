@@ -157,7 +157,7 @@ def _write_scale(
         draw_losses(fit.losses, fit.total, folder / "loss.png")
         draw_parcellation(parcellation, f"C{scale}", folder / "atlas.png")
         weights = np.load(folder / "components.npy", mmap_mode="r")
-        draw_components(weights, mask, f"C{scale}", folder / "components.png")
+        draw_components(weights, parcellation, mask, f"C{scale}", folder / "components.png")
     return report
 
 

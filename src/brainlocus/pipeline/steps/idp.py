@@ -100,7 +100,9 @@ def _loadings(path: Path) -> LoadingIndex:
             )
     weights = np.load(components, mmap_mode="r")
     names = [component_name(weights.shape[1], k + 1) for k in range(weights.shape[1])]
-    return prepare_loadings(weights, read_mask(mask), names)
+    # Components that win no voxel have vanished; a soft solver leaves them small weights everywhere.
+    alive = np.isin(np.arange(1, weights.shape[1] + 1), read_parcellation(path).labels)
+    return prepare_loadings(weights, read_mask(mask), names, alive=alive)
 
 
 def _extract(task: _Task) -> tuple[Float64[np.ndarray, "images columns"], Int[np.ndarray, " images"]]:
