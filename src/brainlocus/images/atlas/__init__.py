@@ -3,14 +3,28 @@
 from brainlocus.images.atlas.compare import adjusted_rand
 from brainlocus.images.atlas.em import AtlasFit, fit_em, fit_em_peak_bytes, hoyer_sparsity, orthogonal_loss
 from brainlocus.images.atlas.labels import atlas_parcellation, component_name
+from brainlocus.images.atlas.multiplicative import MuOptions, fit_mu, fit_mu_peak_bytes
+from brainlocus.images.atlas.refine import RefinedFit, refine_soft
+from brainlocus.images.atlas.soft import Quality, SoftFit, hard_quality, relative
+from brainlocus.images.atlas.starts import nndsvd_start
 
 __all__ = [
     "AtlasFit",
+    "MuOptions",
+    "Quality",
+    "RefinedFit",
+    "SoftFit",
     "adjusted_rand",
     "atlas_parcellation",
     "component_name",
     "fit_em",
     "fit_em_peak_bytes",
+    "fit_mu",
+    "fit_mu_peak_bytes",
+    "hard_quality",
     "hoyer_sparsity",
+    "nndsvd_start",
     "orthogonal_loss",
+    "refine_soft",
+    "relative",
 ]

@@ -5,17 +5,13 @@ voxels x components, float32), ``C32/fit.json``, ``C32/loss.png`` and ``C32/atla
 """
 
 import json
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from brainlocus.core import Mask, ResourceError, SchemaError
-from brainlocus.core.errors import nearest
-from brainlocus.images.atlas import AtlasFit, atlas_parcellation, fit_em, fit_em_peak_bytes, hoyer_sparsity
+from brainlocus.images.atlas import MuOptions, fit_em_peak_bytes, fit_mu_peak_bytes
 from brainlocus.io import (
     ImageList,
     atomic_path,
@@ -24,15 +20,13 @@ from brainlocus.io import (
     find_images,
     read_mask,
     write_mask,
-    write_parcellation,
 )
+from brainlocus.numerics.devices import named_device
+from brainlocus.pipeline.atlas_fits import ScaleTask, fit_scale, read_scale, write_scale
 from brainlocus.pipeline.config import CommaInts, InputPath, Positional, StepConfig
-from brainlocus.pipeline.figures.atlas import draw_losses, draw_parcellation
 from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["ATLAS_FIT", "AtlasFitConfig"]
-
-_SOLVERS = ("em",)
 
 
 class AtlasFitConfig(StepConfig):
@@ -46,110 +40,85 @@ class AtlasFitConfig(StepConfig):
         description="Mask; by default voxels above 0 in 95 % of the images with a mean above a tenth of the largest",
     )
     scales: CommaInts = Field((32,), description="Numbers of components, each fitted on its own")
-    solver: str = Field("em", description="Solver: em (exact orthogonal)")
+    solver: Literal["em", "mu", "em+mu"] = Field(
+        "em", description="em: hard atlas; mu: soft, by multiplicative updates; em+mu: soft, starting from em"
+    )
     pattern: str = Field(
         "sub-*/anat/*_label-GM_probseg.nii*", description="Which files of a folder are images, as a glob"
     )
-    restarts: int = Field(5, ge=1, description="Starts tried on a sample of voxels")
-    tolerance: float = Field(1e-6, gt=0, description="Stop when the loss falls by less than this share")
-    max_passes: int = Field(200, ge=1, description="Most passes over all voxels")
-
-
-@dataclass(frozen=True, slots=True)
-class _FitTask:
-    matrix: Path
-    scale: int
-    restarts: int
-    tolerance: float
-    max_passes: int
-    seed: int
-
-
-def _fit_scale(task: _FitTask, path: Path) -> None:
-    images = np.load(task.matrix, mmap_mode="r")
-    rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=(task.scale,)))
-    start = time.perf_counter()
-    fit = fit_em(
-        images,
-        task.scale,
-        generator=rng,
-        restarts=task.restarts,
-        tolerance=task.tolerance,
-        max_passes=task.max_passes,
+    restarts: int = Field(5, ge=1, description="em: starts tried on a sample of voxels")
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="Stop when the loss falls by less than this share (em: 1e-6), or W changes by less (mu: 1e-5)",
     )
-    with path.open("wb") as stream:
-        np.savez(
-            stream,
-            labels=fit.labels,
-            weights=fit.weights,
-            loadings=fit.loadings,
-            losses=fit.losses,
-            total=fit.total,
-            reason=np.array(fit.reason),
-            vanished=np.array(fit.vanished, dtype=np.int64),
-            n_empty_voxels=fit.n_empty_voxels,
-            seconds=time.perf_counter() - start,
-        )
-
-
-def _read_fit(path: Path) -> tuple[AtlasFit, float]:
-    with np.load(path, allow_pickle=False) as stored:
-        fit = AtlasFit(
-            labels=stored["labels"],
-            weights=stored["weights"],
-            loadings=stored["loadings"],
-            losses=stored["losses"],
-            total=float(stored["total"]),
-            reason="tol" if str(stored["reason"]) == "tol" else "max_iter",
-            vanished=tuple(int(k) for k in stored["vanished"]),
-            n_empty_voxels=int(stored["n_empty_voxels"]),
-        )
-        return fit, float(stored["seconds"])
+    max_passes: int = Field(200, ge=1, description="em: most passes over all voxels")
+    start: Literal["nndsvd", "seeds"] = Field(
+        "nndsvd", description="mu: start from singular vectors, or from k-means++ seeds"
+    )
+    fill: Literal["column", "constant", "mean", "random", "none"] = Field(
+        "column",
+        description="mu: what replaces zeros of the singular vectors: 1e-3 of the column's largest, 0.1, the mean of "
+        "the images, uniform up to a hundredth of it, or nothing",
+    )
+    max_iterations: int = Field(50_000, ge=1, description="mu: most iterations")
+    max_seconds: float | None = Field(None, gt=0, description="mu: most seconds; such a fit cannot be repeated exactly")
+    refine: Literal["auto", "mu", "quasi-newton"] = Field(
+        "auto",
+        description="em+mu: at most 200 multiplicative updates, or quasi-Newton steps (auto: where W has 200,000 "
+        "entries at most)",
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="mu: where matrix products run; cuda needs CuPy or PyTorch"
+    )
 
 
 def _check(config: AtlasFitConfig) -> None:
-    if config.solver not in _SOLVERS:
-        raise SchemaError(
-            f"--solver: expected {', '.join(_SOLVERS)}, found {config.solver!r}.{nearest(config.solver, _SOLVERS)} "
-            "This version fits by em only."
-        )
     if not config.scales or min(config.scales) < 1 or len(set(config.scales)) < len(config.scales):
         raise SchemaError(f"--scales: expected different numbers from 1 up, found {list(config.scales)}.")
+    named_device(config.device)
 
 
-def _write_scale(fit: AtlasFit, seconds: float, mask: Mask, ids: list[str], folder: Path) -> dict[str, Any]:
-    folder.mkdir()
-    scale = fit.n_components
-    parcellation = atlas_parcellation(fit, mask)
-    write_parcellation(parcellation, folder / "labels.nii.gz")
-    with atomic_path(folder / "components.npy") as partial:
-        dense = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(fit.labels.size, scale))
-        rows = np.flatnonzero(fit.labels > 0)
-        dense[rows, fit.labels[rows] - 1] = fit.weights[rows]
-        dense.flush()
-    with atomic_path(folder / "loadings.npy") as partial:
-        np.save(partial, fit.loadings)
-    report = {
-        "solver": "em",
-        "components": scale,
-        "voxels": int(fit.labels.size),
-        "empty_voxels": fit.n_empty_voxels,
-        "participants": len(ids),
-        "relative_loss": fit.relative_loss,
-        "losses": fit.losses.tolist(),
-        "total": fit.total,
-        "converged": fit.converged,
-        "reason": fit.reason,
-        "passes": int(fit.losses.size),
-        "vanished": [f"C{scale}_{k}" for k in fit.vanished],
-        "hoyer_sparsity": hoyer_sparsity(fit.labels, fit.weights, scale),
-        "participant_ids": ids,
-        "run": {"seconds": round(seconds, 3)},
-    }
-    (folder / "fit.json").write_text(json.dumps(report, indent=1) + "\n")
-    draw_losses(fit.losses, fit.total, folder / "loss.png")
-    draw_parcellation(parcellation, f"C{scale}", folder / "atlas.png")
-    return report
+def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int) -> None:
+    largest = max(config.scales)
+    if largest > n_voxels:
+        raise SchemaError(f"--scales: {largest} components need as many voxels, the mask has {n_voxels}.")
+    if config.solver == "mu" and config.start == "nndsvd" and largest >= min(n_voxels, n_samples):
+        raise SchemaError(
+            f"--scales: {largest} components; a start by singular vectors needs fewer than voxels ({n_voxels}) and "
+            f"images ({n_samples}). Give --start seeds, or fewer components."
+        )
+
+
+def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: int) -> int:
+    hard = fit_em_peak_bytes(n_voxels, n_samples, scale)
+    soft = fit_mu_peak_bytes(n_voxels, n_samples, scale)
+    return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[config.solver]
+
+
+def _task(config: AtlasFitConfig, matrix: Path, scale: int, seed: int) -> ScaleTask:
+    default = 1e-6 if config.solver == "em" else 1e-5
+    tolerance = config.tolerance or default
+    options = MuOptions(
+        start=config.start,
+        fill=config.fill,
+        tolerance=tolerance,
+        max_iterations=config.max_iterations,
+        max_seconds=config.max_seconds,
+    )
+    return ScaleTask(
+        matrix, scale, seed, config.solver, config.restarts, tolerance, config.max_passes, config.refine, options,
+        config.device,
+    )  # fmt: skip
+
+
+def _summary(report: dict[str, Any]) -> str:
+    steps = f"{report['passes']} passes" if "passes" in report else f"{report['iterations']} iterations"
+    notes = "".join(f"; {text.removesuffix('.')}" for text in report["warnings"])
+    return (
+        f"C{report['components']}: relative loss {report['relative_loss']:.4f} after {steps}, "
+        f"{len(report['vanished'])} vanished{notes}"
+    )
 
 
 def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int]:
@@ -174,37 +143,25 @@ def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult
     images = find_images(config.images, pattern=config.pattern)
     mask = read_mask(config.mask) if config.mask is not None else default_mask(images)
     n_voxels, n_samples = int(mask.data.sum()), len(images)
+    _check_scales(config, n_voxels, n_samples)
     # The largest scales that are fitted at the same time.
     together = sorted(config.scales)[-context.executor.workers :]
-    needed = sum(fit_em_peak_bytes(n_voxels, n_samples, scale) for scale in together)
+    needed = sum(_peak_bytes(config, n_voxels, n_samples, scale) for scale in together)
     if needed > context.memory_bytes:
         raise ResourceError(
             f"Fitting {', '.join(map(str, together))} components to {n_voxels} voxels of {n_samples} people needs "
             f"{needed / 2**30:.2f} GiB, {context.memory_bytes / 2**30:.2f} GiB are allowed. Raise --memory."
         )
-    if max(config.scales) > n_voxels:
-        raise SchemaError(f"--scales: {max(config.scales)} components need as many voxels, the mask has {n_voxels}.")
     matrix, n_clipped = _convert(images, mask, context)
-    tasks = {
-        f"C{scale}.npz": _FitTask(
-            matrix, scale, config.restarts, config.tolerance, config.max_passes, context.seed
-        )
-        for scale in config.scales
-    }  # fmt: skip
+    tasks = {f"C{scale}.npz": _task(config, matrix, scale, context.seed) for scale in config.scales}
     write_mask(mask, out / "mask.nii.gz")
     ids = [str(i) for i in images.samples.ids]
-    lines, n_unconverged = [], 0
-    for path in context.map_shards(_fit_scale, tasks, "Fitting scales"):
-        fit, seconds = _read_fit(path)
-        report = _write_scale(fit, seconds, mask, ids, out / path.stem)
-        n_unconverged += int(not fit.converged)
-        note = "" if fit.converged else "; NOT converged, raise --max-passes"
-        lines.append(
-            f"C{fit.n_components}: relative loss {fit.relative_loss:.4f} after {report['passes']} passes, "
-            f"{len(fit.vanished)} vanished{note}"
-        )
+    reports = []
+    for path in context.map_shards(fit_scale, tasks, "Fitting scales"):
+        reports.append(write_scale(read_scale(path), mask, ids, out / path.stem))
     counts = {"participants": n_samples, "voxels": n_voxels, "clipped_negatives": n_clipped}
-    return StepResult(counts, n_failed=n_unconverged, summary=tuple(lines))
+    n_unconverged = sum(not report["converged"] for report in reports)
+    return StepResult(counts, n_failed=n_unconverged, summary=tuple(map(_summary, reports)))
 
 
 ATLAS_FIT = Step(
