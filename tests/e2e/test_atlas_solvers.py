@@ -115,3 +115,97 @@ def test_cuda_without_a_device_is_said(root, tmp_path, capsys):
     assert code == 2
     assert "gpu" in text or "CUDA" in text
     assert not (tmp_path / "a").exists()
+
+
+BATCHES = ("--scales", 4, "--batch-size", 7, "--start", "seeds", "--patience", 3)
+
+
+@pytest.fixture(scope="module")
+def whole(root, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "a"
+    assert code_of(*fit(root, out, *BATCHES)) == 0
+    return out
+
+
+def test_batches_of_images(root, whole):
+    report = check(root, whole)
+    assert report["solver"] == "mu"
+    assert report["reason"] == "early_stop"
+    assert report["batch_size"] == 7
+    assert report["epochs"] == report["best_epoch"] + 3
+    assert report["loss_at"] == [*range(report["epochs"] + 1), report["best_epoch"]]
+
+
+def stop_after(monkeypatch, epochs):
+    """Interrupt the fit as the user would, when so many epochs are kept."""
+    from brainlocus.pipeline import atlas_fits
+
+    write = atlas_fits.write_checkpoint
+
+    def interrupted(state, path, *, digest):
+        write(state, path, digest=digest)
+        if state.epoch == epochs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(atlas_fits, "write_checkpoint", interrupted)
+
+
+def test_interrupted_batches_go_on_to_the_same_files(root, whole, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 2)
+    assert code_of(*fit(root, tmp_path / "a", *BATCHES)) == 130
+    assert not (tmp_path / "a").exists()
+    assert (tmp_path / ".a.work/shards/C4.checkpoint.npz").exists()
+    monkeypatch.undo()
+    assert code_of(*fit(root, tmp_path / "a", *BATCHES), "--resume") == 0
+    for name in ("labels.nii.gz", "components.npy", "loadings.npy", "loss.png"):
+        assert (tmp_path / "a/C4" / name).read_bytes() == (whole / "C4" / name).read_bytes()
+    here, there = (json.loads((out / "C4/fit.json").read_text()) for out in (tmp_path / "a", whole))
+    assert {**here, "run": 0} == {**there, "run": 0}
+
+
+def test_changed_images_are_refused_and_the_work_is_kept(root, tmp_path, monkeypatch, capsys):
+    """By a list, whose own bytes do not change when an image does."""
+    paths = sorted((root / "bids").glob("sub-*/anat/*.nii.gz"))
+    for path in paths:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "list.txt").write_text("\n".join(path.name for path in paths) + "\n")
+    command = (
+        "atlas",
+        "fit",
+        tmp_path / "list.txt",
+        "--mask",
+        root / "mask.nii.gz",
+        "--out",
+        tmp_path / "a",
+        "--quiet",
+    )
+    stop_after(monkeypatch, 1)
+    assert code_of(*command, *BATCHES) == 130
+    monkeypatch.undo()
+    kept = (tmp_path / paths[3].name).read_bytes()
+    (tmp_path / paths[3].name).write_bytes(paths[4].read_bytes())
+    code, text = run(capsys, *command, *BATCHES, "--resume")
+    assert code == 2
+    assert "list or contents have changed" in text
+    assert "Traceback" not in text
+    code, text = run(capsys, *command, *BATCHES, "--patience", 4, "--resume")
+    assert code == 2
+    assert "patience: was 3, now 4" in text
+    (tmp_path / paths[3].name).write_bytes(kept)
+    assert code_of(*command, *BATCHES, "--resume") == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--batch-size", 4, "--solver", "em"), "--batch-size: expected with --solver mu, found --solver em"),
+        (("--batch-size", 0), "--batch-size: Input should be greater than or equal to 1; found '0'"),
+        (("--scales", 24, "--solver", "mu"), "Give --start seeds, or fewer components"),
+    ],
+)
+def test_bad_settings_are_one_message(root, tmp_path, capsys, more, message):
+    code, text = run(capsys, *fit(root, tmp_path / "a", "--scales", 4, *more))
+    assert code == 2
+    assert message in text
+    assert "Traceback" not in text
+    assert not list(tmp_path.iterdir())

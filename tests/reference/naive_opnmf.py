@@ -47,3 +47,10 @@ def naive_mean_cosine(w):
 def naive_hoyer(w):
     root = np.sqrt(w.size)
     return (root - np.abs(w).sum() / np.linalg.norm(w)) / (root - 1)
+
+
+def naive_epoch(x, w, batches, exponent):
+    """Every batch in turn, each with the spectral norm from an SVD; x is voxels x people."""
+    for batch in batches:
+        w = naive_update(x[:, batch], w, exponent)
+    return w

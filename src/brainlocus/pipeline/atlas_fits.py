@@ -4,6 +4,7 @@ A worker writes one ``.npz`` a scale; the step reads it again and writes the fol
 loadings, report and figures. A hard atlas is stored by its labels and one weight a voxel, a soft one as a matrix.
 """
 
+import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -16,18 +17,23 @@ from jaxtyping import Float, Float64, Int
 from brainlocus.core import Mask
 from brainlocus.images.atlas import (
     AtlasFit,
+    BatchOptions,
     MuOptions,
     Quality,
     SoftFit,
     atlas_parcellation,
+    checked_norms,
+    fit_batches,
     fit_em,
     fit_mu,
     hard_quality,
+    initial_weights,
     refine_soft,
     relative,
 )
 from brainlocus.io import atomic_path, write_parcellation
 from brainlocus.numerics.devices import named_device
+from brainlocus.pipeline.atlas_checkpoint import read_checkpoint, write_checkpoint
 from brainlocus.pipeline.figures.atlas import draw_losses, draw_parcellation
 from brainlocus.pipeline.memory import peak_memory_bytes
 
@@ -51,6 +57,14 @@ class ScaleTask:
     refine: Literal["auto", "mu", "quasi-newton"]
     options: MuOptions
     device: Literal["cpu", "cuda"]
+    batches: BatchOptions | None = None
+    """Fit by batches of images."""
+    by_image: Path | None = None
+    """The images once more, one row a person, for batches."""
+    checkpoint: Path | None = None
+    """Where the state after every epoch is kept."""
+    digest: str = ""
+    """Names the images and the mask."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +128,8 @@ def read_scale(path: Path) -> FittedScale:
 
 def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> FittedScale:
     rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=(task.scale,)))
+    if task.batches is not None:
+        return _by_batches(task, images, rng)
     if task.solver == "mu":
         fit = fit_mu(images, task.scale, generator=rng, options=task.options, device=named_device(task.device))
         return _soft(fit, "mu", {"start": task.options.start})
@@ -147,6 +163,39 @@ def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> Fitt
 
 def _hard_warnings(fit: AtlasFit) -> list[str]:
     return [] if fit.converged else ["Not converged: the limit of passes was reached; raise --max-passes."]
+
+
+def _by_batches(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator) -> FittedScale:
+    """Fit by batches, from the checkpoint of an interrupted run where there is one."""
+    assert task.batches is not None and task.by_image is not None and task.checkpoint is not None  # noqa: S101, PT018
+    checkpoint, settings = task.checkpoint, (task.scale, task.seed, task.options, task.batches, task.device)
+    digest = hashlib.sha256(f"{task.digest} {settings}".encode()).hexdigest()
+    state = read_checkpoint(checkpoint, digest=digest)
+    norms = checked_norms(images)
+    if state is None:
+        start = initial_weights(images, task.scale, norms, generator=rng, options=task.options)
+    else:
+        start = state.weights
+    fit = fit_batches(
+        np.load(task.by_image, mmap_mode="r"),
+        norms,
+        start,
+        options=task.batches,
+        generator=rng,
+        state=state,
+        voxel_major=images,
+        checkpoint=lambda state: write_checkpoint(state, checkpoint, digest=digest),
+        device=named_device(task.device),
+    )
+    more = {
+        "start": task.options.start,
+        "step": "epoch",
+        "batch_size": task.batches.batch_size,
+        "epoch_loss": task.batches.epoch_loss,
+        "epochs": int(fit.changes.size),
+        "best_epoch": int(fit.at[-1]),
+    }
+    return _soft(fit, "mu", more)
 
 
 def _hard(fit: AtlasFit, quality: Quality) -> FittedScale:

@@ -30,7 +30,7 @@ from brainlocus.pipeline.executors import make_executor
 from brainlocus.pipeline.memory import peak_memory_bytes
 from brainlocus.pipeline.outputs import check_outputs, further_outputs, is_input_error, make_parents
 from brainlocus.pipeline.progress import Progress
-from brainlocus.pipeline.step import Context, Step, StepResult
+from brainlocus.pipeline.step import Context, KeptWorkError, Step, StepResult
 
 __all__ = ["Outcome", "RunOptions", "execute", "is_current", "manifest_path", "parse_memory", "run_key"]
 
@@ -310,8 +310,8 @@ def _run_whole(
     try:
         return step.run(config, target, _context(options, work / "shards")), target
     except BaseException as error:
-        # A full disk and an interruption leave the finished parts for --resume; bad input leaves nothing.
-        of_input = is_input_error(error) and not isinstance(error, OSError)
+        # A full disk, an interruption and a refusal to resume leave the finished parts; bad input leaves nothing.
+        of_input = is_input_error(error) and not isinstance(error, (OSError, KeptWorkError))
         if of_input or not any((work / "shards").iterdir()):
             shutil.rmtree(work, ignore_errors=True)
             _remove_empty(new_folders)

@@ -20,7 +20,7 @@ from numba import njit
 from brainlocus.images.atlas.blocks import voxel_blocks
 from brainlocus.numerics.devices import Device
 
-__all__ = ["FLOOR", "Blocks", "Sums", "exact_sums", "first_pass", "update_pass"]
+__all__ = ["FLOOR", "Blocks", "Sums", "exact_sums", "first_pass", "gram_matrix", "project", "update_pass"]
 
 FLOOR = 1e-16
 """Smallest positive entry: multiplicative updates cannot leave exact zero, and denormal numbers are slow."""
@@ -82,6 +82,7 @@ def update_pass(
     *,
     scale: float,
     exponent: float = 1.0,
+    keep_unseen: bool = False,
 ) -> Sums:
     """Update ``weights`` (on the device) in place from ``W = scale * weights`` and return the sums of the new ones.
 
@@ -91,6 +92,9 @@ def update_pass(
         ``X'W``, scaled.
     exponent
         Power of the ratio: 1, or less to damp a noisy update.
+    keep_unseen
+        Leave voxels that are zero in all these images as they are, instead of at the floor: the images are a batch,
+        and others have something there. The sums of a batch are of no use and not taken: they are 0.
     """
     device, xp = blocks.device, blocks.device.xp
     dtype = weights.dtype
@@ -101,13 +105,36 @@ def update_pass(
         old = weights[rows, ...]
         numerator, denominator = xp.matmul(x, q_device), xp.matmul(old, a_device)
         if device.is_host:
-            inner, squares = _multiply_host(old, numerator, denominator, scale, exponent)
+            inner, squares = _multiply_host(old, numerator, denominator, scale, exponent, keep_unseen)
             new = old
         else:
-            new, inner, squares = _multiply(xp, old, numerator, denominator, scale, exponent)
+            new, inner, squares = _multiply(xp, old, numerator, denominator, scale, exponent, keep_unseen)
             weights[rows, ...] = new
-        sums.add(x, new, inner, squares)
+        if not keep_unseen:
+            sums.add(x, new, inner, squares)
     return sums.done()
+
+
+def project(blocks: Blocks, weights: Any, *, exact: bool = False) -> Float64[np.ndarray, "samples components"]:
+    """Return ``X'R``, with products in float64 where it is to be `exact`."""
+    device, xp = blocks.device, blocks.device.xp
+    q: Any = 0.0
+    for number, rows in enumerate(blocks.rows()):
+        x, block = blocks.block(number, rows), weights[rows, ...]
+        if exact:
+            x, block = xp.astype(x, xp.float64), xp.astype(block, xp.float64)
+        q = q + xp.astype(xp.matmul(x.T, block), xp.float64)
+    return device.get(q)
+
+
+def gram_matrix(device: Device, weights: Any) -> Float64[np.ndarray, "components components"]:
+    """Return ``R'R`` from float64 products."""
+    xp = device.xp
+    gram: Any = 0.0
+    for rows in voxel_blocks(*weights.shape):
+        block = xp.astype(weights[rows, ...], xp.float64)
+        gram = gram + xp.matmul(block.T, block)
+    return device.get(gram)
 
 
 def first_pass(blocks: Blocks, weights: Any) -> Sums:
@@ -160,7 +187,7 @@ def _put(device: Device, values: Float64[np.ndarray, "..."], dtype: Any) -> Any:
 
 
 def _multiply(
-    xp: Any, old: Any, numerator: Any, denominator: Any, scale: float, exponent: float
+    xp: Any, old: Any, numerator: Any, denominator: Any, scale: float, exponent: float, keep_unseen: bool
 ) -> tuple[Any, Any, Any]:
     """Return the updated block, its product with the old one, and its sum of squares."""
     given = old * scale
@@ -168,6 +195,8 @@ def _multiply(
     ratio = xp.maximum(numerator, zero) / (denominator * scale + TINY)
     moved = given * (ratio if exponent == 1.0 else ratio**exponent)
     new = xp.where(given > 0, xp.maximum(moved, zero + FLOOR), zero)
+    if keep_unseen:
+        new = xp.where(numerator > 0, new, given)
     wide = xp.astype(new, xp.float64)
     return new, xp.sum(xp.astype(given, xp.float64) * wide), xp.sum(wide * wide)
 
@@ -175,7 +204,12 @@ def _multiply(
 @njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 @no_type_check
 def _multiply_host(
-    weights: np.ndarray, numerator: np.ndarray, denominator: np.ndarray, scale: float, exponent: float
+    weights: np.ndarray,
+    numerator: np.ndarray,
+    denominator: np.ndarray,
+    scale: float,
+    exponent: float,
+    keep_unseen: bool,
 ) -> tuple[float, float]:
     """Update a block in place; return its product with the old one and its sum of squares."""
     inner = 0.0
@@ -194,6 +228,8 @@ def _multiply_host(
         new = max(given * ratio, floor)
         if given <= zero:
             new = zero
+        elif keep_unseen and flat_n[i] <= zero:
+            new = given
         flat_w[i] = new
         inner += np.float64(given) * np.float64(new)
         squares += np.float64(new) * np.float64(new)

@@ -4,14 +4,23 @@ Written to OUT: ``mask.nii.gz``, and for each scale ``C32/labels.nii.gz`` with i
 voxels x components, float32), ``C32/fit.json``, ``C32/loss.png`` and ``C32/atlas.png``.
 """
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from brainlocus.core import Mask, ResourceError, SchemaError
-from brainlocus.images.atlas import MuOptions, fit_em_peak_bytes, fit_mu_peak_bytes
+from brainlocus.images.atlas import (
+    BatchOptions,
+    MuOptions,
+    fit_batches_peak_bytes,
+    fit_em_peak_bytes,
+    fit_mu_peak_bytes,
+)
 from brainlocus.io import (
     ImageList,
     atomic_path,
@@ -22,7 +31,8 @@ from brainlocus.io import (
     write_mask,
 )
 from brainlocus.numerics.devices import named_device
-from brainlocus.pipeline.atlas_fits import ScaleTask, fit_scale, read_scale, write_scale
+from brainlocus.pipeline.atlas_checkpoint import images_digest, refuse_other_images
+from brainlocus.pipeline.atlas_fits import ScaleTask, Solver, fit_scale, read_scale, write_scale
 from brainlocus.pipeline.config import CommaInts, InputPath, Positional, StepConfig
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -40,8 +50,10 @@ class AtlasFitConfig(StepConfig):
         description="Mask; by default voxels above 0 in 95 % of the images with a mean above a tenth of the largest",
     )
     scales: CommaInts = Field((32,), description="Numbers of components, each fitted on its own")
-    solver: Literal["em", "mu", "em+mu"] = Field(
-        "em", description="em: hard atlas; mu: soft, by multiplicative updates; em+mu: soft, starting from em"
+    solver: Literal["em", "mu", "em+mu"] | None = Field(
+        None,
+        description="em: hard atlas; mu: soft, by multiplicative updates; em+mu: soft, starting from em. By default "
+        "em, or mu with --batch-size",
     )
     pattern: str = Field(
         "sub-*/anat/*_label-GM_probseg.nii*", description="Which files of a folder are images, as a glob"
@@ -68,6 +80,13 @@ class AtlasFitConfig(StepConfig):
         description="em+mu: at most 200 multiplicative updates, or quasi-Newton steps (auto: where W has 200,000 "
         "entries at most)",
     )
+    batch_size: int | None = Field(None, ge=1, description="mu: update W from this many images at a time (sopNMF)")
+    max_epochs: int = Field(1_000, ge=1, description="--batch-size: most passes over the images")
+    patience: int = Field(20, ge=1, description="--batch-size: end after this many epochs without a lower loss")
+    epoch_loss: Literal["exact", "running"] = Field(
+        "exact",
+        description="--batch-size: loss after each epoch, by one more pass, or summed while W changes",
+    )
     device: Literal["cpu", "cuda"] = Field(
         "cpu", description="mu: where matrix products run; cuda needs CuPy or PyTorch"
     )
@@ -76,14 +95,22 @@ class AtlasFitConfig(StepConfig):
 def _check(config: AtlasFitConfig) -> None:
     if not config.scales or min(config.scales) < 1 or len(set(config.scales)) < len(config.scales):
         raise SchemaError(f"--scales: expected different numbers from 1 up, found {list(config.scales)}.")
+    if config.batch_size is not None and config.solver not in (None, "mu"):
+        raise SchemaError(
+            f"--batch-size: expected with --solver mu, found --solver {config.solver}. Leave one of them out."
+        )
     named_device(config.device)
+
+
+def _solver(config: AtlasFitConfig) -> Solver:
+    return config.solver or ("em" if config.batch_size is None else "mu")
 
 
 def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int) -> None:
     largest = max(config.scales)
     if largest > n_voxels:
         raise SchemaError(f"--scales: {largest} components need as many voxels, the mask has {n_voxels}.")
-    if config.solver == "mu" and config.start == "nndsvd" and largest >= min(n_voxels, n_samples):
+    if _solver(config) == "mu" and config.start == "nndsvd" and largest >= min(n_voxels, n_samples):
         raise SchemaError(
             f"--scales: {largest} components; a start by singular vectors needs fewer than voxels ({n_voxels}) and "
             f"images ({n_samples}). Give --start seeds, or fewer components."
@@ -93,12 +120,14 @@ def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int) -> None
 def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: int) -> int:
     hard = fit_em_peak_bytes(n_voxels, n_samples, scale)
     soft = fit_mu_peak_bytes(n_voxels, n_samples, scale)
-    return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[config.solver]
+    if config.batch_size is not None:
+        soft = max(soft, fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size) + 4 * n_voxels * scale)
+    return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[_solver(config)]
 
 
-def _task(config: AtlasFitConfig, matrix: Path, scale: int, seed: int) -> ScaleTask:
-    default = 1e-6 if config.solver == "em" else 1e-5
-    tolerance = config.tolerance or default
+def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context: Context) -> ScaleTask:
+    solver = _solver(config)
+    tolerance = config.tolerance or (1e-6 if solver == "em" else 1e-5)
     options = MuOptions(
         start=config.start,
         fill=config.fill,
@@ -106,14 +135,43 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, seed: int) -> ScaleT
         max_iterations=config.max_iterations,
         max_seconds=config.max_seconds,
     )
-    return ScaleTask(
-        matrix, scale, seed, config.solver, config.restarts, tolerance, config.max_passes, config.refine, options,
-        config.device,
-    )  # fmt: skip
+    task = ScaleTask(
+        matrix=matrix,
+        scale=scale,
+        seed=context.seed,
+        solver=solver,
+        restarts=config.restarts,
+        tolerance=tolerance,
+        max_passes=config.max_passes,
+        refine=config.refine,
+        options=options,
+        device=config.device,
+    )
+    if config.batch_size is None:
+        return task
+    batches = BatchOptions(
+        config.batch_size, max_epochs=config.max_epochs, patience=config.patience, epoch_loss=config.epoch_loss
+    )
+    checkpoint = context.shards / f"C{scale}.checkpoint.npz"
+    return replace(task, batches=batches, by_image=_image_major(matrix), checkpoint=checkpoint, digest=digest)
+
+
+def _image_major(matrix: Path) -> Path:
+    """Return the images written once more, one row a person, from an interrupted run where that had finished it."""
+    copy = matrix.with_name("by_image.npy")
+    if not copy.exists():
+        images = np.load(matrix, mmap_mode="r")
+        with atomic_path(copy) as partial:
+            rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=images.shape[::-1])
+            step = max(1, (64 << 20) // (4 * images.shape[1]))
+            for start in range(0, images.shape[0], step):
+                rows[:, start : start + step] = images[start : start + step].T
+            rows.flush()
+    return copy
 
 
 def _summary(report: dict[str, Any]) -> str:
-    steps = f"{report['passes']} passes" if "passes" in report else f"{report['iterations']} iterations"
+    steps = next(f"{report[what]} {what}" for what in ("passes", "epochs", "iterations") if what in report)
     notes = "".join(f"; {text.removesuffix('.')}" for text in report["warnings"])
     return (
         f"C{report['components']}: relative loss {report['relative_loss']:.4f} after {steps}, "
@@ -121,9 +179,17 @@ def _summary(report: dict[str, Any]) -> str:
     )
 
 
-def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int]:
-    """Return the voxel-major matrix and its clipped voxels, from an interrupted run where that had finished it."""
+def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int, str]:
+    """Return the voxel-major matrix, its clipped voxels and a digest, from an interrupted run where that had it.
+
+    Raises
+    ------
+    KeptWorkError
+        The images have changed since.
+    """
     matrix, note = context.shards / "images.npy", context.shards / "images.json"
+    inside = hashlib.sha256(np.packbits(mask.data).tobytes()).hexdigest()
+    digest = f"{images_digest(images)} {inside}"
     if not note.exists():
         converted = convert_images(
             images,
@@ -133,8 +199,10 @@ def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int
             track=lambda paths: context.progress.track(paths, "Reading images", len(paths)),
         )
         with atomic_path(note) as partial:
-            partial.write_text(json.dumps({"n_clipped": converted.n_clipped}))
-    return matrix, int(json.loads(note.read_text())["n_clipped"])
+            partial.write_text(json.dumps({"n_clipped": converted.n_clipped, "digest": digest}))
+    found = json.loads(note.read_text())
+    refuse_other_images(found["digest"], digest)
+    return matrix, int(found["n_clipped"]), digest
 
 
 def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult:
@@ -152,8 +220,8 @@ def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult
             f"Fitting {', '.join(map(str, together))} components to {n_voxels} voxels of {n_samples} people needs "
             f"{needed / 2**30:.2f} GiB, {context.memory_bytes / 2**30:.2f} GiB are allowed. Raise --memory."
         )
-    matrix, n_clipped = _convert(images, mask, context)
-    tasks = {f"C{scale}.npz": _task(config, matrix, scale, context.seed) for scale in config.scales}
+    matrix, n_clipped, digest = _convert(images, mask, context)
+    tasks = {f"C{scale}.npz": _task(config, matrix, scale, digest, context) for scale in config.scales}
     write_mask(mask, out / "mask.nii.gz")
     ids = [str(i) for i in images.samples.ids]
     reports = []
