@@ -86,6 +86,32 @@ def test_random_halves(study, tmp_path, capsys, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["r", "r.json"]
 
 
+@pytest.mark.parametrize(
+    "options", [("--solver", "mu", "--start", "seeds"), ("--solver", "em+mu"), ("--batch-size", "8")]
+)
+def test_options_of_the_fit_pass_through(study, tmp_path, capsys, monkeypatch, options):
+    """Soft fits are compared as hard ones are; what `atlas fit` takes, both halves get."""
+    fitted, seen = step.atlas_fit, []
+
+    def records(config, *rest):
+        seen.append(config)
+        return fitted(config, *rest)
+
+    monkeypatch.setattr(step, "atlas_fit", records)
+    code, said = reproducibility(
+        capsys, study, tmp_path / "r", "--scales", "4", "--permutations", "2", "--no-figures", *options,
+        "--max-iterations", "3000", "--max-epochs", "200",
+    )  # fmt: skip
+    assert code in (0, 3), said  # 3: a fit that the limits ended; the status says so
+    table = read_results(tmp_path / "r" / "reproducibility.tsv")
+    assert (table["status"][0] == "ok") == (code == 0)
+    assert table["reproducibility"][0] > 0.9
+    assert table["adjusted_rand"][0] > 0.9
+    assert len(seen) == 2
+    expected = {"mu": ("mu", None), "em+mu": ("em+mu", None), "8": (None, 8)}[options[1]]
+    assert {(config.solver, config.batch_size) for config in seen} == {expected}
+
+
 def test_interrupted_run_goes_on(study, tmp_path, capsys, monkeypatch):
     arguments = (*SPLIT, "--participants", study / "participants.tsv", "--no-figures")
     assert reproducibility(capsys, study, tmp_path / "whole", *arguments)[0] == 0

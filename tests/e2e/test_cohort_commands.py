@@ -122,7 +122,7 @@ def test_atlas_fit_is_the_same_on_every_executor(study, atlas, capsys):
 def test_interrupted_fit_resumes_to_the_same_files(study, atlas, capsys, monkeypatch):
     from brainlocus.pipeline.steps import atlas as step
 
-    whole = step._fit_scale
+    whole = step.fit_scale
 
     def stop_at_the_second(task, path):
         if task.scale == 4:
@@ -130,7 +130,7 @@ def test_interrupted_fit_resumes_to_the_same_files(study, atlas, capsys, monkeyp
         whole(task, path)
 
     arguments = ["atlas", "fit", study / "bids", "--scales", "2,4", "--out", study / "resumed", "--quiet"]
-    monkeypatch.setattr(step, "_fit_scale", stop_at_the_second)
+    monkeypatch.setattr(step, "fit_scale", stop_at_the_second)
     code, _ = run(capsys, *arguments)
     assert code == 130
     assert not (study / "resumed").exists()
@@ -290,7 +290,8 @@ def test_signature_train_and_apply(study, idps, capsys):
 
 
 BAD = {
-    "solver": (["atlas", "fit", "{bids}", "--solver", "mu"], "expected em, found 'mu'"),
+    "solver": (["atlas", "fit", "{bids}", "--solver", "nmf"], "'em', 'mu' or 'em+mu'; found 'nmf'"),
+    "singular vectors": (["atlas", "fit", "{bids}", "--solver", "mu", "--scales", "200"], "Give --start seeds"),
     "scale above voxels": (["atlas", "fit", "{bids}", "--scales", "5000"], "5000 components need as many voxels"),
     "scale twice": (["atlas", "fit", "{bids}", "--scales", "4,4"], "expected different numbers"),
     "memory": (["atlas", "fit", "{bids}", "--memory", "200kB"], "Raise --memory"),

@@ -8,6 +8,7 @@ from brainlocus.images.atlas.annotate import (
     annotate_parcels,
     annotate_parcels_peak_bytes,
 )
+from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit, fit_em, fit_em_peak_bytes, hoyer_sparsity, orthogonal_loss
 from brainlocus.images.atlas.hierarchy import (
     LOOSE,
@@ -19,6 +20,8 @@ from brainlocus.images.atlas.hierarchy import (
     link_scales_peak_bytes,
 )
 from brainlocus.images.atlas.labels import atlas_parcellation, component_name
+from brainlocus.images.atlas.multiplicative import MuOptions, fit_mu, fit_mu_peak_bytes, initial_weights
+from brainlocus.images.atlas.refine import RefinedFit, refine_soft
 from brainlocus.images.atlas.reproducibility import (
     FitAgreement,
     compare_fits,
@@ -26,6 +29,9 @@ from brainlocus.images.atlas.reproducibility import (
     match_components,
     unit_components,
 )
+from brainlocus.images.atlas.soft import Quality, SoftFit, hard_quality, relative
+from brainlocus.images.atlas.starts import nndsvd_start
+from brainlocus.images.atlas.stochastic import BatchOptions, EpochState, fit_batches, fit_batches_peak_bytes
 from brainlocus.numerics.partitions import adjusted_rand
 
 __all__ = [
@@ -35,24 +41,40 @@ __all__ = [
     "Annotation",
     "AtlasFit",
     "AtlasTree",
+    "BatchOptions",
+    "EpochState",
     "FitAgreement",
     "Laterality",
+    "MuOptions",
+    "Quality",
+    "RefinedFit",
     "ScaleLink",
     "ScaleParcels",
+    "SoftFit",
     "adjusted_rand",
     "annotate_parcels",
     "annotate_parcels_peak_bytes",
     "atlas_parcellation",
+    "checked_norms",
     "compare_fits",
     "compare_fits_peak_bytes",
     "component_name",
+    "fit_batches",
+    "fit_batches_peak_bytes",
     "fit_em",
     "fit_em_peak_bytes",
+    "fit_mu",
+    "fit_mu_peak_bytes",
     "grow_tree",
+    "hard_quality",
     "hoyer_sparsity",
+    "initial_weights",
     "link_scales",
     "link_scales_peak_bytes",
     "match_components",
+    "nndsvd_start",
     "orthogonal_loss",
+    "refine_soft",
+    "relative",
     "unit_components",
 ]

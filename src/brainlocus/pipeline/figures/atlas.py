@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int
 
 from brainlocus.core import Mask, Parcellation
 from brainlocus.core.errors import import_extra
 from brainlocus.core.label_colours import label_colours
 from brainlocus.numerics.cropping import bounding_box
 from brainlocus.numerics.orientation import to_ras
-from brainlocus.pipeline.figures.canvas import BLUE, new_figure, save_figure
+from brainlocus.pipeline.figures.canvas import BLUE, ORANGE, new_figure, save_figure
 
 __all__ = ["draw_components", "draw_losses", "draw_parcellation", "project"]
 
@@ -24,12 +24,32 @@ _GLASS = 0.92
 """Grey of the head's outline under a component."""
 
 
-def draw_losses(losses: Float64[np.ndarray, " passes"], total: float, path: Path) -> None:
-    """Draw the relative loss after every pass."""
+def draw_losses(
+    at: Int[np.ndarray, " losses"],
+    losses: Float64[np.ndarray, " losses"],
+    total: float,
+    path: Path,
+    *,
+    what: str = "pass over all voxels",
+    hard: float | None = None,
+) -> None:
+    """Draw the relative loss.
+
+    Parameters
+    ----------
+    at
+        When each loss was taken, in units of `what`.
+    hard
+        Loss of the hard atlas that a refinement started from: a line to compare with.
+    """
     figure, axes = new_figure()
     axis = axes[0, 0]
-    axis.plot(np.arange(1, losses.size + 1), np.sqrt(np.maximum(losses, 0.0) / total), "o-", color=BLUE, ms=4)
-    axis.set_xlabel("pass over all voxels")
+    shown = np.sqrt(np.maximum(losses, 0.0) / total)
+    axis.plot(at, shown, "o-", color=BLUE, ms=4 if losses.size <= 40 else 0)
+    if hard is not None:
+        axis.axhline(float(np.sqrt(max(hard, 0.0) / total)), color=ORANGE, ls="--", label="hard atlas (em)")
+        axis.legend(frameon=False)
+    axis.set_xlabel(what)
     axis.set_ylabel("relative loss  ‖X − WWᵀX‖ / ‖X‖")
     axis.ticklabel_format(useOffset=False)
     save_figure(figure, path)

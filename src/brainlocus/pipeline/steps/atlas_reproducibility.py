@@ -33,6 +33,7 @@ from brainlocus.io import (
     write_results,
 )
 from brainlocus.pipeline.atlas_agreement import compare_folders, fit_report
+from brainlocus.pipeline.atlas_checkpoint import matrix_digest
 from brainlocus.pipeline.atlas_scales import label_files
 from brainlocus.pipeline.cohort_halves import Halves, people_of, split_by_column, split_in_half, strata
 from brainlocus.pipeline.config import CommaList, InputPath, Positional
@@ -167,7 +168,9 @@ class _Cohort:
             for start in range(0, whole.shape[0], step):
                 part[start : start + step] = whole[start : start + step][:, columns]
             part.flush()
-        (folder / "images.json").write_text(json.dumps({"n_clipped": 0}))
+        people = ImageList(self.images.samples.take(columns), tuple(self.images.paths[int(k)] for k in columns))
+        note = {"n_clipped": 0, "digest": matrix_digest(people, self.mask)}
+        (folder / "images.json").write_text(json.dumps(note))
 
 
 def _repeat(config: AtlasReproducibilityConfig, cohort: _Cohort, halves: Halves, repeat: int) -> dict[str, ResultTable]:
