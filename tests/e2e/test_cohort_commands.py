@@ -103,7 +103,8 @@ def test_atlas_fit_writes_what_the_contract_says(study, atlas):
     manifest = json.loads((study / "atlas.json").read_text())
     assert manifest["step"] == "atlas fit"
     assert manifest["counts"]["participants"] == N
-    for name in ("atlas.png", "loss.png"):
+    assert "C4_4" in (atlas / "C4" / "labels_lut.txt").read_text()
+    for name in ("atlas.png", "components.png", "loss.png"):
         assert (atlas / "C4" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -121,7 +122,7 @@ def test_atlas_fit_is_the_same_on_every_executor(study, atlas, capsys):
 def test_interrupted_fit_resumes_to_the_same_files(study, atlas, capsys, monkeypatch):
     from brainlocus.pipeline.steps import atlas as step
 
-    whole = step._fit_scale
+    whole = step.fit_scale
 
     def stop_at_the_second(task, path):
         if task.scale == 4:
@@ -129,7 +130,7 @@ def test_interrupted_fit_resumes_to_the_same_files(study, atlas, capsys, monkeyp
         whole(task, path)
 
     arguments = ["atlas", "fit", study / "bids", "--scales", "2,4", "--out", study / "resumed", "--quiet"]
-    monkeypatch.setattr(step, "_fit_scale", stop_at_the_second)
+    monkeypatch.setattr(step, "fit_scale", stop_at_the_second)
     code, _ = run(capsys, *arguments)
     assert code == 130
     assert not (study / "resumed").exists()
@@ -138,7 +139,8 @@ def test_interrupted_fit_resumes_to_the_same_files(study, atlas, capsys, monkeyp
     code, _ = run(capsys, *arguments, "--resume")
     assert code == 0
     for scale in ("C2", "C4"):
-        for name in ("labels.nii.gz", "components.npy", "loadings.npy", "labels.json", "atlas.png", "loss.png"):
+        names = ("labels.nii.gz", "components.npy", "loadings.npy", "labels.json", "labels_lut.txt")
+        for name in (*names, "atlas.png", "components.png", "loss.png"):
             assert (study / "resumed" / scale / name).read_bytes() == (atlas / scale / name).read_bytes()
     here, there = (json.loads((study / f"{name}.json").read_text()) for name in ("resumed", "atlas"))
     assert here["counts"] == there["counts"]
@@ -333,7 +335,8 @@ BAD = {
         ],
         "--smooth: expected a column of numbers, but 'site' holds text",
     ),
-    "solver": (["atlas", "fit", "{bids}", "--solver", "mu"], "expected em, found 'mu'"),
+    "solver": (["atlas", "fit", "{bids}", "--solver", "nmf"], "'em', 'mu' or 'em+mu'; found 'nmf'"),
+    "singular vectors": (["atlas", "fit", "{bids}", "--solver", "mu", "--scales", "200"], "Give --start seeds"),
     "scale above voxels": (["atlas", "fit", "{bids}", "--scales", "5000"], "5000 components need as many voxels"),
     "scale twice": (["atlas", "fit", "{bids}", "--scales", "4,4"], "expected different numbers"),
     "memory": (["atlas", "fit", "{bids}", "--memory", "200kB"], "Raise --memory"),

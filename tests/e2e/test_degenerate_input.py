@@ -350,6 +350,13 @@ TAKES = (
     ("associate", "phenome", "{t}", "{x}"),
     ("atlas", "fit", "{x}", "--scales", "1"),
     ("atlas", "fit", "{image}", "--scales", "1", "--mask", "{x}"),
+    ("atlas", "hierarchy", "{labels}", "{x}"),
+    ("atlas", "annotate", "{x}", "--by", "{labels}"),
+    ("atlas", "annotate", "{labels}", "--by", "{x}"),
+    ("atlas", "annotate", "{labels}", "--by", "{labels}", "--names", "{x}"),
+    ("atlas", "reproducibility", "{x}", "--scales", "1"),
+    ("atlas", "reproducibility", "{image}", "--scales", "1", "--stratify", "age", "--participants", "{x}"),
+    ("atlas", "reproducibility", "{x}", "--against", "{x}"),
     ("idp", "extract", "{x}", "--atlas", "{labels}"),
     ("idp", "extract", "{image}", "--atlas", "{x}"),
     ("signature", "apply", "{x}", "{t}"),
@@ -397,7 +404,7 @@ def test_wrong_files_in_every_place_give_one_message(root, tmp_path, capsys, wro
         if (" ".join(arguments[:2]), wrong) in RIGHT:
             continue
         out = "o.tsv" if arguments[0] in ("cohort", "associate", "idp", "heritability") else "o"
-        out = "o.tsv" if arguments[1] in ("apply", "replicate") else out
+        out = "o.tsv" if arguments[1] in ("apply", "replicate", "annotate") else out
         message = refused(capsys, tmp_path, *(a.format(**places) for a in arguments), "--out", tmp_path / out)
         assert wrong.split(".")[0] in message, arguments
 

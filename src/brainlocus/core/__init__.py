@@ -43,7 +43,7 @@ from brainlocus.core.samples import SampleIndex, intersect, shared_samples
 from brainlocus.core.segments import RegionTable, SegmentTable
 from brainlocus.core.transforms import AffineTransform, DisplacementField, Transform, inverted
 from brainlocus.core.variants import VariantTable, canonical_chromosome, chromosome_rank, concat_variants
-from brainlocus.core.volumes import Grid, Mask, Parcellation, Volume, check_same_grid
+from brainlocus.core.volumes import Grid, Mask, Parcellation, Volume, check_same_grid, same_grid
 
 __all__ = [
     "COLUMNS",
@@ -105,6 +105,7 @@ __all__ = [
     "iter_channels",
     "quantitative_table",
     "runs",
+    "same_grid",
     "select_genotypes",
     "shared_samples",
 ]

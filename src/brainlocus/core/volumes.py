@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from brainlocus.core.errors import AlignmentError
 
-__all__ = ["AFFINE_TOLERANCE_MM", "Grid", "Mask", "Parcellation", "Volume", "check_same_grid"]
+__all__ = ["AFFINE_TOLERANCE_MM", "Grid", "Mask", "Parcellation", "Volume", "check_same_grid", "same_grid"]
 
 AFFINE_TOLERANCE_MM = 1e-3
 """Largest difference between two affines' entries that still counts as the same grid."""
@@ -69,6 +69,19 @@ class Parcellation:
     def grid(self) -> Grid:
         """Shape and affine."""
         return Grid(self.labels.shape, self.affine)
+
+
+def same_grid(first: Grid, second: Grid) -> bool:
+    """Return whether two images have the same shape and, to `AFFINE_TOLERANCE_MM`, the same affine.
+
+    Examples
+    --------
+    >>> same_grid(Grid((2, 2, 2), np.eye(4)), Grid((2, 2, 2), np.eye(4) + 1e-5))
+    True
+    """
+    if first.shape != second.shape:
+        return False
+    return float(np.abs(first.affine - second.affine).max()) <= AFFINE_TOLERANCE_MM
 
 
 def check_same_grid(found: Grid, expected: Grid, *, what: str) -> None:

@@ -47,6 +47,7 @@ from brainlocus.io.gradient_echo import (
 from brainlocus.io.grm import grm_files, read_grm, write_grm
 from brainlocus.io.images import ImageList, ImageMatrix, convert_images, default_mask, find_images
 from brainlocus.io.instruments import GeneInstruments, read_instruments
+from brainlocus.io.label_names import read_label_table, write_colour_table
 from brainlocus.io.nifti import (
     read_mask,
     read_parcellation,
@@ -152,6 +153,7 @@ __all__ = [
     "read_grm",
     "read_instruments",
     "read_label_names",
+    "read_label_table",
     "read_lines",
     "read_mask",
     "read_named_regions",
@@ -168,6 +170,7 @@ __all__ = [
     "require_path",
     "ssf_metadata_path",
     "table_columns",
+    "write_colour_table",
     "write_dataset_description",
     "write_derivative",
     "write_grm",

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Integer, Shaped
 
 from brainlocus._version import __version__
 from brainlocus.core import FormatError, Mask, Parcellation, Volume
 from brainlocus.core.errors import import_extra
-from brainlocus.io.arrow_tables import read_arrow
 from brainlocus.io.atomic import atomic_path
+from brainlocus.io.label_names import read_label_table
 from brainlocus.io.nifti_header import NiftiHeader, read_header
 
 __all__ = [
@@ -100,8 +100,8 @@ def read_parcellation(path: Path, *, lookup: Path | None = None) -> Parcellation
     Parameters
     ----------
     lookup
-        BIDS lookup table (``*_dseg.tsv``, columns ``index`` and ``name``). By default the image's own JSON sidecar
-        (as `write_parcellation` writes it) or, failing that, the table of the same name.
+        File of names, in any form of `brainlocus.io.read_label_table`. By default the image's own JSON sidecar
+        (as `write_parcellation` writes it) or, failing that, the BIDS table of the same name (``*_dseg.tsv``).
 
     Raises
     ------
@@ -120,10 +120,10 @@ def read_parcellation(path: Path, *, lookup: Path | None = None) -> Parcellation
         )
     largest = int(labels.max(initial=0))
     kind = next(t for t in (np.int8, np.int16, np.int32, np.int64) if largest <= np.iinfo(t).max)
-    names = _read_lookup(lookup) if lookup is not None else _read_names(sidecar_path(path))
+    names = read_label_table(lookup) if lookup is not None else _read_names(sidecar_path(path))
     beside = sidecar_path(path).with_suffix(".tsv")
     if not names and lookup is None and beside.is_file():
-        names = _read_lookup(beside)
+        names = read_label_table(beside)
     return Parcellation(labels.astype(kind), affine, names)
 
 
@@ -138,11 +138,18 @@ def write_mask(mask: Mask, path: Path) -> None:
 
 
 def write_parcellation(parcellation: Parcellation, path: Path) -> None:
-    """Write labels, and their names in a JSON sidecar: ``{"labels": {"1": "C32_1", ...}}``."""
+    """Write labels, and a JSON sidecar: ``{"labels": {"1": "C32_1", ...}, "vanished": ["C32_7", ...]}``.
+
+    Names without a voxel are listed as vanished, where there are any.
+    """
     _save(_compact(parcellation), parcellation.affine, path)
-    names = {str(label): name for label, name in sorted(parcellation.names.items())}
+    content: dict[str, Any] = {"labels": {str(k): name for k, name in sorted(parcellation.names.items())}}
+    present = set(np.unique(parcellation.labels).tolist())
+    vanished = [name for k, name in sorted(parcellation.names.items()) if k and k not in present]
+    if vanished:
+        content["vanished"] = vanished
     with atomic_path(sidecar_path(path)) as partial:
-        partial.write_text(json.dumps({"labels": names}, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def write_derivative(
@@ -156,7 +163,7 @@ def write_derivative(
     ----------
     image
         A volume is written as 32-bit floats with its quantity as the intent's name, a mask as 8-bit integers, labels as
-        16- or 32-bit integers.
+        8-, 16- or 32-bit integers.
     sidecar
         Keys of BIDS and of ours. Numbers that are not finite become null, paths text; the unit of a volume is added as
         ``Units``.
@@ -208,11 +215,11 @@ def write_dataset_description(
         partial.write_text(_json(content), encoding="utf-8")
 
 
-def _compact(parcellation: Parcellation) -> Int[np.ndarray, "x y z"]:
-    """Return labels in a type that NIfTI viewers read everywhere, as they do not int8 and int64."""
+def _compact(parcellation: Parcellation) -> Integer[np.ndarray, "x y z"]:
+    """Return labels in the smallest type that NIfTI viewers read everywhere, as they do not int8 and int64."""
     labels = parcellation.labels
-    kind = np.int16 if int(labels.max(initial=0)) <= np.iinfo(np.int16).max else np.int32
-    return labels.astype(kind)
+    largest = int(labels.max(initial=0))
+    return labels.astype(next(t for t in (np.uint8, np.int16, np.int32) if largest <= np.iinfo(t).max))
 
 
 def _json(content: Mapping[str, Any]) -> str:
@@ -275,21 +282,6 @@ def _save(
         image.set_sform(affine, code=1)
     with atomic_path(path) as partial:
         nibabel.save(image, partial)
-
-
-def _read_lookup(path: Path) -> dict[int, str]:
-    table = read_arrow(path)
-    for needed in ("index", "name"):
-        if needed not in table.column_names:
-            raise FormatError(f"{path}: expected the columns index and name of a dseg.tsv, found {table.column_names}.")
-    names: dict[int, str] = {}
-    indices, called = table.column("index").to_pylist(), table.column("name").to_pylist()
-    for line, (index, name) in enumerate(zip(indices, called, strict=True), 2):
-        try:
-            names[int(index)] = str(name)
-        except ValueError:
-            raise FormatError(f"{path}: expected a label number in line {line}, found {index!r}.") from None
-    return names
 
 
 def _read_names(sidecar: Path) -> dict[int, str]:

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     )
     from brainlocus.numerics.orientation import ras_axes, slice_axis, to_ras
     from brainlocus.numerics.packed import count_packed, decode_packed, read_packed, select_people
+    from brainlocus.numerics.partitions import (
+        adjusted_mutual_information,
+        adjusted_rand,
+        joint_counts,
+        rand_of_counts,
+    )
     from brainlocus.numerics.permutation import (
         family_wise_p,
         flip_people,
@@ -55,6 +61,8 @@ __all__ = [
     "Design",
     "FourierBox",
     "PatternSystem",
+    "adjusted_mutual_information",
+    "adjusted_rand",
     "benjamini_hochberg_q",
     "benjamini_yekutieli_q",
     "bonferroni_p",
@@ -76,6 +84,7 @@ __all__ = [
     "formula_variables",
     "freedman_lane_r",
     "holm_p",
+    "joint_counts",
     "lambda_path",
     "map_points",
     "masked_residuals",
@@ -88,6 +97,7 @@ __all__ = [
     "permutation_rows",
     "permute_people",
     "project_out",
+    "rand_of_counts",
     "rank_normal",
     "ras_axes",
     "read_packed",
@@ -124,6 +134,7 @@ _MODULES = {
     "multiplicity": ("benjamini_hochberg_q", "benjamini_yekutieli_q", "bonferroni_p", "holm_p", "scoped"),
     "orientation": ("ras_axes", "slice_axis", "to_ras"),
     "packed": ("count_packed", "decode_packed", "read_packed", "select_people"),
+    "partitions": ("adjusted_mutual_information", "adjusted_rand", "joint_counts", "rand_of_counts"),
     "permutation": ("family_wise_p", "flip_people", "freedman_lane_r", "permutation_rows", "permute_people", "tail_p"),
     "projection": ("Basis", "covariate_basis", "project_out"),
     "resample": ("map_points", "resample_labels", "resample_map", "resample_mask"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Shaped
 
 from brainlocus.core import PhenotypeTable, SchemaError, shared_samples
 from brainlocus.core.errors import nearest
@@ -19,6 +20,7 @@ __all__ = [
     "Joined",
     "batch_labels",
     "choose_traits",
+    "draw_share",
     "formula_columns",
     "join_participants",
     "outlier_mads",
@@ -186,6 +188,31 @@ def outlier_mads(text: str) -> float | None:
     if kind != "mad" or not mads > 0:
         raise SchemaError(f"--outliers: expected mad:K with K above 0 (mad:6) or none, found {text!r}.")
     return mads
+
+
+def draw_share(
+    keys: Sequence[Shaped[np.ndarray, " people"]], n: int, fraction: float, rng: np.random.Generator
+) -> Bool[np.ndarray, " people"]:
+    """Return who is drawn: by systematic sampling through people ordered by stratum and, within it, at random.
+
+    Every run of people in that order, hence every stratum, has its share to within one person.
+
+    Parameters
+    ----------
+    keys
+        Codes whose combinations are the strata, the first above all.
+    n
+        Number of people.
+
+    References
+    ----------
+    Cochran (1977), Sampling Techniques, chapter 8.
+    """
+    order = np.lexsort((rng.permutation(n), *reversed(keys)))
+    passed = np.floor(fraction * np.arange(n + 1) + rng.random())
+    drawn = np.zeros(n, dtype=bool)
+    drawn[order] = np.diff(passed) > 0
+    return drawn
 
 
 @contextmanager

@@ -39,6 +39,15 @@ STEPS: dict[str, StepEntry] = {
         "simulate_twas", "SIMULATE_TWAS", "Simulate expression models and GWAS with planted effects of genes."
     ),
     "atlas fit": _entry("atlas", "ATLAS_FIT", "Fit structural-covariance atlases to grey-matter maps."),
+    "atlas annotate": _entry(
+        "atlas_annotate", "ATLAS_ANNOTATE", "Name parcels by the regions of a conventional atlas, with their side."
+    ),
+    "atlas hierarchy": _entry(
+        "atlas_hierarchy", "ATLAS_HIERARCHY", "Link the parcels of each scale to those of the next coarser one."
+    ),
+    "atlas reproducibility": _entry(
+        "atlas_reproducibility", "ATLAS_REPRODUCIBILITY", "Fit an atlas to both halves of a cohort and compare the two."
+    ),
     "qsm run": _entry(
         "qsm", "QSM_RUN", "Susceptibility and T2* maps, and measures of regions, from gradient-echo phase."
     ),

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import shutil
 import time
 import uuid
@@ -28,9 +27,10 @@ from brainlocus.io import digest_files, digest_input, grm_files, replace_path, r
 from brainlocus.io.regions import is_interval_file
 from brainlocus.pipeline.config import StepConfig, input_fields, parameter_fields, tree_fields
 from brainlocus.pipeline.executors import make_executor
+from brainlocus.pipeline.memory import peak_memory_bytes
 from brainlocus.pipeline.outputs import check_outputs, further_outputs, is_input_error, make_parents
 from brainlocus.pipeline.progress import Progress
-from brainlocus.pipeline.step import Context, Step, StepResult
+from brainlocus.pipeline.step import Context, KeptWorkError, Step, StepResult
 
 __all__ = ["Outcome", "RunOptions", "execute", "is_current", "manifest_path", "parse_memory", "run_key"]
 
@@ -157,21 +157,6 @@ def _environment() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _peak_bytes() -> int:
-    """Return the most resident memory of this process or of a worker.
-
-    On Linux from VmHWM, which starts anew with the program; ``ru_maxrss`` still has the memory of the process that
-    started it.
-    """
-    unit = 1 if platform.system() == "Darwin" else 1024
-    own = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    status = Path("/proc/self/status")
-    if status.exists():
-        marks = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        own = 1024 * int(marks[0]) if marks else own
-    return max(own, unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:
@@ -301,7 +286,7 @@ def execute(step: Step[Any], config: StepConfig, out: Path, options: RunOptions)
         outputs=(str(out), *map(str, further_outputs(config).values())),
         counts=result.counts,
         seconds=round(time.time() - started, 3),
-        peak_memory_bytes=_peak_bytes(),
+        peak_memory_bytes=peak_memory_bytes(),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         environment=_environment(),
         key=key,
@@ -325,8 +310,8 @@ def _run_whole(
     try:
         return step.run(config, target, _context(options, work / "shards")), target
     except BaseException as error:
-        # A full disk and an interruption leave the finished parts for --resume; bad input leaves nothing.
-        of_input = is_input_error(error) and not isinstance(error, OSError)
+        # A full disk, an interruption and a refusal to resume leave the finished parts; bad input leaves nothing.
+        of_input = is_input_error(error) and not isinstance(error, (OSError, KeptWorkError))
         if of_input or not any((work / "shards").iterdir()):
             shutil.rmtree(work, ignore_errors=True)
             _remove_empty(new_folders)

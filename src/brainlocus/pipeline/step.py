@@ -12,15 +12,19 @@ from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
-from brainlocus.core import Executor
+from brainlocus.core import Executor, SchemaError
 from brainlocus.io import atomic_path
 from brainlocus.pipeline.config import StepConfig
 from brainlocus.pipeline.progress import Progress
 
-__all__ = ["Context", "Estimate", "Step", "StepResult"]
+__all__ = ["Context", "Estimate", "KeptWorkError", "Step", "StepResult"]
 
 Config = TypeVar("Config", bound=StepConfig)
 Task = TypeVar("Task")
+
+
+class KeptWorkError(SchemaError):
+    """``--resume`` is refused by the step itself; what the interrupted run left stays where it is."""
 
 
 @dataclass(frozen=True, slots=True)

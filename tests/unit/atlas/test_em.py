@@ -13,7 +13,9 @@ from brainlocus.images.atlas import (
     hoyer_sparsity,
     orthogonal_loss,
 )
+from brainlocus.images.atlas import blocks as blocks_module
 from brainlocus.images.atlas import em as em_module
+from brainlocus.images.atlas.blocks import checked_norms
 from tests.reference.naive_atlas import naive_adjusted_rand, naive_components, naive_em, naive_loss
 
 
@@ -71,7 +73,7 @@ def test_same_passes_as_the_naive_loops():
     """From the same prototypes, converged labels and loss equal those of loops with exact singular vectors."""
     x, _ = planted(n_voxels=200, n_samples=12, seed=2)
     rng = np.random.default_rng(5)
-    start = em_module._start(x, em_module._checked_norms(x), 3, generator=rng, restarts=3)
+    start = em_module._start(x, checked_norms(x), 3, generator=rng, restarts=3)
     labels, losses = naive_em(x.astype(np.float64), start, 30)
     result = fit(x, 3, seed=5, restarts=3, tolerance=1e-12)
     assert adjusted_rand(labels, result.labels) == 1.0
@@ -108,7 +110,7 @@ def test_block_size_and_memory_map_change_nothing(monkeypatch, tmp_path):
     x, _ = planted(n_voxels=3000, seed=7)
     whole = fit(x, 4)
     np.save(tmp_path / "x.npy", x)
-    monkeypatch.setattr(em_module, "BLOCK_BYTES", 256 * 4 * x.shape[1])
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", 256 * 4 * x.shape[1])
     blocks = fit(np.load(tmp_path / "x.npy", mmap_mode="r"), 4)
     np.testing.assert_array_equal(whole.labels, blocks.labels)
     assert blocks.losses[-1] == pytest.approx(whole.losses[-1], rel=1e-9)

@@ -211,3 +211,21 @@ def test_names_of_a_bids_lookup_table(tmp_path):
     (tmp_path / "other.tsv").write_text("label\tname\n12\tL_Puta\n")
     with pytest.raises(FormatError, match="columns index and name"):
         read_parcellation(path, lookup=tmp_path / "other.tsv")
+
+
+@pytest.mark.parametrize(
+    ("largest", "kind"), [(255, np.uint8), (256, np.int16), (32_767, np.int16), (32_768, np.int32)]
+)
+def test_labels_are_written_in_the_smallest_type(tmp_path, largest, kind):
+    labels = np.array([0, 1, largest], dtype=np.int64).reshape(3, 1, 1)
+    write_parcellation(Parcellation(labels, AFFINE), tmp_path / "labels.nii.gz")
+    assert nibabel.load(tmp_path / "labels.nii.gz").get_data_dtype() == kind
+    np.testing.assert_array_equal(read_parcellation(tmp_path / "labels.nii.gz").labels, labels)
+
+
+def test_vanished_parcels_are_listed(tmp_path):
+    names = {1: "C3_1", 2: "C3_2", 3: "C3_3"}
+    labels = np.array([0, 1, 3], dtype=np.int16).reshape(3, 1, 1)
+    write_parcellation(Parcellation(labels, AFFINE, names), tmp_path / "labels.nii.gz")
+    assert json.loads((tmp_path / "labels.json").read_text())["vanished"] == ["C3_2"]
+    assert read_parcellation(tmp_path / "labels.nii.gz").names == names

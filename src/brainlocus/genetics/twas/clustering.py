@@ -19,7 +19,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
+
+from brainlocus.core.text import newick_name
+from brainlocus.numerics.partitions import adjusted_rand
 
 __all__ = [
     "Homologues",
@@ -170,7 +173,7 @@ def newick(tree: WardTree, names: Sequence[str]) -> str:
 
     Names are quoted where they hold characters that mean something in the format.
     """
-    text = [_newick_name(name) for name in names]
+    text = [newick_name(name) for name in names]
     height = np.zeros(tree.n_leaves)
     tops = np.r_[height, tree.height]
     nodes: list[str] = list(text)
@@ -183,39 +186,9 @@ def newick(tree: WardTree, names: Sequence[str]) -> str:
     return nodes[-1] + ";"
 
 
-def _newick_name(name: str) -> str:
-    if any(c in " ()[]':;,_" or c.isspace() for c in name):
-        return "'" + name.replace("'", "''") + "'"
-    return name
-
-
 def _codes(labels: Shaped[np.ndarray, " objects"]) -> tuple[Int64[np.ndarray, " objects"], int]:
     levels, codes = np.unique(labels, return_inverse=True)
     return codes.astype(np.int64), int(levels.size)
-
-
-def adjusted_rand(first: Shaped[np.ndarray, " objects"], second: Shaped[np.ndarray, " objects"]) -> float:
-    """Return the adjusted Rand index of two partitions: 1 the same, 0 as by chance.
-
-    With n_ij objects in class i of one and j of the other, and c(x) = x (x - 1) / 2,
-    (sum c(n_ij) - E) / ((sum c(n_i.) + sum c(n_.j)) / 2 - E), E = sum c(n_i.) sum c(n_.j) / c(n).
-
-    References
-    ----------
-    Hubert & Arabie (1985), Journal of Classification 2:193.
-    """
-    a, n_a = _codes(first)
-    b, n_b = _codes(second)
-    table = np.bincount(a * n_b + b, minlength=n_a * n_b).reshape(n_a, n_b)
-
-    def pairs(counts: Int[np.ndarray, "..."]) -> float:
-        return float((counts * (counts - 1) // 2).sum())
-
-    together, in_a, in_b = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    everything = a.size * (a.size - 1) / 2
-    expected = in_a * in_b / everything if everything else 0.0
-    largest = (in_a + in_b) / 2
-    return (together - expected) / (largest - expected) if largest != expected else 1.0
 
 
 def silhouette(

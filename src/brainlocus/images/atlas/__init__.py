@@ -1,16 +1,80 @@
 """Maps of many people to a multi-scale structural-covariance atlas."""
 
-from brainlocus.images.atlas.compare import adjusted_rand
+from brainlocus.images.atlas.annotate import (
+    BILATERAL,
+    MIN_FRACTION,
+    Annotation,
+    Laterality,
+    annotate_parcels,
+    annotate_parcels_peak_bytes,
+)
+from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit, fit_em, fit_em_peak_bytes, hoyer_sparsity, orthogonal_loss
+from brainlocus.images.atlas.hierarchy import (
+    LOOSE,
+    AtlasTree,
+    ScaleLink,
+    ScaleParcels,
+    grow_tree,
+    link_scales,
+    link_scales_peak_bytes,
+)
 from brainlocus.images.atlas.labels import atlas_parcellation, component_name
+from brainlocus.images.atlas.multiplicative import MuOptions, fit_mu, fit_mu_peak_bytes, initial_weights
+from brainlocus.images.atlas.refine import RefinedFit, refine_soft
+from brainlocus.images.atlas.reproducibility import (
+    FitAgreement,
+    compare_fits,
+    compare_fits_peak_bytes,
+    match_components,
+    unit_components,
+)
+from brainlocus.images.atlas.soft import Quality, SoftFit, hard_quality, relative
+from brainlocus.images.atlas.starts import nndsvd_start
+from brainlocus.images.atlas.stochastic import BatchOptions, EpochState, fit_batches, fit_batches_peak_bytes
+from brainlocus.numerics.partitions import adjusted_rand
 
 __all__ = [
+    "BILATERAL",
+    "LOOSE",
+    "MIN_FRACTION",
+    "Annotation",
     "AtlasFit",
+    "AtlasTree",
+    "BatchOptions",
+    "EpochState",
+    "FitAgreement",
+    "Laterality",
+    "MuOptions",
+    "Quality",
+    "RefinedFit",
+    "ScaleLink",
+    "ScaleParcels",
+    "SoftFit",
     "adjusted_rand",
+    "annotate_parcels",
+    "annotate_parcels_peak_bytes",
     "atlas_parcellation",
+    "checked_norms",
+    "compare_fits",
+    "compare_fits_peak_bytes",
     "component_name",
+    "fit_batches",
+    "fit_batches_peak_bytes",
     "fit_em",
     "fit_em_peak_bytes",
+    "fit_mu",
+    "fit_mu_peak_bytes",
+    "grow_tree",
+    "hard_quality",
     "hoyer_sparsity",
+    "initial_weights",
+    "link_scales",
+    "link_scales_peak_bytes",
+    "match_components",
+    "nndsvd_start",
     "orthogonal_loss",
+    "refine_soft",
+    "relative",
+    "unit_components",
 ]

@@ -20,7 +20,7 @@ power iteration for every component at once. Matrix products are float32; losses
 References
 ----------
 Pompili, Gillis, Absil & Glineur (2014), Neurocomputing 141:15, "EM-ONMF"; Arthur & Vassilvitskii (2007),
-SODA, k-means++ (greedy variant: section 5); Ueda et al. (2000), Neural Comput. 12:2109, split and merge;
+SODA, k-means++; Ueda et al. (2000), Neural Comput. 12:2109, split and merge;
 Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734.
 """
 
@@ -32,17 +32,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 from numba import njit
 
+from brainlocus.images.atlas.blocks import block_rows, checked_norms, voxel_blocks
 from brainlocus.images.atlas.moves import propose_moves
+from brainlocus.images.atlas.seeding import MIN_SAMPLE, SAMPLE_PER_COMPONENT, sample_voxels, seed_rows
 
 __all__ = ["AtlasFit", "Reason", "fit_em", "fit_em_peak_bytes", "hoyer_sparsity", "orthogonal_loss"]
 
 Reason = Literal["tol", "max_iter"]
 
-BLOCK_BYTES = 16 << 20
-"""Voxel blocks of X of this size: small against any memory, large enough for matrix products at full speed."""
-MIN_SAMPLE = 8_192
-SAMPLE_PER_COMPONENT = 128
-"""Voxels that seeding and restarts use: enough that every component of ordinary size is met a hundred times."""
 SAMPLE_PASSES = 40
 SETTLED = 1e-4
 """On the sample EM ends, and a move counts as better, at this share of the loss."""
@@ -104,7 +101,7 @@ def fit_em_peak_bytes(n_voxels: int, n_samples: int, n_components: int) -> int:
     prototypes; labels, weights and norms of all voxels.
     """
     sample = min(n_voxels, max(MIN_SAMPLE, SAMPLE_PER_COMPONENT * n_components))
-    block = min(n_voxels, _block_rows(n_samples))
+    block = min(n_voxels, block_rows(n_samples))
     return (
         4 * sample * (2 * n_samples + n_components)
         + 4 * block * (2 * n_samples + n_components)
@@ -159,7 +156,7 @@ def fit_em(
     """
     if n_components < 1:
         raise ValueError(f"n_components must be at least 1, got {n_components}.")
-    norms = _checked_norms(images)
+    norms = checked_norms(images)
     present = norms > 0
     n_present = int(present.sum())
     if n_components > n_present:
@@ -229,43 +226,6 @@ class _State:
     prototypes: Float64[np.ndarray, "components samples"]
 
 
-def _block_rows(n_samples: int) -> int:
-    return max(256, BLOCK_BYTES // (4 * max(n_samples, 1)))
-
-
-def _blocks(n_voxels: int, n_samples: int) -> list[slice]:
-    step = _block_rows(n_samples)
-    return [slice(start, min(start + step, n_voxels)) for start in range(0, n_voxels, step)]
-
-
-def _checked_norms(images: Float32[np.ndarray, "voxels samples"]) -> Float64[np.ndarray, " voxels"]:
-    """Return ``||x_j||^2`` after checking that every value is a number from 0 up."""
-    norms = np.empty(images.shape[0])
-    for rows in _blocks(*images.shape):
-        block = np.ascontiguousarray(images[rows])
-        _squared_norms(block, norms[rows])
-        bad = ~np.isfinite(norms[rows]) | (block.min(axis=1) < 0)
-        if bad.any():
-            voxel = rows.start + int(np.flatnonzero(bad)[0])
-            row = images[voxel]
-            image = int(np.flatnonzero(~np.isfinite(row) | (row < 0))[0])
-            raise ValueError(
-                f"Images must be finite and not negative; voxel {voxel} of image {image} is {row[image]:g}."
-            )
-    return norms
-
-
-@njit(cache=True, fastmath={"reassoc", "contract"})
-@no_type_check
-def _squared_norms(block: np.ndarray, out: np.ndarray) -> None:
-    for j in range(block.shape[0]):
-        total = 0.0
-        for i in range(block.shape[1]):
-            value = np.float64(block[j, i])
-            total += value * value
-        out[j] = total
-
-
 @njit(cache=True, fastmath={"reassoc", "contract"})
 @no_type_check
 def _dot(row: np.ndarray, prototype: np.ndarray) -> float:
@@ -317,7 +277,7 @@ def _pass(images: Float32[np.ndarray, "voxels samples"], norms: Float64[np.ndarr
     sums = np.zeros_like(state.prototypes)
     transposed = np.ascontiguousarray(state.prototypes.T.astype(np.float32))
     loss = 0.0
-    for rows in _blocks(*images.shape):
+    for rows in voxel_blocks(*images.shape):
         block = np.ascontiguousarray(images[rows])
         best = (block @ transposed).argmax(axis=1)
         loss += _visit(block, norms[rows], best, state.prototypes, state.labels[rows], state.projections[rows], sums)
@@ -358,14 +318,12 @@ def _start(
     restarts: int,
 ) -> Float64[np.ndarray, "components samples"]:
     """Return the prototypes of the best of several seedings, each run to its end on a sample of voxels."""
-    present = np.flatnonzero(norms > 0)
-    size = min(present.size, max(MIN_SAMPLE, SAMPLE_PER_COMPONENT * n_components))
-    chosen = np.sort(generator.choice(present, size=size, replace=False)) if size < present.size else present
+    chosen = sample_voxels(norms, n_components, generator)
     sample = np.ascontiguousarray(images[chosen])
     sample_norms = norms[chosen]
     best_loss, best = np.inf, _State(np.empty(0, dtype=np.int64), np.empty(0), np.empty((0, 0)))
     for _ in range(max(restarts, 1)):
-        seeds = _seed(sample, sample_norms, n_components, generator)
+        seeds = seed_rows(sample, sample_norms, n_components, generator)
         prototypes = sample[seeds].astype(np.float64) / np.sqrt(sample_norms[seeds])[:, None]
         state, loss = _settle(sample, sample_norms, prototypes)
         if loss < best_loss:
@@ -403,41 +361,6 @@ def _leave_local_optima(
     return state.prototypes
 
 
-def _seed(
-    sample: Float32[np.ndarray, "voxels samples"],
-    norms: Float64[np.ndarray, " voxels"],
-    n_components: int,
-    generator: np.random.Generator,
-) -> Int[np.ndarray, " components"]:
-    """Return the rows that greedy k-means++ draws with ``D_j = ||x_j||^2 (1 - max_c cos^2(x_j, x_c))``."""
-    unit = sample / np.sqrt(norms)[:, None].astype(np.float32)
-    n_candidates = 2 + int(np.log(n_components)) if n_components > 1 else 1
-    first = int(generator.choice(norms.size, p=norms / norms.sum()))
-    seeds = [first]
-    distance = _distances(unit, norms, np.array([first]))[:, 0]
-    for _ in range(1, n_components):
-        total = distance.sum()
-        # With fewer distinct directions than components every distance is 0: any voxel serves.
-        weights = distance / total if total > 0 else norms / norms.sum()
-        candidates = generator.choice(norms.size, size=n_candidates, p=weights)
-        proposed = np.minimum(distance[:, None], _distances(unit, norms, candidates))
-        keep = int(proposed.sum(axis=0).argmin())
-        seeds.append(int(candidates[keep]))
-        distance = proposed[:, keep]
-    return np.array(seeds, dtype=np.int64)
-
-
-def _distances(
-    unit: Float32[np.ndarray, "voxels samples"],
-    norms: Float64[np.ndarray, " voxels"],
-    rows: Int[np.ndarray, " candidates"],
-) -> Float64[np.ndarray, "voxels candidates"]:
-    cosine = (unit @ unit[rows].T).astype(np.float64)
-    distance = norms[:, None] * np.maximum(1.0 - cosine**2, 0.0)
-    distance[rows, np.arange(rows.size)] = 0.0
-    return np.asarray(distance)
-
-
 def _finish(
     images: Float32[np.ndarray, "voxels samples"],
     norms: Float64[np.ndarray, " voxels"],
@@ -455,7 +378,7 @@ def _finish(
     safe = np.where(lengths > 0, lengths, 1.0)
     weights = np.where(present, state.projections / safe[own], 0.0)
     loadings = np.zeros((n_components, images.shape[1]))
-    for rows in _blocks(*images.shape):
+    for rows in voxel_blocks(*images.shape):
         _add_loadings(np.ascontiguousarray(images[rows]), labels[rows], weights[rows], loadings)
     total = float(norms.sum())
     _record(losses, orthogonal_loss(total, loadings, np.diag((lengths > 0).astype(np.float64))), total)

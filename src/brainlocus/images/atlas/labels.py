@@ -1,11 +1,13 @@
 """From a fit over mask voxels to a parcellation in space."""
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
+from jaxtyping import Int
 
 from brainlocus.core import AlignmentError, Mask, Parcellation
-from brainlocus.images.atlas.em import AtlasFit
 
-__all__ = ["atlas_parcellation", "component_name"]
+__all__ = ["HardAtlas", "atlas_parcellation", "component_name"]
 
 
 def component_name(scale: int, index: int) -> str:
@@ -13,7 +15,20 @@ def component_name(scale: int, index: int) -> str:
     return f"C{scale}_{index}"
 
 
-def atlas_parcellation(fit: AtlasFit, mask: Mask) -> Parcellation:
+@runtime_checkable
+class HardAtlas(Protocol):
+    """What a fit has that makes a parcellation."""
+
+    @property
+    def labels(self) -> Int[np.ndarray, " voxels"]:
+        """Component of each voxel, from 1; 0: none."""
+
+    @property
+    def n_components(self) -> int:
+        """Number of components, vanished ones included."""
+
+
+def atlas_parcellation(fit: HardAtlas, mask: Mask) -> Parcellation:
     """Return the hard atlas on the mask's grid; names cover vanished components too.
 
     Raises

@@ -2,11 +2,14 @@
 
 from brainlocus.images.idp.cohort import CohortIdps, assemble_idps, residual_on
 from brainlocus.images.idp.extract import (
+    LoadingIndex,
     ParcelIndex,
     ParcelValues,
     extract_idps,
+    extract_loadings,
     extract_volume,
     prepare_extraction,
+    prepare_loadings,
 )
 from brainlocus.images.idp.regions import (
     LESIONS,
@@ -45,6 +48,7 @@ __all__ = [
     "REGIONS",
     "STRUCTURES",
     "CohortIdps",
+    "LoadingIndex",
     "ParcelIndex",
     "ParcelValues",
     "RegionMeasures",
@@ -59,12 +63,14 @@ __all__ = [
     "choroid_plexus",
     "erode_labels",
     "extract_idps",
+    "extract_loadings",
     "extract_volume",
     "finish_template",
     "lateral_ventricles",
     "lesion_difference",
     "measure_regions",
     "prepare_extraction",
+    "prepare_loadings",
     "prepare_template",
     "region_labels",
     "residual_on",

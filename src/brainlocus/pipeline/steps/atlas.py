@@ -1,21 +1,26 @@
 """``atlas fit``: maps of many people to hard atlases at one or more scales.
 
-Written to OUT: ``mask.nii.gz``, and for each scale ``C32/labels.nii.gz`` with its names, ``C32/components.npy`` (mask
-voxels x components, float32), ``C32/fit.json``, ``C32/loss.png`` and ``C32/atlas.png``.
+Written to OUT: ``mask.nii.gz``, and for each scale ``C32/labels.nii.gz`` with its names and a colour table,
+``C32/components.npy`` (mask voxels x components, float32), ``C32/fit.json``, ``C32/loss.png``, ``C32/atlas.png`` and
+``C32/components.png``.
 """
 
 import json
-import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from brainlocus.core import Mask, ResourceError, SchemaError
-from brainlocus.core.errors import nearest
-from brainlocus.images.atlas import AtlasFit, atlas_parcellation, fit_em, fit_em_peak_bytes, hoyer_sparsity
+from brainlocus.images.atlas import (
+    BatchOptions,
+    MuOptions,
+    fit_batches_peak_bytes,
+    fit_em_peak_bytes,
+    fit_mu_peak_bytes,
+)
 from brainlocus.io import (
     ImageList,
     atomic_path,
@@ -24,15 +29,14 @@ from brainlocus.io import (
     find_images,
     read_mask,
     write_mask,
-    write_parcellation,
 )
+from brainlocus.numerics.devices import named_device
+from brainlocus.pipeline.atlas_checkpoint import matrix_digest, refuse_other_images
+from brainlocus.pipeline.atlas_fits import ScaleTask, Solver, fit_scale, read_scale, write_scale
 from brainlocus.pipeline.config import CommaInts, InputPath, Positional, StepConfig
-from brainlocus.pipeline.figures.atlas import draw_losses, draw_parcellation
 from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["ATLAS_FIT", "AtlasFitConfig"]
-
-_SOLVERS = ("em",)
 
 
 class AtlasFitConfig(StepConfig):
@@ -46,115 +50,146 @@ class AtlasFitConfig(StepConfig):
         description="Mask; by default voxels above 0 in 95 % of the images with a mean above a tenth of the largest",
     )
     scales: CommaInts = Field((32,), description="Numbers of components, each fitted on its own")
-    solver: str = Field("em", description="Solver: em (exact orthogonal)")
+    solver: Literal["em", "mu", "em+mu"] | None = Field(
+        None,
+        description="em: hard atlas; mu: soft, by multiplicative updates; em+mu: soft, starting from em. By default "
+        "em, or mu with --batch-size",
+    )
     pattern: str = Field(
         "sub-*/anat/*_label-GM_probseg.nii*", description="Which files of a folder are images, as a glob"
     )
-    restarts: int = Field(5, ge=1, description="Starts tried on a sample of voxels")
-    tolerance: float = Field(1e-6, gt=0, description="Stop when the loss falls by less than this share")
-    max_passes: int = Field(200, ge=1, description="Most passes over all voxels")
-
-
-@dataclass(frozen=True, slots=True)
-class _FitTask:
-    matrix: Path
-    scale: int
-    restarts: int
-    tolerance: float
-    max_passes: int
-    seed: int
-
-
-def _fit_scale(task: _FitTask, path: Path) -> None:
-    images = np.load(task.matrix, mmap_mode="r")
-    rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=(task.scale,)))
-    start = time.perf_counter()
-    fit = fit_em(
-        images,
-        task.scale,
-        generator=rng,
-        restarts=task.restarts,
-        tolerance=task.tolerance,
-        max_passes=task.max_passes,
+    restarts: int = Field(5, ge=1, description="em: starts tried on a sample of voxels")
+    tolerance: float | None = Field(
+        None,
+        gt=0,
+        description="Stop when the loss falls by less than this share (em: 1e-6), or W changes by less (mu: 1e-5)",
     )
-    with path.open("wb") as stream:
-        np.savez(
-            stream,
-            labels=fit.labels,
-            weights=fit.weights,
-            loadings=fit.loadings,
-            losses=fit.losses,
-            total=fit.total,
-            reason=np.array(fit.reason),
-            vanished=np.array(fit.vanished, dtype=np.int64),
-            n_empty_voxels=fit.n_empty_voxels,
-            seconds=time.perf_counter() - start,
-        )
-
-
-def _read_fit(path: Path) -> tuple[AtlasFit, float]:
-    with np.load(path, allow_pickle=False) as stored:
-        fit = AtlasFit(
-            labels=stored["labels"],
-            weights=stored["weights"],
-            loadings=stored["loadings"],
-            losses=stored["losses"],
-            total=float(stored["total"]),
-            reason="tol" if str(stored["reason"]) == "tol" else "max_iter",
-            vanished=tuple(int(k) for k in stored["vanished"]),
-            n_empty_voxels=int(stored["n_empty_voxels"]),
-        )
-        return fit, float(stored["seconds"])
+    max_passes: int = Field(200, ge=1, description="em: most passes over all voxels")
+    start: Literal["nndsvd", "seeds"] = Field(
+        "nndsvd", description="mu: start from singular vectors, or from k-means++ seeds"
+    )
+    fill: Literal["column", "constant", "mean", "random", "none"] = Field(
+        "column",
+        description="mu: what replaces zeros of the singular vectors: 1e-3 of the column's largest, 0.1, the mean of "
+        "the images, uniform up to a hundredth of it, or nothing",
+    )
+    max_iterations: int = Field(50_000, ge=1, description="mu: most iterations")
+    max_seconds: float | None = Field(None, gt=0, description="mu: most seconds; such a fit cannot be repeated exactly")
+    refine: Literal["auto", "mu", "quasi-newton"] = Field(
+        "auto",
+        description="em+mu: at most 200 multiplicative updates, or quasi-Newton steps (auto: where W has 200,000 "
+        "entries at most)",
+    )
+    batch_size: int | None = Field(None, ge=1, description="mu: update W from this many images at a time (sopNMF)")
+    max_epochs: int = Field(1_000, ge=1, description="--batch-size: most passes over the images")
+    patience: int = Field(20, ge=1, description="--batch-size: end after this many epochs without a lower loss")
+    epoch_loss: Literal["exact", "running"] = Field(
+        "exact",
+        description="--batch-size: loss after each epoch, by one more pass, or summed while W changes",
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="mu: where matrix products run; cuda needs CuPy or PyTorch"
+    )
+    figures: bool = Field(True, description="Draw losses, parcels and components")
 
 
 def _check(config: AtlasFitConfig) -> None:
-    if config.solver not in _SOLVERS:
-        raise SchemaError(
-            f"--solver: expected {', '.join(_SOLVERS)}, found {config.solver!r}.{nearest(config.solver, _SOLVERS)} "
-            "This version fits by em only."
-        )
     if not config.scales or min(config.scales) < 1 or len(set(config.scales)) < len(config.scales):
         raise SchemaError(f"--scales: expected different numbers from 1 up, found {list(config.scales)}.")
+    if config.batch_size is not None and config.solver not in (None, "mu"):
+        raise SchemaError(
+            f"--batch-size: expected with --solver mu, found --solver {config.solver}. Leave one of them out."
+        )
+    named_device(config.device)
 
 
-def _write_scale(fit: AtlasFit, seconds: float, mask: Mask, ids: list[str], folder: Path) -> dict[str, Any]:
-    folder.mkdir()
-    scale = fit.n_components
-    parcellation = atlas_parcellation(fit, mask)
-    write_parcellation(parcellation, folder / "labels.nii.gz")
-    with atomic_path(folder / "components.npy") as partial:
-        dense = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(fit.labels.size, scale))
-        rows = np.flatnonzero(fit.labels > 0)
-        dense[rows, fit.labels[rows] - 1] = fit.weights[rows]
-        dense.flush()
-    with atomic_path(folder / "loadings.npy") as partial:
-        np.save(partial, fit.loadings)
-    report = {
-        "solver": "em",
-        "components": scale,
-        "voxels": int(fit.labels.size),
-        "empty_voxels": fit.n_empty_voxels,
-        "participants": len(ids),
-        "relative_loss": fit.relative_loss,
-        "losses": fit.losses.tolist(),
-        "total": fit.total,
-        "converged": fit.converged,
-        "reason": fit.reason,
-        "passes": int(fit.losses.size),
-        "vanished": [f"C{scale}_{k}" for k in fit.vanished],
-        "hoyer_sparsity": hoyer_sparsity(fit.labels, fit.weights, scale),
-        "participant_ids": ids,
-        "run": {"seconds": round(seconds, 3)},
-    }
-    (folder / "fit.json").write_text(json.dumps(report, indent=1) + "\n")
-    draw_losses(fit.losses, fit.total, folder / "loss.png")
-    draw_parcellation(parcellation, f"C{scale}", folder / "atlas.png")
-    return report
+def _solver(config: AtlasFitConfig) -> Solver:
+    return config.solver or ("em" if config.batch_size is None else "mu")
 
 
-def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int]:
-    """Return the voxel-major matrix and its clipped voxels, from an interrupted run where that had finished it."""
+def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int) -> None:
+    largest = max(config.scales)
+    if largest > n_voxels:
+        raise SchemaError(f"--scales: {largest} components need as many voxels, the mask has {n_voxels}.")
+    if _solver(config) == "mu" and config.start == "nndsvd" and largest >= min(n_voxels, n_samples):
+        raise SchemaError(
+            f"--scales: {largest} components; a start by singular vectors needs fewer than voxels ({n_voxels}) and "
+            f"images ({n_samples}). Give --start seeds, or fewer components."
+        )
+
+
+def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: int) -> int:
+    hard = fit_em_peak_bytes(n_voxels, n_samples, scale)
+    soft = fit_mu_peak_bytes(n_voxels, n_samples, scale)
+    if config.batch_size is not None:
+        soft = max(soft, fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size) + 4 * n_voxels * scale)
+    return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[_solver(config)]
+
+
+def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context: Context) -> ScaleTask:
+    solver = _solver(config)
+    tolerance = config.tolerance or (1e-6 if solver == "em" else 1e-5)
+    options = MuOptions(
+        start=config.start,
+        fill=config.fill,
+        tolerance=tolerance,
+        max_iterations=config.max_iterations,
+        max_seconds=config.max_seconds,
+    )
+    task = ScaleTask(
+        matrix=matrix,
+        scale=scale,
+        seed=context.seed,
+        solver=solver,
+        restarts=config.restarts,
+        tolerance=tolerance,
+        max_passes=config.max_passes,
+        refine=config.refine,
+        options=options,
+        device=config.device,
+    )
+    if config.batch_size is None:
+        return task
+    batches = BatchOptions(
+        config.batch_size, max_epochs=config.max_epochs, patience=config.patience, epoch_loss=config.epoch_loss
+    )
+    checkpoint = context.shards / f"C{scale}.checkpoint.npz"
+    return replace(task, batches=batches, by_image=_image_major(matrix), checkpoint=checkpoint, digest=digest)
+
+
+def _image_major(matrix: Path) -> Path:
+    """Return the images written once more, one row a person, from an interrupted run where that had finished it."""
+    copy = matrix.with_name("by_image.npy")
+    if not copy.exists():
+        images = np.load(matrix, mmap_mode="r")
+        with atomic_path(copy) as partial:
+            rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=images.shape[::-1])
+            step = max(1, (64 << 20) // (4 * images.shape[1]))
+            for start in range(0, images.shape[0], step):
+                rows[:, start : start + step] = images[start : start + step].T
+            rows.flush()
+    return copy
+
+
+def _summary(report: dict[str, Any]) -> str:
+    steps = next(f"{report[what]} {what}" for what in ("passes", "epochs", "iterations") if what in report)
+    notes = "".join(f"; {text.removesuffix('.')}" for text in report["warnings"])
+    return (
+        f"C{report['components']}: relative loss {report['relative_loss']:.4f} after {steps}, "
+        f"{len(report['vanished'])} vanished{notes}"
+    )
+
+
+def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int, str]:
+    """Return the voxel-major matrix, its clipped voxels and a digest, from an interrupted run where that had it.
+
+    Raises
+    ------
+    KeptWorkError
+        The images have changed since.
+    """
     matrix, note = context.shards / "images.npy", context.shards / "images.json"
+    digest = matrix_digest(images, mask)
     if not note.exists():
         converted = convert_images(
             images,
@@ -164,8 +199,10 @@ def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int
             track=lambda paths: context.progress.track(paths, "Reading images", len(paths)),
         )
         with atomic_path(note) as partial:
-            partial.write_text(json.dumps({"n_clipped": converted.n_clipped}))
-    return matrix, int(json.loads(note.read_text())["n_clipped"])
+            partial.write_text(json.dumps({"n_clipped": converted.n_clipped, "digest": digest}))
+    found = json.loads(note.read_text())
+    refuse_other_images(found["digest"], digest)
+    return matrix, int(found["n_clipped"]), digest
 
 
 def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult:
@@ -174,37 +211,25 @@ def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult
     images = find_images(config.images, pattern=config.pattern)
     mask = read_mask(config.mask) if config.mask is not None else default_mask(images)
     n_voxels, n_samples = int(mask.data.sum()), len(images)
+    _check_scales(config, n_voxels, n_samples)
     # The largest scales that are fitted at the same time.
     together = sorted(config.scales)[-context.executor.workers :]
-    needed = sum(fit_em_peak_bytes(n_voxels, n_samples, scale) for scale in together)
+    needed = sum(_peak_bytes(config, n_voxels, n_samples, scale) for scale in together)
     if needed > context.memory_bytes:
         raise ResourceError(
             f"Fitting {', '.join(map(str, together))} components to {n_voxels} voxels of {n_samples} people needs "
             f"{needed / 2**30:.2f} GiB, {context.memory_bytes / 2**30:.2f} GiB are allowed. Raise --memory."
         )
-    if max(config.scales) > n_voxels:
-        raise SchemaError(f"--scales: {max(config.scales)} components need as many voxels, the mask has {n_voxels}.")
-    matrix, n_clipped = _convert(images, mask, context)
-    tasks = {
-        f"C{scale}.npz": _FitTask(
-            matrix, scale, config.restarts, config.tolerance, config.max_passes, context.seed
-        )
-        for scale in config.scales
-    }  # fmt: skip
+    matrix, n_clipped, digest = _convert(images, mask, context)
+    tasks = {f"C{scale}.npz": _task(config, matrix, scale, digest, context) for scale in config.scales}
     write_mask(mask, out / "mask.nii.gz")
     ids = [str(i) for i in images.samples.ids]
-    lines, n_unconverged = [], 0
-    for path in context.map_shards(_fit_scale, tasks, "Fitting scales"):
-        fit, seconds = _read_fit(path)
-        report = _write_scale(fit, seconds, mask, ids, out / path.stem)
-        n_unconverged += int(not fit.converged)
-        note = "" if fit.converged else "; NOT converged, raise --max-passes"
-        lines.append(
-            f"C{fit.n_components}: relative loss {fit.relative_loss:.4f} after {report['passes']} passes, "
-            f"{len(fit.vanished)} vanished{note}"
-        )
+    reports = []
+    for path in context.map_shards(fit_scale, tasks, "Fitting scales"):
+        reports.append(write_scale(read_scale(path), mask, ids, out / path.stem, figures=config.figures))
     counts = {"participants": n_samples, "voxels": n_voxels, "clipped_negatives": n_clipped}
-    return StepResult(counts, n_failed=n_unconverged, summary=tuple(lines))
+    n_unconverged = sum(not report["converged"] for report in reports)
+    return StepResult(counts, n_failed=n_unconverged, summary=tuple(map(_summary, reports)))
 
 
 ATLAS_FIT = Step(

@@ -10,9 +10,28 @@ import numpy as np
 from jaxtyping import Float64, Int
 from pydantic import Field
 
-from brainlocus.core import Column, FormatError, PhenotypeTable
-from brainlocus.images.idp import ParcelIndex, extract_volume, prepare_extraction
-from brainlocus.io import find_images, read_parcellation, read_volume, write_table
+from brainlocus.core import (
+    AlignmentError,
+    Column,
+    FormatError,
+    Grid,
+    PhenotypeTable,
+    SchemaError,
+    Volume,
+    same_grid,
+)
+from brainlocus.images.atlas import component_name
+from brainlocus.images.idp import (
+    LoadingIndex,
+    ParcelIndex,
+    extract_loadings,
+    extract_volume,
+    prepare_extraction,
+    prepare_loadings,
+)
+from brainlocus.io import find_images, read_grid, read_mask, read_parcellation, read_volume, write_table
+from brainlocus.numerics import resample_labels, resample_map
+from brainlocus.pipeline.atlas_scales import label_files
 from brainlocus.pipeline.config import InputPath, Positional, StepConfig
 from brainlocus.pipeline.genomes import require_memory
 from brainlocus.pipeline.step import Context, Step, StepResult
@@ -20,6 +39,10 @@ from brainlocus.pipeline.step import Context, Step, StepResult
 __all__ = ["IDP_EXTRACT", "IdpExtractConfig"]
 
 _IMAGES_PER_TASK = 25
+_MOVING_BYTES = 160 << 20
+
+Statistic = Literal["sum", "mean", "median", "loading"]
+Resample = Literal["no", "labels", "maps"]
 
 
 class IdpExtractConfig(StepConfig):
@@ -29,8 +52,15 @@ class IdpExtractConfig(StepConfig):
         description="Maps: a BIDS folder, a table with participant_id and path, or a list of paths"
     )
     atlas: InputPath = Field(description="Labels (.nii.gz), or a folder of atlas fit: every scale in it")
-    statistic: Literal["sum", "mean", "median"] = Field("sum", description="sum (mm3), mean or median of a parcel")
+    statistic: Statistic = Field(
+        "sum", description="sum (mm3), mean or median of a parcel, or loading: mean weighted by the component"
+    )
     scale: float = Field(1.0, gt=0, description="Factor the maps were multiplied by when stored (RAVENS: 1000)")
+    resample: Resample = Field(
+        "no",
+        description="Where grids differ: no (an error), labels (nearest, to each map's grid), maps (linear, to the "
+        "atlas's grid)",
+    )
     pattern: str = Field("sub-*/anat/*_label-GM_probseg.nii*", description="Which files of a folder are images")
 
 
@@ -38,8 +68,9 @@ class IdpExtractConfig(StepConfig):
 class _Task:
     images: tuple[Path, ...]
     atlases: tuple[Path, ...]
-    statistic: Literal["sum", "mean", "median"]
+    statistic: Statistic
     scale: float
+    resample: Resample
 
 
 @lru_cache(maxsize=8)
@@ -47,44 +78,104 @@ def _index(path: Path) -> ParcelIndex:
     return prepare_extraction(read_parcellation(path))
 
 
+@lru_cache(maxsize=16)
+def _moved(path: Path, shape: tuple[int, int, int], affine: bytes) -> ParcelIndex:
+    """Return the index of labels brought to another grid; the images of a cohort share a few grids."""
+    grid = Grid(shape, np.frombuffer(affine, dtype=np.float64).reshape(4, 4))
+    moved = resample_labels(read_parcellation(path), grid)
+    if not moved.labels.any():
+        raise AlignmentError(f"{path}: no label lies on the maps' grid; expected both in one space.")
+    return prepare_extraction(moved)
+
+
+@lru_cache(maxsize=8)
+def _loadings(path: Path) -> LoadingIndex:
+    """Return the components that belong to a labels file of ``atlas fit``."""
+    components, mask = path.parent / "components.npy", path.parent.parent / "mask.nii.gz"
+    for needed in (components, mask):
+        if not needed.is_file():
+            raise FormatError(
+                f"--statistic loading: expected components.npy beside {path} and mask.nii.gz above, as atlas fit "
+                f"writes them, found no {needed}. Give a folder of atlas fit."
+            )
+    weights = np.load(components, mmap_mode="r")
+    names = [component_name(weights.shape[1], k + 1) for k in range(weights.shape[1])]
+    # Components that win no voxel have vanished; a soft solver leaves them small weights everywhere.
+    alive = np.isin(np.arange(1, weights.shape[1] + 1), read_parcellation(path).labels)
+    return prepare_loadings(weights, read_mask(mask), names, alive=alive)
+
+
 def _extract(task: _Task) -> tuple[Float64[np.ndarray, "images columns"], Int[np.ndarray, " images"]]:
     rows, missing = [], []
     for path in task.images:
         volume = read_volume(path)
-        parts = [
-            extract_volume(_index(atlas), volume, what=str(path), statistic=task.statistic, scale=task.scale)
-            for atlas in task.atlases
-        ]
-        rows.append(np.concatenate([part.values[0] for part in parts]))
-        missing.append(int(parts[0].n_missing[0]))
+        if task.resample == "maps":
+            volume = _on_grid(volume, _index_of(task, task.atlases[0]).grid, path)
+        parts = [_extract_one(task, atlas, volume, path) for atlas in task.atlases]
+        rows.append(np.concatenate([values for values, _ in parts]))
+        missing.append(parts[0][1])
     return np.array(rows), np.array(missing, dtype=np.int64)
 
 
-def _atlases(path: Path) -> tuple[Path, ...]:
-    if not path.is_dir():
-        return (path,)
-    found = sorted(path.glob("C*/labels.nii.gz"), key=lambda p: int(p.parent.name[1:]))
-    if not found:
-        raise FormatError(f"{path}: expected C*/labels.nii.gz below the folder, found none. Give a labels file.")
-    return tuple(found)
+def _index_of(task: _Task, atlas: Path) -> ParcelIndex | LoadingIndex:
+    return _loadings(atlas) if task.statistic == "loading" else _index(atlas)
 
 
-def _peak_bytes(grid: tuple[int, int, int], n_images: int, n_parcels: int, workers: int) -> int:
-    """Return what the images at hand take, as read and as numbers with a copy, and the table with its copies."""
-    return 32 * math.prod(grid) * workers + 8 * 4 * n_images * n_parcels + (8 << 20)
+def _on_grid(volume: Volume, grid: Grid, path: Path) -> Volume:
+    if same_grid(volume.grid, grid):
+        return volume
+    moved = resample_map(volume, grid)
+    if not np.isfinite(moved.data).any():
+        raise AlignmentError(f"{path}: no voxel of the map lies on the atlas's grid; expected both in one space.")
+    return moved
+
+
+def _extract_one(task: _Task, atlas: Path, volume: Volume, path: Path) -> tuple[Float64[np.ndarray, " columns"], int]:
+    index = _index_of(task, atlas)
+    here: ParcelIndex | LoadingIndex = index
+    if task.resample == "labels" and not same_grid(volume.grid, index.grid):
+        here = _moved(atlas, volume.grid.shape, np.asarray(volume.grid.affine, dtype=np.float64).tobytes())
+    try:
+        if isinstance(here, LoadingIndex):
+            found = extract_loadings(here, volume, what=str(path), scale=task.scale)
+        else:
+            statistic = "sum" if task.statistic == "loading" else task.statistic
+            found = extract_volume(here, volume, what=str(path), statistic=statistic, scale=task.scale)
+    except AlignmentError as error:
+        raise AlignmentError(f"{error} Or let idp extract do it: --resample labels, or --resample maps.") from error
+    if here is index or isinstance(here, LoadingIndex) or isinstance(index, LoadingIndex):
+        return found.values[0], int(found.n_missing[0])
+    # Parcels that no voxel of the map's grid is nearest to have no value.
+    values = np.full(index.n_parcels, np.nan)
+    values[np.searchsorted(index.labels, here.labels)] = found.values[0]
+    return values, int(found.n_missing[0])
+
+
+def _peak_bytes(grid: tuple[int, int, int], n_images: int, n_parcels: int, workers: int, resample: Resample) -> int:
+    """Return what the images at hand take, as read and as numbers with a copy, and the table with its copies.
+
+    To resample takes the coordinates of a million points at a time besides, and copies of the map.
+    """
+    each, moving = (32, 0) if resample == "no" else (64, _MOVING_BYTES)
+    return (each * math.prod(grid) + moving) * workers + 8 * 4 * n_images * n_parcels + (8 << 20)
 
 
 def idp_extract(config: IdpExtractConfig, out: Path, context: Context) -> StepResult:
     """Extract every parcel of every image."""
-    _index.cache_clear()
-    atlases = _atlases(config.atlas)
+    for cached in (_index, _moved, _loadings):
+        cached.cache_clear()
+    if config.statistic == "loading" and config.resample == "labels":
+        raise SchemaError("--statistic loading weighs voxels of the fit's mask; take --resample maps instead.")
+    atlases = label_files(config.atlas)
     images = find_images(config.images, pattern=config.pattern)
-    indexes = [_index(path) for path in atlases]
+    indexes = [_loadings(path) if config.statistic == "loading" else _index(path) for path in atlases]
     names = [name for index in indexes for name in index.names]
-    needed = _peak_bytes(indexes[0].grid.shape, len(images), len(names), context.executor.workers)
+    largest = max((indexes[0].grid.shape, read_grid(images.paths[0]).shape), key=math.prod)
+    needed = _peak_bytes(largest, len(images), len(names), context.executor.workers, config.resample)
+    needed += sum(40 * index.weights.nnz for index in indexes if isinstance(index, LoadingIndex))
     require_memory(needed, context.memory_bytes, f"Extracting {len(names)} parcels of {len(images)} images")
     tasks = [
-        _Task(images.paths[k : k + _IMAGES_PER_TASK], atlases, config.statistic, config.scale)
+        _Task(images.paths[k : k + _IMAGES_PER_TASK], atlases, config.statistic, config.scale, config.resample)
         for k in range(0, len(images), _IMAGES_PER_TASK)
     ]
     done = list(context.progress.track(context.executor.map(_extract, tasks), "Extracting", len(tasks)))

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Int, Shaped
 from pydantic import Field
 
 from brainlocus.core import PhenotypeTable, SchemaError, shared_samples
 from brainlocus.io import atomic_path, write_table
 from brainlocus.pipeline.config import CommaList, InputPath, InputPaths, Positional, StepConfig
-from brainlocus.pipeline.people import read_people
+from brainlocus.pipeline.people import draw_share, read_people
 from brainlocus.pipeline.step import Context, Step, StepResult
 
 __all__ = ["JOIN", "SPLIT", "JoinConfig", "SplitConfig"]
@@ -55,7 +55,8 @@ def split_people(config: SplitConfig, out: Path, context: Context) -> StepResult
     """Write one list of participant ids per level of a column (``<level>.txt``), or of a seeded draw."""
     table = read_people(config.table)
     if config.fraction is not None:
-        drawn = _draw(table, config.fraction, config.within, np.random.default_rng(context.seed))
+        keys = [_stratum_codes(table, name) for name in config.within]
+        drawn = draw_share(keys, len(table.samples), config.fraction, np.random.default_rng(context.seed))
         if drawn.all() or not drawn.any():
             raise SchemaError(
                 f"--fraction {config.fraction:g} of the {drawn.size} people of {config.table} leaves nobody for "
@@ -75,26 +76,6 @@ def split_people(config: SplitConfig, out: Path, context: Context) -> StepResult
             f"{config.table}: {odd[0]!r} in column {config.by!r} cannot be the name of a file; rename it."
         )
     return _write_parts(table, column.values, out)
-
-
-def _draw(
-    table: PhenotypeTable, fraction: float, within: tuple[str, ...], rng: np.random.Generator
-) -> Bool[np.ndarray, " people"]:
-    """Return who is drawn: by systematic sampling through people ordered by stratum and, within it, at random.
-
-    Every run of people in that order, hence every stratum, has its share to within one person.
-
-    References
-    ----------
-    Cochran (1977), Sampling Techniques, chapter 8.
-    """
-    n = len(table.samples)
-    keys = [_stratum_codes(table, name) for name in within]
-    order = np.lexsort((rng.permutation(n), *reversed(keys)))
-    passed = np.floor(fraction * np.arange(n + 1) + rng.random())
-    drawn = np.zeros(n, dtype=bool)
-    drawn[order] = np.diff(passed) > 0
-    return drawn
 
 
 def _stratum_codes(table: PhenotypeTable, name: str) -> Int[np.ndarray, " people"]:
