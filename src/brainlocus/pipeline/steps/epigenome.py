@@ -64,6 +64,8 @@ __all__ = ["ASSOCIATE_EPIGENOME", "AssociateEpigenomeConfig"]
 
 _LARGEST_BLOCK = 2_048
 _SMALLEST_BLOCK = 32
+_OVERHEAD = 16 << 20
+"""Buffers of the reader and the writer, and what the allocator keeps of blocks that are done."""
 _BYTES_PER_FEATURE = 900
 """Names, places, and the tests of one trait with their corrections, while they are made and written."""
 _ROUNDED = 1e-3
@@ -253,7 +255,12 @@ def _source(
     number = _number_of_surrogates(config.surrogates)
     rank = n_covariates + 1 + (20 if number is None else number)
     about = matrix.about
-    fixed = about * _BYTES_PER_FEATURE + matrix.held_bytes + (detection.held_bytes if detection is not None else 0)
+    fixed = (
+        _OVERHEAD
+        + about * _BYTES_PER_FEATURE
+        + matrix.held_bytes
+        + (detection.held_bytes if detection is not None else 0)
+    )
     fixed += _PEOPLE * len(matrix.samples) * (n_traits + n_covariates)
     if number is None or number > 0:
         fixed += 8 * len(samples) * (6 * MOST_FEATURES + 4 * len(samples))
