@@ -15,7 +15,7 @@ from brainlocus.images.atlas import (
     nndsvd_start,
     refine_soft,
 )
-from brainlocus.images.atlas import multiplicative as mu_module
+from brainlocus.images.atlas import iterations as mu_module
 from brainlocus.images.atlas import passes as passes_module
 from brainlocus.images.atlas.soft import mean_cosine
 from brainlocus.images.atlas.starts import leading_vectors

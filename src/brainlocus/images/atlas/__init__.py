@@ -3,8 +3,10 @@
 from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.compare import adjusted_rand
 from brainlocus.images.atlas.em import AtlasFit, fit_em, fit_em_peak_bytes, hoyer_sparsity, orthogonal_loss
+from brainlocus.images.atlas.hierarchy import SplitAtlas, split_atlas
+from brainlocus.images.atlas.iterations import MuOptions
 from brainlocus.images.atlas.labels import atlas_parcellation, component_name
-from brainlocus.images.atlas.multiplicative import MuOptions, fit_mu, fit_mu_peak_bytes, initial_weights
+from brainlocus.images.atlas.multiplicative import fit_mu, fit_mu_peak_bytes, initial_weights
 from brainlocus.images.atlas.refine import RefinedFit, refine_soft
 from brainlocus.images.atlas.soft import Quality, SoftFit, hard_quality, relative
 from brainlocus.images.atlas.starts import nndsvd_start
@@ -18,6 +20,7 @@ __all__ = [
     "Quality",
     "RefinedFit",
     "SoftFit",
+    "SplitAtlas",
     "adjusted_rand",
     "atlas_parcellation",
     "checked_norms",
@@ -35,4 +38,5 @@ __all__ = [
     "orthogonal_loss",
     "refine_soft",
     "relative",
+    "split_atlas",
 ]

@@ -28,7 +28,7 @@ from scipy.optimize import Bounds, minimize
 
 from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit
-from brainlocus.images.atlas.multiplicative import CHECK_EVERY, MuOptions, Trace, iterate
+from brainlocus.images.atlas.iterations import CHECK_EVERY, MuOptions, Trace, iterate
 from brainlocus.images.atlas.passes import Blocks
 from brainlocus.images.atlas.soft import Reason, SoftFit, finish_soft
 from brainlocus.images.atlas.starts import fill_zeros

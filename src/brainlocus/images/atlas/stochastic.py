@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Float64
 
-from brainlocus.images.atlas.multiplicative import LARGEST_COSINE
+from brainlocus.images.atlas.iterations import LARGEST_COSINE
 from brainlocus.images.atlas.passes import Blocks, gram_matrix, project, update_pass
 from brainlocus.images.atlas.soft import Reason, SoftFit, finish_soft, mean_cosine, sums_loss
 from brainlocus.numerics.devices import HOST, Device
