@@ -165,7 +165,7 @@ def _blobs(d: int, n: int, r: int, seed: int = 0) -> tuple[Float[np.ndarray, "d 
 
 
 def _active() -> list[Measurement]:
-    d, n, r = 8_192, 300, 1_024
+    d, n, r = 65_536, 300, 1_024
     x, w = _blobs(d, n, r)
     blocks = Blocks.of(x, HOST, signed=False, resident=False)
     q = first_pass(blocks, w).q
@@ -202,8 +202,8 @@ def _epoch_seconds(d: int, n: int, r: int, batch: int) -> float:
 
 def _growth() -> list[Measurement]:
     """Exponents of the CPU time of an epoch in n, d and r about a middle point, and what they say of a large one."""
-    middle = {"d": 8_000, "n": 1_000, "r": 128}
-    batch = 500
+    middle = {"d": 50_000, "n": 500, "r": 128}
+    batch = 250
     rows, exponents = [], {}
     base = _epoch_seconds(**middle, batch=batch)
     for name in middle:
@@ -220,7 +220,9 @@ def _growth() -> list[Measurement]:
         )
     large = {"d": 300_000, "n": 4_000, "r": 512}
     seconds = base * float(np.prod([(large[k] / middle[k]) ** exponents[k] for k in large]))
-    note = "projected from the exponents, not measured: 300,000 x 4,000, r = 512, batches of 500, with its exact loss"
+    note = (
+        f"projected from the exponents, not measured: 300,000 x 4,000, r = 512, batches of {batch}, with its exact loss"
+    )
     rows.append(Measurement("mu by batches, an epoch of the large fit, CPU", seconds, "s", None, note))
     return rows
 
