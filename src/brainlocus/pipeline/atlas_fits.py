@@ -297,9 +297,11 @@ def write_scale(fitted: FittedScale, mask: Mask, ids: list[str], folder: Path) -
     }
     (folder / "fit.json").write_text(json.dumps(report, indent=1) + "\n")
     hard = found.get("em_relative_loss")
+    # The loss of the best epoch is on the curve already.
+    shown = slice(0, -1 if fitted.at.size > 1 and fitted.at[-1] < fitted.at[-2] else None)
     draw_losses(
-        fitted.at,
-        fitted.losses,
+        fitted.at[shown],
+        fitted.losses[shown],
         fitted.total,
         folder / "loss.png",
         what=found.get("step", "pass over all voxels" if found["solver"] == "em" else "iteration"),
