@@ -90,6 +90,30 @@ def test_multiplicative_updates(root, tmp_path, start):
     assert report["last_change"] < 1e-5
 
 
+def test_active_sets_and_compression(root, tmp_path):
+    for name, more in (("active", ("--active", 3)), ("compressed", ("--compress",))):
+        out = tmp_path / name
+        assert code_of(*fit(root, out, "--scales", 4, "--solver", "mu", "--start", "seeds", *more)) == 0
+        report = check(root, out)
+        assert (report["active"], report["compressed"]) == {"active": (3, False), "compressed": (None, True)}[name]
+
+
+def test_nested_scales(root, tmp_path):
+    nested = ("--scales", "4,2,5", "--hierarchy", "nested")
+    assert code_of(*fit(root, tmp_path / "a", *nested)) == 0
+    losses = [json.loads((tmp_path / f"a/C{k}/fit.json").read_text())["relative_loss"] for k in (2, 4, 5)]
+    assert losses == sorted(losses, reverse=True)
+    labels = {k: read_parcellation(tmp_path / f"a/C{k}/labels.nii.gz").labels for k in (2, 4, 5)}
+    for coarse, fine in ((2, 4), (4, 5)):
+        report = json.loads((tmp_path / f"a/C{fine}/fit.json").read_text())
+        assert report["split_of"] == coarse
+        for k, parent in enumerate(report["parents"], start=1):
+            assert set(labels[coarse][labels[fine] == k]) == {parent}
+    single = tmp_path / "single"
+    assert code_of(*fit(root, single, "--scales", "2")) == 0
+    assert (single / "C2/labels.nii.gz").read_bytes() == (tmp_path / "a/C2/labels.nii.gz").read_bytes()
+
+
 def test_a_limit_of_iterations_is_said_and_counts_as_unfinished(root, tmp_path, capsys):
     code, text = run(capsys, *fit(root, tmp_path / "a", "--scales", 4, "--solver", "mu", "--max-iterations", 30))
     assert code == 3
@@ -200,6 +224,9 @@ def test_changed_images_are_refused_and_the_work_is_kept(root, tmp_path, monkeyp
     [
         (("--batch-size", 4, "--solver", "em"), "--batch-size: expected with --solver mu, found --solver em"),
         (("--batch-size", 0), "--batch-size: Input should be greater than or equal to 1; found '0'"),
+        (("--solver", "em+mu", "--hierarchy", "nested"), "--hierarchy nested: expected with --solver em, found em+mu"),
+        (("--active", 4), "--active: expected with --solver mu and without --batch-size"),
+        (("--solver", "mu", "--compress", "--batch-size", 3), "--compress: expected with --solver mu and without"),
         (("--scales", 24, "--solver", "mu"), "Give --start seeds, or fewer components"),
     ],
 )

@@ -7,7 +7,7 @@ loadings, report and figures. A hard atlas is stored by its labels and one weigh
 import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from brainlocus.images.atlas import (
     initial_weights,
     refine_soft,
     relative,
+    split_atlas,
 )
 from brainlocus.io import atomic_path, write_colour_table, write_parcellation
 from brainlocus.numerics.devices import named_device
@@ -65,6 +66,8 @@ class ScaleTask:
     """Where the state after every epoch is kept."""
     digest: str = ""
     """Names the images and the mask."""
+    coarser: Path | None = None
+    """What a worker stored of the next smaller scale: split its components instead of fitting anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,11 +131,18 @@ def read_scale(path: Path) -> FittedScale:
 
 def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> FittedScale:
     rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=(task.scale,)))
+    if task.coarser is not None:
+        return _nested(task, images, rng, task.coarser)
     if task.batches is not None:
         return _by_batches(task, images, rng)
     if task.solver == "mu":
         fit = fit_mu(images, task.scale, generator=rng, options=task.options, device=named_device(task.device))
-        return _soft(fit, "mu", {"start": task.options.start})
+        more: dict[str, Any] = {
+            "start": task.options.start,
+            "active": task.options.active,
+            "compressed": task.options.compress,
+        }
+        return _soft(fit, "mu", more)
     hard = fit_em(
         images,
         task.scale,
@@ -146,7 +156,7 @@ def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> Fitt
     refined = refine_soft(
         images, hard, refinement=task.refine, tolerance=task.tolerance, device=named_device(task.device)
     )
-    more = {
+    refinement: dict[str, Any] = {
         "start": "em",
         "refinement": refined.method,
         "kept": refined.kept,
@@ -154,7 +164,7 @@ def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> Fitt
         "refined_relative_loss": relative(refined.refined_loss, hard.total),
         "refinement_converged": refined.fit.converged,
     }
-    soft = _soft(refined.fit, "em+mu", more)
+    soft = _soft(refined.fit, "em+mu", refinement)
     # The refinement is short by design: what has to converge is the hard atlas.
     soft.report["converged"] = hard.converged
     soft.report["warnings"] = _hard_warnings(hard)
@@ -163,6 +173,28 @@ def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> Fitt
 
 def _hard_warnings(fit: AtlasFit) -> list[str]:
     return [] if fit.converged else ["Not converged: the limit of passes was reached; raise --max-passes."]
+
+
+def _nested(
+    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: Path
+) -> FittedScale:
+    stored = read_scale(coarser)
+    coarse = AtlasFit(
+        labels=stored.labels,
+        weights=stored.weights,
+        loadings=stored.loadings,
+        losses=stored.losses,
+        total=stored.total,
+        reason="tol" if stored.report["reason"] == "tol" else "max_iter",
+        vanished=tuple(stored.report["vanished"]),
+        n_empty_voxels=stored.report["empty_voxels"],
+    )
+    split = split_atlas(images, coarse, task.scale, generator=rng)
+    fitted = _hard(split.fit, hard_quality(images, split.fit))
+    fitted.report["split_of"] = coarse.n_components
+    fitted.report["parents"] = split.parents.tolist()
+    fitted.report["step"] = "split"
+    return replace(fitted, at=np.array([0, 1]))
 
 
 def _by_batches(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator) -> FittedScale:
@@ -270,12 +302,14 @@ def write_scale(
     if not figures:
         return report
     hard = found.get("em_relative_loss")
+    # The loss of the best epoch is on the curve already.
+    shown = slice(0, -1 if fitted.at.size > 1 and fitted.at[-1] < fitted.at[-2] else None)
     draw_losses(
-        fitted.at,
-        fitted.losses,
+        fitted.at[shown],
+        fitted.losses[shown],
         fitted.total,
         folder / "loss.png",
-        what="pass over all voxels" if found["solver"] == "em" else found.get("step", "iteration"),
+        what=found.get("step", "pass over all voxels" if found["solver"] == "em" else "iteration"),
         hard=None if hard is None else hard**2 * fitted.total,
     )
     draw_parcellation(parcellation, f"C{scale}", folder / "atlas.png")

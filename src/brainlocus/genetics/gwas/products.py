@@ -11,16 +11,15 @@ Python array API standard, 2023.12. methods/gwas.md 2.4 and 2.6: float32 product
 """
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from brainlocus.core.errors import import_extra
 from brainlocus.genetics.gwas import _kernels
 from brainlocus.genetics.gwas.linear import LinearDesign
 from brainlocus.genetics.gwas.method import CallBlock
+from brainlocus.numerics.devices import named_device
 
 __all__ = ["DeviceProducts", "HostProducts", "Products", "device_products"]
 
@@ -151,15 +150,5 @@ def device_products(design: LinearDesign, device: str) -> Products:
     ValueError
         Another device, or PyTorch sees no CUDA device.
     """
-    if device == "cpu":
-        return HostProducts(design)
-    if device != "cuda":
-        raise ValueError(f"--device: expected cpu or cuda, found {device!r}.")
-    try:
-        cupy = import_module("cupy")
-    except ImportError:
-        torch, namespace = import_extra("torch", extra="gpu"), import_extra("array_api_compat.torch", extra="gpu")
-        if not torch.cuda.is_available():
-            raise ValueError("--device cuda: PyTorch is installed but sees no CUDA device; use --device cpu.") from None
-        return DeviceProducts(design, namespace, torch.device("cuda"))
-    return DeviceProducts(design, cupy)
+    chosen = named_device(device)
+    return HostProducts(design) if chosen.is_host else DeviceProducts(design, chosen.xp, chosen.device)

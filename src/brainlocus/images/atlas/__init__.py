@@ -19,8 +19,10 @@ from brainlocus.images.atlas.hierarchy import (
     link_scales,
     link_scales_peak_bytes,
 )
+from brainlocus.images.atlas.iterations import MuOptions
 from brainlocus.images.atlas.labels import atlas_parcellation, component_name
-from brainlocus.images.atlas.multiplicative import MuOptions, fit_mu, fit_mu_peak_bytes, initial_weights
+from brainlocus.images.atlas.multiplicative import fit_mu, fit_mu_peak_bytes, initial_weights
+from brainlocus.images.atlas.nested import SplitAtlas, split_atlas
 from brainlocus.images.atlas.refine import RefinedFit, refine_soft
 from brainlocus.images.atlas.reproducibility import (
     FitAgreement,
@@ -51,6 +53,7 @@ __all__ = [
     "ScaleLink",
     "ScaleParcels",
     "SoftFit",
+    "SplitAtlas",
     "adjusted_rand",
     "annotate_parcels",
     "annotate_parcels_peak_bytes",
@@ -76,5 +79,6 @@ __all__ = [
     "orthogonal_loss",
     "refine_soft",
     "relative",
+    "split_atlas",
     "unit_components",
 ]

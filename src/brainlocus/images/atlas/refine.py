@@ -6,7 +6,8 @@ Data flow::
 
 The hard atlas lies next to the optimum, where multiplicative updates from singular vectors spend thousands of
 iterations. The refinement is either that of `multiplicative`, at most 200 iterations, or, for tables and other small
-problems, bounded quasi-Newton steps on the same loss, whose gradient is ::
+problems, bounded quasi-Newton steps on the same loss, from the hard atlas and from singular vectors, whose gradient
+is ::
 
     dL/dW = 2 (W A + N G - 2 N),    N = X X'W,  A = W'N,  G = W'W
 
@@ -28,10 +29,10 @@ from scipy.optimize import Bounds, minimize
 
 from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit
-from brainlocus.images.atlas.multiplicative import CHECK_EVERY, MuOptions, Trace, iterate
+from brainlocus.images.atlas.iterations import CHECK_EVERY, MuOptions, Trace, iterate
 from brainlocus.images.atlas.passes import Blocks
-from brainlocus.images.atlas.soft import Reason, SoftFit, finish_soft
-from brainlocus.images.atlas.starts import fill_zeros
+from brainlocus.images.atlas.soft import SoftFit, finish_soft
+from brainlocus.images.atlas.starts import fill_zeros, nndsvd_start
 from brainlocus.numerics.devices import HOST, Device
 
 __all__ = ["RefinedFit", "Refinement", "refine_soft", "soften"]
@@ -107,13 +108,18 @@ def refine_soft(
     small = start.size <= SMALL_WEIGHTS and images.shape[0] * min(images.shape) <= SMALL_IMAGES
     if refinement == "quasi-newton" or (refinement == "auto" and small):
         method: Literal["mu", "quasi-newton"] = "quasi-newton"
-        refined = _quasi_newton(images, start, norms, progress)
+        # So cheap where it is small that a second start is tried: few components have more than one optimum.
+        starts = [start]
+        if hard.n_components < min(images.shape):
+            starts.append(nndsvd_start(images, hard.n_components, generator=np.random.default_rng(0)))
+        found = [_quasi_newton(images, given, norms, progress) for given in starts]
+        refined = min(found, key=lambda fit: float(fit.losses[-1]))
     else:
         method = "mu"
         refined = _multiplicative(images, start, norms, hard, max_iterations, tolerance, device, progress)
     weights = hard.components().astype(images.dtype)
     as_soft = finish_soft(
-        images, norms, weights, losses=[], at=[0], changes=[], reason=_reason(hard), converged=hard.converged
+        images, norms, weights, losses=[], at=[0], changes=[], reason=hard.reason, converged=hard.converged
     )
     hard_loss, refined_loss = float(as_soft.losses[-1]), float(refined.losses[-1])
     if refined_loss < hard_loss:
@@ -125,10 +131,6 @@ def refine_soft(
         changes=refined.changes,
     )
     return RefinedFit(kept, "em", method, hard_loss, refined_loss)
-
-
-def _reason(hard: AtlasFit) -> Reason:
-    return hard.reason
 
 
 def _multiplicative(

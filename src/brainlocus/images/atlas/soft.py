@@ -60,7 +60,7 @@ class SoftFit:
     labels: Int[np.ndarray, " voxels"]
     """Component with the largest weight (ties: the lowest), 0 where all weights are at the floor."""
     losses: Float64[np.ndarray, " checks"]
-    """``||X - W W'X||_F^2`` of the start, every so many iterations (`multiplicative.CHECK_EVERY`) and last of the
+    """``||X - W W'X||_F^2`` of the start, every so many iterations (`iterations.CHECK_EVERY`) and last of the
     result, all from float64 products."""
     at: Int[np.ndarray, " checks"]
     """Iterations (epochs, steps) before each loss."""

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Float64
 
-from brainlocus.images.atlas.multiplicative import LARGEST_COSINE
+from brainlocus.images.atlas.iterations import LARGEST_COSINE
 from brainlocus.images.atlas.passes import Blocks, gram_matrix, project, update_pass
 from brainlocus.images.atlas.soft import Reason, SoftFit, finish_soft, mean_cosine, sums_loss
 from brainlocus.numerics.devices import HOST, Device
@@ -69,12 +69,12 @@ class EpochState:
 def fit_batches_peak_bytes(n_voxels: int, n_samples: int, n_components: int, batch_size: int) -> int:
     """Return the most memory `fit_batches` needs besides the images (a memory map) and the weights it is given.
 
-    W, its best and one copy while either changes; a batch as read and transposed; Gram matrices and projections.
+    W, its best and one copy while either changes; a batch; Gram matrices and projections.
     """
     batch = min(batch_size, n_samples)
     return (
         4 * 4 * n_voxels * n_components
-        + 2 * 4 * batch * n_voxels
+        + 4 * batch * n_voxels
         + 6 * 8 * n_components * (n_components + n_samples)
         + (64 << 20)
     )
@@ -156,12 +156,15 @@ def _epoch(
     """Return the state after one more epoch."""
     weights = device.put(state.weights.copy())
     running = 0.0
+    # One buffer for all batches: fresh memory of this size costs more than the products. Blocks turn it, bit by bit.
+    buffer = np.empty((min(options.batch_size, images.shape[0]), images.shape[1]), dtype=images.dtype)
     for batch in _batches(generator.permutation(images.shape[0]), options.batch_size):
         # Rows in the order of the file: read in one sweep. Their order within a batch does not matter.
-        blocks = Blocks(np.ascontiguousarray(images[np.sort(batch)].T), device)
+        rows = np.take(images, np.sort(batch), axis=0, out=buffer[: batch.size], mode="clip")
+        blocks = Blocks(rows.T, device)
         q = project(blocks, weights)
         if options.epoch_loss == "running":
-            share = float((blocks.images.astype(np.float64) ** 2).sum())
+            share = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
             running += sums_loss(share, q.T @ q, gram_matrix(device, weights))
         update_pass(blocks, weights, q, scale=1.0, exponent=options.exponent, keep_unseen=True)
         if options.exponent != 0.5:
@@ -205,7 +208,7 @@ def _fixed_loss(
     hh = np.zeros((r, r))
     for rows in _batches(np.arange(images.shape[0]), batch_size):
         part = images[rows[0] : rows[-1] + 1]
-        q = project(Blocks(np.ascontiguousarray(part.T), device), weights, exact=True)
+        q = project(Blocks(part.T, device), weights, exact=True)
         hh += q.T @ q
     return sums_loss(total, hh, gram_matrix(device, weights))
 

@@ -1,0 +1,272 @@
+"""Soft solvers of the atlas: iterations, peers, thickness tables, active sets, growth with the size of the data.
+
+BRAINLOCUS_OPNMF names a Python that has opnmf, sopnmf (with torch, tensorboardX) and scikit-learn: then one update of
+each from the same W is compared with ours, in value and in time.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from threadpoolctl import threadpool_limits
+
+from benchmarks.measure import Measurement, cpu_seconds
+from benchmarks.planted_atlas import planted_atlas
+from brainlocus.images.atlas import (
+    BatchOptions,
+    MuOptions,
+    adjusted_rand,
+    checked_norms,
+    fit_batches,
+    fit_em,
+    fit_mu,
+    nndsvd_start,
+    refine_soft,
+)
+from brainlocus.images.atlas.active import active_iterations, choose_active
+from brainlocus.images.atlas.passes import Blocks, first_pass, update_pass
+from brainlocus.numerics.devices import HOST
+
+
+def run() -> list[Measurement]:
+    with threadpool_limits(1):
+        return [*_planted(), *_peers(), *_thickness(), *_active(), *_growth(), *_memory()]
+
+
+def _planted() -> list[Measurement]:
+    planted = planted_atlas()
+    x = planted.images
+    shape = f"{x.shape[0]:,} x {x.shape[1]}, r = 32"
+    refine_soft(x[:9000], fit_em(x[:9000], 2, generator=np.random.default_rng(0)), refinement="mu", max_iterations=2)
+    w, start_seconds = cpu_seconds(lambda: nndsvd_start(x, 32, generator=np.random.default_rng(0)))
+    blocks = Blocks.of(x, HOST, signed=False, resident=False)
+    sums = first_pass(blocks, w)
+    times = []
+    for _ in range(20):
+        scale = 1.0 / float(np.sqrt(np.linalg.eigvalsh(sums.gram)[-1]))
+        sums, seconds = cpu_seconds(lambda q=sums.q, s=scale: update_pass(blocks, w, s * q, scale=s))
+        times.append(seconds)
+    found, seconds = cpu_seconds(lambda: refine_soft(x, fit_em(x, 32, generator=np.random.default_rng(0))))
+    rand = adjusted_rand(planted.labels, found.fit.labels)
+    return [
+        Measurement("mu, one iteration, CPU", float(np.median(times)), "s", 0.05, f"{shape}; least {min(times):.3f}"),
+        Measurement("mu, NNDSVD start, CPU", start_seconds, "s", None, shape),
+        Measurement(
+            "em+mu, CPU", seconds, "s", 10.0, f"{shape}; {found.fit.changes.size} iterations, kept {found.kept}"
+        ),
+        Measurement("em+mu, relative loss", found.fit.relative_loss, "", 0.053, f"{found.fit.relative_loss:.5f}"),
+        Measurement("em+mu, 1 - adjusted Rand index", 1 - rand, "", 0.09, f"index {rand:.3f}"),
+    ]
+
+
+_PEERS = """
+import json, resource, sys, types
+import numpy as np
+given = np.load(sys.argv[1])
+x, w = given["x"], given["w"]
+def cpu():
+    use = resource.getrusage(resource.RUSAGE_SELF)
+    return use.ru_utime + use.ru_stime
+from opnmf.opnmf import opnmf
+start = cpu()
+first, _, _ = opnmf(x, w.shape[1], max_iter=1, init="custom", init_W=w.copy())
+one = cpu() - start
+class Writer:
+    def add_scalar(self, *a, **k): pass
+from sopnmf.utils import opnmf_solver_mini_batch
+start = cpu()
+found = opnmf_solver_mini_batch(x, w.copy(), sys.argv[3], w.shape[1], 1, Writer())
+two = cpu() - start
+second = found[0] if isinstance(found, tuple) else found
+np.savez(sys.argv[2], first=first, second=second, one=one, two=two)
+"""
+
+
+def _peers() -> list[Measurement]:
+    python = os.environ.get("BRAINLOCUS_OPNMF")
+    if not python:
+        return []
+    rng = np.random.default_rng(0)
+    x, w = rng.gamma(2.0, size=(6_000, 300)), rng.uniform(0.1, 1.0, size=(6_000, 32))
+    with tempfile.TemporaryDirectory() as folder:
+        given, found = Path(folder) / "given.npz", Path(folder) / "found.npz"
+        np.savez(given, x=x, w=w)
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+        subprocess.run(
+            [python, "-c", _PEERS, str(given), str(found), folder],
+            env=environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        with np.load(found) as stored:
+            peers = {
+                "opnmf": (stored["first"], float(stored["one"])),
+                "sopnmf": (stored["second"], float(stored["two"])),
+            }
+    options = MuOptions(max_iterations=1)
+    blocks, ours = Blocks.of(x, HOST, signed=False, resident=False), w.copy()
+    scale = 1.0 / float(np.linalg.norm(w, 2))
+    q = scale * (x.T @ w)
+    _, seconds = cpu_seconds(lambda: update_pass(blocks, ours, q, scale=scale))
+    fit = fit_mu(x, 32, generator=np.random.default_rng(0), options=options, start=w)
+    raw = fit.weights * fit.norms
+    rows = []
+    for name, (theirs, peer_seconds) in peers.items():
+        # opnmf orders its columns by energy, as we do; sopnmf keeps them.
+        same = theirs / np.linalg.norm(theirs, 2)
+        order = np.argsort(-np.linalg.norm(x.T @ (same / np.linalg.norm(same, axis=0)), axis=0), kind="stable")
+        difference = float(np.abs(same[:, order] / raw - 1).max())
+        rows += [
+            Measurement(f"mu, one update beside {name}, largest relative difference", difference, "", 1e-5,
+                        f"6,000 x 300, r = 32; {difference:.1e}"),
+            Measurement(f"mu, one update, {name}'s CPU / ours", peer_seconds / max(seconds, 1e-3), "x", None,
+                        f"{peer_seconds:.2f} s beside {seconds:.3f} s; theirs with its loss"),
+        ]  # fmt: skip
+    return rows
+
+
+def _thickness() -> list[Measurement]:
+    root = Path(os.environ.get("BRAINLOCUS_DATA", "/nowhere")) / "structural/tabular"
+    if not root.is_dir():
+        return []
+    from tests.unit.atlas.test_mu import thickness
+
+    rows = []
+    for name in ("abide_impac_freesurfer", "fcon1000_destrieux"):
+        x = thickness(name)
+        for r in (4, 8, 16):
+            slow, mu_seconds = cpu_seconds(lambda x=x, r=r: fit_mu(x, r, generator=np.random.default_rng(0)))
+            found, seconds = cpu_seconds(
+                lambda x=x, r=r: refine_soft(x, fit_em(x.astype(np.float32), r, generator=np.random.default_rng(0)))
+            )
+            above = 100 * (found.fit.relative_loss / slow.relative_loss - 1)
+            shape = f"{name.split('_')[0]} {x.shape[0]} x {x.shape[1]}, r = {r}"
+            note = f"{shape}; {found.fit.relative_loss:.5f} beside {slow.relative_loss:.5f} ({slow.reason})"
+            rows.append(Measurement("em+mu, loss above that of converged mu", above, "%", 0.02, note))
+            rows.append(Measurement("em+mu, CPU / that of mu", seconds / mu_seconds, "", 0.1,
+                                    f"{shape}; {seconds:.2f} s beside {mu_seconds:.1f} s"))  # fmt: skip
+    return rows
+
+
+def _blobs(d: int, n: int, r: int, seed: int = 0) -> tuple[Float[np.ndarray, "d n"], Float[np.ndarray, "d r"]]:
+    """Return images of r parts, and weights that are large in the own part."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, r, d)
+    people = (1 + 0.2 * rng.standard_normal((r, n))).astype(np.float32)
+    x = np.maximum(people[labels] * (1 + 0.05 * rng.standard_normal((d, n), dtype=np.float32)), 0)
+    w = np.full((d, r), 1e-4, dtype=np.float32)
+    w[np.arange(d), labels] = 1.0
+    return x, w
+
+
+def _active() -> list[Measurement]:
+    d, n, r = 65_536, 300, 1_024
+    x, w = _blobs(d, n, r)
+    blocks = Blocks.of(x, HOST, signed=False, resident=False)
+    q = first_pass(blocks, w).q
+    active = choose_active(w, 8)
+    active_iterations(
+        Blocks.of(x[:500], HOST, signed=False, resident=False), choose_active(w[:500], 8), r, 1, exponent=1.0
+    )
+    _, some = cpu_seconds(lambda: active_iterations(blocks, active, r, 1, exponent=1.0))
+    _, more = cpu_seconds(lambda: active_iterations(blocks, active, r, 11, exponent=1.0))
+    _, whole = cpu_seconds(lambda: update_pass(blocks, w, q, scale=1.0))
+    one = (more - some) / 10
+    return [
+        Measurement("mu, whole iteration / active one (8 a voxel)", whole / one, "x", None,
+                    f"{d:,} x {n}, r = {r:,}; {whole:.2f} s beside {one:.3f} s; asked >= 20")
+    ]  # fmt: skip
+
+
+def _epoch_seconds(d: int, n: int, r: int, batch: int) -> float:
+    """Return the CPU seconds of an epoch with its exact loss, the least of three."""
+    x, w = _blobs(d, n, r)
+    rows, norms = np.ascontiguousarray(x.T), checked_norms(x)
+    del x
+    stamps: list[float] = []
+    fit_batches(
+        rows,
+        norms,
+        w,
+        options=BatchOptions(batch, max_epochs=4),
+        generator=np.random.default_rng(0),
+        checkpoint=lambda _: stamps.append(time.process_time()),
+    )
+    return float(np.diff(stamps).min())
+
+
+def _growth() -> list[Measurement]:
+    """Exponents of the CPU time of an epoch in n, d and r about a middle point, and what they say of a large one."""
+    middle = {"d": 50_000, "n": 500, "r": 128}
+    batch = 250
+    rows, exponents = [], {}
+    base = _epoch_seconds(**middle, batch=batch)
+    for name in middle:
+        times = {1: base}
+        for factor in (2, 4):
+            times[factor] = _epoch_seconds(**{**middle, name: factor * middle[name]}, batch=batch)
+        slope = float(np.polyfit(np.log(list(times)), np.log(list(times.values())), 1)[0])
+        exponents[name] = slope
+        note = ", ".join(f"{f * middle[name]:,}: {s:.2f} s" for f, s in times.items())
+        rows.append(
+            Measurement(
+                f"mu by batches, growth of an epoch with {name}", slope, "", 1.05, f"{note}; batches of {batch}"
+            )
+        )
+    large = {"d": 300_000, "n": 4_000, "r": 512}
+    seconds = base * float(np.prod([(large[k] / middle[k]) ** exponents[k] for k in large]))
+    note = (
+        f"projected from the exponents, not measured: 300,000 x 4,000, r = 512, batches of {batch}, with its exact loss"
+    )
+    rows.append(Measurement("mu by batches, an epoch of the large fit, CPU", seconds, "s", None, note))
+    return rows
+
+
+_LARGE = """
+import sys
+import numpy as np
+from brainlocus.images.atlas import BatchOptions, fit_batches
+from pathlib import Path
+rows = np.load(sys.argv[1], mmap_mode="r")
+r = int(sys.argv[2])
+w = np.random.default_rng(0).random((rows.shape[1], r), dtype=np.float32)
+norms = np.ones(rows.shape[1])
+fit_batches(rows, norms, w, options=BatchOptions(int(sys.argv[3]), max_epochs=1), generator=np.random.default_rng(0))
+peak = [l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(("VmHWM", "RssFile"))]
+print(*(int(l.split()[1]) * 1024 for l in peak))
+"""
+
+
+def _memory() -> list[Measurement]:
+    """Peak memory of one large fit: W of 100 MB, images of 400 MB that are mapped."""
+    from brainlocus.images.atlas import fit_batches_peak_bytes
+
+    d, n, r, batch = 100_000, 1_000, 256, 200
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.npy"
+        out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n, d))
+        rng = np.random.default_rng(0)
+        for start in range(0, n, 100):
+            out[start : start + 100] = rng.random((100, d), dtype=np.float32)
+        out.flush()
+        del out
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", _LARGE, str(path), str(r), str(batch)], env=environment, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+    peak, mapped = map(int, done.stdout.split())
+    declared = fit_batches_peak_bytes(d, n, r, batch)
+    projected = fit_batches_peak_bytes(300_000, 4_000, 512, 500)
+    note = f"{d:,} x {n:,}, r = {r}, batches of {batch}; of it {mapped / 2**30:.2f} GiB pages of the mapped images"
+    return [
+        Measurement("mu by batches, peak memory", peak / 2**30, "GiB", None, note),
+        Measurement("mu by batches, declared besides the images", declared / 2**30, "GiB", None, "the same fit"),
+        Measurement("mu by batches, declared for the large fit", projected / 2**30, "GiB", 6.0,
+                    "300,000 x 4,000, r = 512, batches of 500; not run"),
+    ]  # fmt: skip
