@@ -6,22 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainlocus.cli.main import main
 from brainlocus.core import Column, PhenotypeTable, SampleIndex
 from brainlocus.io import read_table, write_table
+from tests.e2e.test_prepare_command import run
 
 N = 120
-
-
-def run(capsys, *arguments):
-    """Return the exit code and all that was printed, on one line."""
-    code = 0
-    try:
-        main([str(a) for a in arguments])
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    printed = capsys.readouterr()
-    return code, " ".join(f"{printed.out} {printed.err}".split())
 
 
 @pytest.fixture(scope="module")

@@ -311,3 +311,13 @@ def test_abide_thickness(tmp_path, capsys):
     expected = {"nyholt": 62.98, "li_ji": 43.0, "galwey": 46.49, "gao": 66}
     for rule, value in expected.items():
         assert tests[rule] == pytest.approx(value, abs=0.01)
+
+
+def test_effective_tests_of_nobody(tmp_path, capsys):
+    (tmp_path / "nobody.tsv").write_text("participant_id\ta\tb\n")
+    code, printed = run(
+        capsys, "cohort", "effective-tests", tmp_path / "nobody.tsv", "--out", tmp_path / "out.tsv", "--quiet"
+    )
+    assert code == 2
+    assert "nobody.tsv: expected people, found a table without rows" in printed
+    assert not (tmp_path / "out.tsv").exists()

@@ -104,15 +104,14 @@ def _corrected(
 ) -> tuple[Float64[np.ndarray, "phenotypes traits"], Float64[np.ndarray, "phenotypes traits"]]:
     """Return Bonferroni's p and Benjamini-Hochberg's q within the scope."""
     n_phenotypes, n_traits = neg_log10_p.shape
-    rows, columns = np.arange(n_phenotypes)[:, None], np.arange(n_traits)[None, :]
-    codes = {"table": 0 * (rows + columns), "trait": columns + 0 * rows, "phenotype": rows + 0 * columns}
-    if scope == "category":
-        chosen = _codes(categories)[:, None] + 0 * columns
-    elif scope in ("scale", "trait_group") and groups is not None:
-        chosen = _codes(groups)[None, :] + 0 * rows
-    else:
-        chosen = codes[scope]
-    flat, within = neg_log10_p.ravel(), np.ascontiguousarray(chosen).ravel()
+    codes = np.zeros(neg_log10_p.shape, dtype=np.int64)
+    if scope in ("phenotype", "category"):
+        codes += (np.arange(n_phenotypes) if scope == "phenotype" else _codes(categories))[:, None]
+    elif scope == "trait":
+        codes += np.arange(n_traits)
+    elif groups is not None and scope != "table":
+        codes += _codes(groups)
+    flat, within = neg_log10_p.ravel(), codes.ravel()
     p, q = scoped(bonferroni_p, flat, within), scoped(benjamini_hochberg_q, flat, within)
     return p.reshape(neg_log10_p.shape), q.reshape(neg_log10_p.shape)
 
@@ -236,12 +235,9 @@ class _Found:
         """Return the tests with the smallest p, smallest first."""
         strength = np.nan_to_num(self.neg_log10_p, nan=-1.0).ravel()
         count = min(count, self.n_tests)
-        order = np.argpartition(-strength, count - 1)[:count] if 0 < count < strength.size else np.arange(strength.size)
-        order = order[strength[order] >= 0]
-        # Ties at the cut fall either way; the order among those taken does not.
-        order = np.sort(order)[np.argsort(-strength[np.sort(order)], kind="stable")][:count]
         chosen = np.zeros(strength.size, dtype=bool)
-        chosen[order] = True
+        if count:
+            chosen[np.argpartition(-strength, count - 1)[:count]] = True
         rows, start = [], 0
         for part in self.parts():
             rows.append(part.take(np.flatnonzero(chosen[start : start + len(part)])))

@@ -78,14 +78,16 @@ def _regions(
         if not {"first", "second", "region"} <= set(table.column_names):
             raise SchemaError(f"{config.regions}: expected columns first, second, region, found {table.column_names}.")
         a, b, names = (table.column(c).to_pylist() for c in ("first", "second", "region"))
-        listed = [(str(x), str(y), str(z)) for x, y, z in zip(a, b, names, strict=True)]
-        listed = [row for row in listed if row[0] in set(first) and row[1] in set(second)]
+        known = set(first), set(second)
+        listed = [
+            (str(x), str(y), str(z)) for x, y, z in zip(a, b, names, strict=True) if x in known[0] and y in known[1]
+        ]
         found = {x: z for x, _, z in listed}, {y: z for _, y, z in listed}
     else:
-        sides = (first, config.strip_first), (second, config.strip_second)
-        named = [{name: name.removeprefix(start) for name in traits} for traits, start in sides]
-        shared = set(named[0].values()) & set(named[1].values())
-        found = tuple({k: v for k, v in side.items() if v in shared} for side in named)  # type: ignore[assignment]
+        here = {name: name.removeprefix(config.strip_first) for name in first}
+        there = {name: name.removeprefix(config.strip_second) for name in second}
+        shared = set(here.values()) & set(there.values())
+        found = {k: v for k, v in here.items() if v in shared}, {k: v for k, v in there.items() if v in shared}
     for side, path in zip(found, (config.first, config.second), strict=True):
         regions = list(side.values())
         twice = sorted({r for r in regions if regions.count(r) > 1}) if len(set(regions)) < len(regions) else []

@@ -13,7 +13,7 @@ from brainlocus.cohort.associate import (
     sidak_level,
     simulate_smallest_p,
 )
-from brainlocus.core import ResultTable
+from brainlocus.core import ResultTable, SchemaError
 from brainlocus.io import write_results
 from brainlocus.numerics import design_from_formula
 from brainlocus.pipeline.config import CommaList, InputPath, Positional, StepConfig
@@ -44,6 +44,8 @@ def cohort_effective_tests(config: CohortEffectiveTestsConfig, out: Path, contex
     """Count effective tests by simulation and by the rules from eigenvalues."""
     joined = join_participants(read_people(config.table, config.na_values), config.participants, config.na_values)
     used = formula_columns(config.confounds)
+    if not len(joined.table.samples):
+        raise SchemaError(f"{config.table}: expected people, found a table without rows.")
     names = choose_traits(joined.table, config.traits, besides=used)
     for line in sentinel_warnings(joined.people, [*names, *sorted(used & set(joined.people.names))]):
         context.progress.say(line)
