@@ -54,3 +54,34 @@ def naive_epoch(x, w, batches, exponent):
     for batch in batches:
         w = naive_update(x[:, batch], w, exponent)
     return w
+
+
+def naive_active_update(x, w, exponent=0.5):
+    """One iteration of the entries above 0 alone; the others stay 0. Its direction: Frobenius norm 1."""
+    new = np.where(w > 0, naive_update(x, np.where(w > 0, w, 0.0), exponent), 0.0)
+    return new / np.linalg.norm(new)
+
+
+def naive_renew(x, w, kept, families, exponent=0.5, share=1e-3, gone=1e-6):
+    """A whole iteration of a W with at most `kept` entries a voxel, voxel by voxel, as the docstring of active.py."""
+    q = x.T @ w
+    ratios = np.zeros_like(w)
+    for j in np.flatnonzero(w.any(axis=1)):
+        ratios[j] = (x[j] @ q) / (w[j] @ (q.T @ q))
+    new = w * ratios**exponent
+    for j in np.flatnonzero(w.any(axis=1)):
+        lead = int(np.argmax(w[j]))
+        top = new[j].max()
+        new[j, new[j] < gone * top] = 0
+        outside = [
+            k
+            for k in range(w.shape[1])
+            if w[j, k] == 0 and families[k] == families[lead] and ratios[j, k] > ratios[j, lead] * (1 + share)
+        ]
+        outside.sort(key=lambda k: -ratios[j, k])
+        places = kept - int((new[j] >= share * top).sum())
+        for k in outside[:places]:
+            if (new[j] > 0).sum() == kept:
+                new[j, np.argmin(np.where(new[j] > 0, new[j], np.inf))] = 0
+            new[j, k] = share * top
+    return new / np.linalg.norm(new)

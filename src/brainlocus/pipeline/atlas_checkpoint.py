@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brainlocus.core import Mask, SchemaError
-from brainlocus.images.atlas import EpochState
+from brainlocus.images.atlas import ActiveSet, EpochState, Weights
 from brainlocus.io import ImageList, atomic_path, digest_input
 from brainlocus.pipeline.step import KeptWorkError
 
@@ -52,19 +53,32 @@ def write_checkpoint(state: EpochState, path: Path, *, digest: str) -> None:
     digest
         Names what the state belongs to: images, mask and settings.
     """
+    arrays: dict[str, Any] = {
+        **_arrays("weights", state.weights),
+        **_arrays("best", state.best),
+        "best_loss": state.best_loss,
+        "epoch": state.epoch,
+        "missed": state.missed,
+        "waited": state.waited,
+        "losses": np.array(state.losses),
+        "changes": np.array(state.changes),
+        "generator": np.array(json.dumps(state.generator)),
+        "digest": np.array(digest),
+    }
     with atomic_path(path) as partial, partial.open("wb") as stream:
-        np.savez(
-            stream,
-            weights=state.weights,
-            best=state.best,
-            best_loss=state.best_loss,
-            epoch=state.epoch,
-            waited=state.waited,
-            losses=np.array(state.losses),
-            changes=np.array(state.changes),
-            generator=np.array(json.dumps(state.generator)),
-            digest=np.array(digest),
-        )
+        np.savez(stream, **arrays)
+
+
+def _arrays(name: str, weights: Weights) -> dict[str, np.ndarray]:
+    if not isinstance(weights, ActiveSet):
+        return {name: weights}
+    return {name: weights.weights, f"{name}_components": weights.components, f"{name}_families": weights.families}
+
+
+def _weights(name: str, stored: Mapping[str, np.ndarray]) -> Weights:
+    if f"{name}_components" not in stored:
+        return stored[name]
+    return ActiveSet(stored[f"{name}_components"], stored[name], stored[f"{name}_families"])
 
 
 def read_checkpoint(path: Path, *, digest: str) -> EpochState | None:
@@ -82,14 +96,15 @@ def read_checkpoint(path: Path, *, digest: str) -> EpochState | None:
             refuse_other_images(str(stored["digest"]), digest)
             generator: dict[str, Any] = json.loads(str(stored["generator"]))
             return EpochState(
-                weights=stored["weights"],
-                best=stored["best"],
+                weights=_weights("weights", stored),
+                best=_weights("best", stored),
                 best_loss=float(stored["best_loss"]),
                 epoch=int(stored["epoch"]),
                 waited=int(stored["waited"]),
                 losses=tuple(stored["losses"].tolist()),
                 changes=tuple(stored["changes"].tolist()),
                 generator=generator,
+                missed=int(stored["missed"]),
             )
     except (OSError, ValueError, KeyError) as error:
         raise SchemaError(

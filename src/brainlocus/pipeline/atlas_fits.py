@@ -16,16 +16,19 @@ from jaxtyping import Float, Float64, Int
 
 from brainlocus.core import Mask
 from brainlocus.images.atlas import (
+    KEPT,
     AtlasFit,
     BatchOptions,
     MuOptions,
     Quality,
     SoftFit,
+    Weights,
     atlas_parcellation,
     checked_norms,
     fit_batches,
     fit_em,
     fit_mu,
+    hard_active,
     hard_quality,
     initial_weights,
     refine_soft,
@@ -143,19 +146,11 @@ def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> Fitt
             "compressed": task.options.compress,
         }
         return _soft(fit, "mu", more)
-    hard = fit_em(
-        images,
-        task.scale,
-        generator=rng,
-        restarts=task.restarts,
-        tolerance=task.tolerance if task.solver == "em" else 1e-6,
-        max_passes=task.max_passes,
-    )
+    hard = _fit_hard(task, images, rng)
     if task.solver == "em":
         return _hard(hard, hard_quality(images, hard))
-    refined = refine_soft(
-        images, hard, refinement=task.refine, tolerance=task.tolerance, device=named_device(task.device)
-    )
+    kept = task.options.active or KEPT
+    refined = refine_soft(images, hard, refinement=task.refine, kept=kept, tolerance=task.tolerance)
     refinement: dict[str, Any] = {
         "start": "em",
         "refinement": refined.method,
@@ -169,6 +164,17 @@ def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> Fitt
     soft.report["converged"] = hard.converged
     soft.report["warnings"] = _hard_warnings(hard)
     return soft
+
+
+def _fit_hard(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator) -> AtlasFit:
+    return fit_em(
+        images,
+        task.scale,
+        generator=rng,
+        restarts=task.restarts,
+        tolerance=task.tolerance if task.solver == "em" else 1e-6,
+        max_passes=task.max_passes,
+    )
 
 
 def _hard_warnings(fit: AtlasFit) -> list[str]:
@@ -204,10 +210,13 @@ def _by_batches(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rn
     digest = hashlib.sha256(f"{task.digest} {settings}".encode()).hexdigest()
     state = read_checkpoint(checkpoint, digest=digest)
     norms = checked_norms(images)
-    if state is None:
-        start = initial_weights(images, task.scale, norms, generator=rng, options=task.options)
-    else:
+    start: Weights
+    if state is not None:
         start = state.weights
+    elif task.solver == "em+mu":
+        start = hard_active(_fit_hard(task, images, rng), task.batches.active or KEPT, np.float32)
+    else:
+        start = initial_weights(images, task.scale, norms, generator=rng, options=task.options)
     fit = fit_batches(
         np.load(task.by_image, mmap_mode="r"),
         norms,
@@ -220,14 +229,15 @@ def _by_batches(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rn
         device=named_device(task.device),
     )
     more = {
-        "start": task.options.start,
+        "start": "em" if task.solver == "em+mu" else task.options.start,
+        "active": task.batches.active,
         "step": "epoch",
         "batch_size": task.batches.batch_size,
         "epoch_loss": task.batches.epoch_loss,
         "epochs": int(fit.changes.size),
         "best_epoch": int(fit.at[-1]),
     }
-    return _soft(fit, "mu", more)
+    return _soft(fit, task.solver, more)
 
 
 def _hard(fit: AtlasFit, quality: Quality) -> FittedScale:

@@ -7,18 +7,22 @@ import numpy as np
 import pytest
 
 from brainlocus.images.atlas import (
+    ActiveSet,
     BatchOptions,
     MuOptions,
     adjusted_rand,
     checked_norms,
     fit_batches,
     fit_batches_peak_bytes,
+    fit_em,
     fit_mu,
+    hard_active,
     initial_weights,
 )
 from brainlocus.numerics.devices import HOST, Device
+from brainlocus.pipeline.atlas_checkpoint import read_checkpoint, write_checkpoint
 from tests.reference.naive_atlas import naive_loss
-from tests.reference.naive_opnmf import naive_epoch
+from tests.reference.naive_opnmf import naive_active_update, naive_epoch, naive_renew
 from tests.unit.atlas.test_em import planted
 from tests.unit.atlas.test_mu import a_start
 
@@ -143,3 +147,81 @@ def test_peak_memory_stays_within_the_declared_bound():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak <= fit_batches_peak_bytes(*x.shape, 8, 10)
+
+
+# Active sets
+
+
+def test_sparse_epochs_are_those_of_the_formulas():
+    """From a hard atlas: the first batch is a whole one, then 24 active ones, then a whole one again."""
+    x, _ = planted(n_voxels=300, n_samples=40, noise=0.2, seed=8)
+    x = x.astype(np.float64)
+    hard = fit_em(x.astype(np.float32), 4, generator=np.random.default_rng(0))
+    found = fit(x, hard_active(hard, 3, np.float64), 4, active=3, max_epochs=3)
+    rng = np.random.default_rng(0)
+    w = hard.components().astype(np.float64)
+    losses, step = [naive_loss(x, w / np.linalg.norm(w, 2))], 0
+    for _ in range(3):
+        order = rng.permutation(40)
+        for start in range(0, 40, 4):
+            part = x[:, np.sort(order[start : start + 4])]
+            w = naive_renew(part, w, 3, [0] * 4) if step % 25 == 0 else naive_active_update(part, w)
+            step += 1
+        losses.append(naive_loss(x, w / np.linalg.norm(w, 2)))
+    np.testing.assert_allclose(found.losses[:4], losses, rtol=1e-6)
+    assert ((found.weights > 0).sum(axis=1) <= 3).all()
+
+
+def test_weights_turn_sparse_on_the_way_and_the_loss_stays():
+    x, labels = planted(n_voxels=1200, n_samples=60, r=6, seed=9)
+    start = initial_weights(
+        x, 6, checked_norms(x), generator=np.random.default_rng(0), options=MuOptions(start="seeds")
+    )
+    states = []
+    active = fit(x, start, 16, active=4, patience=5, checkpoint=states.append)
+    whole = fit(x, start, 16, patience=5)
+    assert isinstance(states[-1].weights, ActiveSet)
+    assert active.relative_loss < whole.relative_loss * (1 + 1e-4)
+    assert adjusted_rand(labels, active.labels) == 1.0
+    assert active.losses[-1] == pytest.approx(active.losses.min(), rel=1e-5)
+
+
+def test_interrupted_sparse_fit_goes_on_to_the_same_bytes(tmp_path):
+    """Through the file that is kept after every epoch."""
+    x, _ = planted(n_voxels=500, seed=10)
+    hard = fit_em(x, 4, generator=np.random.default_rng(0))
+    start = hard_active(hard, 2, np.float32)
+    kept = []
+
+    def keep(state):
+        path = tmp_path / f"{state.epoch}.npz"
+        write_checkpoint(state, path, digest="same")
+        kept.append(path)
+
+    whole = fit(x, start, 8, active=2, max_epochs=12, checkpoint=keep)
+    for epoch in (1, 5, 12):
+        state = read_checkpoint(kept[epoch - 1], digest="same")
+        on = fit(x, start, 8, seed=99, active=2, max_epochs=12, state=state)
+        np.testing.assert_array_equal(on.weights, whole.weights)
+        np.testing.assert_array_equal(on.losses, whole.losses)
+        np.testing.assert_array_equal(on.changes, whole.changes)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [({"device": Device(array_api_strict)}, "on the processor only"), ({"epoch_loss": "running"}, "leave out running")],
+)
+def test_active_batches_are_refused_elsewhere(more, message):
+    x, _ = planted(n_voxels=100)
+    with pytest.raises(ValueError, match=message):
+        fit(x, a_start(x, 4), 8, active=2, **more)
+
+
+def test_changes_of_sparse_weights_are_those_of_dense_ones():
+    x, _ = planted(n_voxels=500, seed=11)
+    hard = fit_em(x, 4, generator=np.random.default_rng(0))
+    states = []
+    found = fit(x, hard_active(hard, 2, np.float32), 8, active=2, max_epochs=3, checkpoint=states.append)
+    for k in (1, 2):
+        new, old = states[k].weights.dense(), states[k - 1].weights.dense()
+        assert found.changes[k] == pytest.approx(np.linalg.norm(new - old) / np.linalg.norm(old), rel=1e-5)

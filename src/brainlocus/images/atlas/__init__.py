@@ -1,5 +1,6 @@
 """Maps of many people to a multi-scale structural-covariance atlas."""
 
+from brainlocus.images.atlas.active import ActiveSet, hard_active
 from brainlocus.images.atlas.annotate import (
     BILATERAL,
     MIN_FRACTION,
@@ -23,7 +24,7 @@ from brainlocus.images.atlas.iterations import MuOptions
 from brainlocus.images.atlas.labels import atlas_parcellation, component_name
 from brainlocus.images.atlas.multiplicative import fit_mu, fit_mu_peak_bytes, initial_weights
 from brainlocus.images.atlas.nested import SplitAtlas, split_atlas
-from brainlocus.images.atlas.refine import RefinedFit, refine_soft
+from brainlocus.images.atlas.refine import KEPT, RefinedFit, refine_soft
 from brainlocus.images.atlas.reproducibility import (
     FitAgreement,
     compare_fits,
@@ -33,13 +34,15 @@ from brainlocus.images.atlas.reproducibility import (
 )
 from brainlocus.images.atlas.soft import Quality, SoftFit, hard_quality, relative
 from brainlocus.images.atlas.starts import nndsvd_start
-from brainlocus.images.atlas.stochastic import BatchOptions, EpochState, fit_batches, fit_batches_peak_bytes
+from brainlocus.images.atlas.stochastic import BatchOptions, EpochState, Weights, fit_batches, fit_batches_peak_bytes
 from brainlocus.numerics.partitions import adjusted_rand
 
 __all__ = [
     "BILATERAL",
+    "KEPT",
     "LOOSE",
     "MIN_FRACTION",
+    "ActiveSet",
     "Annotation",
     "AtlasFit",
     "AtlasTree",
@@ -54,6 +57,7 @@ __all__ = [
     "ScaleParcels",
     "SoftFit",
     "SplitAtlas",
+    "Weights",
     "adjusted_rand",
     "annotate_parcels",
     "annotate_parcels_peak_bytes",
@@ -69,6 +73,7 @@ __all__ = [
     "fit_mu",
     "fit_mu_peak_bytes",
     "grow_tree",
+    "hard_active",
     "hard_quality",
     "hoyer_sparsity",
     "initial_weights",

@@ -1,12 +1,14 @@
 """Voxel-major images by blocks of voxels, and what is checked before any fit."""
 
+import mmap
+from collections.abc import Iterator
 from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float, Float64
 from numba import njit
 
-__all__ = ["block_rows", "checked_norms", "voxel_blocks"]
+__all__ = ["block_rows", "checked_norms", "give_back_pages", "read_blocks", "voxel_blocks"]
 
 BLOCK_BYTES = 16 << 20
 """Voxel blocks of X of this size: small against any memory, large enough for matrix products at full speed."""
@@ -23,6 +25,26 @@ def voxel_blocks(n_voxels: int, n_samples: int, *, block_bytes: int | None = Non
     return [slice(start, min(start + step, n_voxels)) for start in range(0, n_voxels, step)]
 
 
+def read_blocks(
+    images: Float[np.ndarray, "voxels samples"], *, block_bytes: int | None = None
+) -> Iterator[tuple[slice, Float[np.ndarray, "_ samples"]]]:
+    """Yield the rows and the values of every block; a memory map is resident one block at a time.
+
+    The block is valid until the next is asked for.
+    """
+    for rows in voxel_blocks(*images.shape, block_bytes=block_bytes):
+        yield rows, np.ascontiguousarray(images[rows])
+        give_back_pages(images)
+
+
+def give_back_pages(images: np.ndarray) -> None:
+    """Let go of the pages of a memory map that were read: they stay in the system's cache, not in this process."""
+    pages = getattr(images, "_mmap", None)
+    # Of a copy-on-write map ("c") this would lose what was written.
+    if isinstance(pages, mmap.mmap) and getattr(images, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
+
+
 def checked_norms(images: Float[np.ndarray, "voxels samples"]) -> Float64[np.ndarray, " voxels"]:
     """Return ``||x_j||^2`` of every voxel after checking that every value is a number from 0 up.
 
@@ -32,13 +54,12 @@ def checked_norms(images: Float[np.ndarray, "voxels samples"]) -> Float64[np.nda
         A negative, NaN or infinite value (with voxel and image).
     """
     norms = np.empty(images.shape[0])
-    for rows in voxel_blocks(*images.shape):
-        block = np.ascontiguousarray(images[rows])
+    for rows, block in read_blocks(images):
         _squared_norms(block, norms[rows])
         bad = ~np.isfinite(norms[rows]) | (block.min(axis=1) < 0)
         if bad.any():
             voxel = rows.start + int(np.flatnonzero(bad)[0])
-            row = images[voxel]
+            row = images[voxel].copy()
             image = int(np.flatnonzero(~np.isfinite(row) | (row < 0))[0])
             raise ValueError(
                 f"Images must be finite and not negative; voxel {voxel} of image {image} is {row[image]:g}."

@@ -11,7 +11,7 @@ Ha et al. (2023), Proc. SPIE Medical Imaging, doi:10.1117/12.2654282.
 import numpy as np
 from jaxtyping import Float
 
-from brainlocus.images.atlas.blocks import voxel_blocks
+from brainlocus.images.atlas.blocks import read_blocks
 from brainlocus.images.atlas.starts import leading_vectors
 
 __all__ = ["compressed"]
@@ -39,7 +39,7 @@ def compressed(
     enough = int(np.searchsorted(np.cumsum(values**2), (1.0 - DISCARDED) * total)) + 1
     q = min(most, max(enough, n_components))
     out = np.empty((images.shape[0], q), dtype=images.dtype)
-    for rows in voxel_blocks(*images.shape):
+    for rows, block in read_blocks(images):
         # float64: all but the first product are small differences of large numbers.
-        out[rows] = images[rows].astype(np.float64) @ vectors[:, :q]
+        out[rows] = block.astype(np.float64) @ vectors[:, :q]
     return out

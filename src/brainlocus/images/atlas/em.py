@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 from numba import njit
 
-from brainlocus.images.atlas.blocks import block_rows, checked_norms, voxel_blocks
+from brainlocus.images.atlas.blocks import block_rows, checked_norms, read_blocks
 from brainlocus.images.atlas.moves import propose_moves
 from brainlocus.images.atlas.seeding import MIN_SAMPLE, SAMPLE_PER_COMPONENT, sample_voxels, seed_rows
 
@@ -277,8 +277,7 @@ def _pass(images: Float32[np.ndarray, "voxels samples"], norms: Float64[np.ndarr
     sums = np.zeros_like(state.prototypes)
     transposed = np.ascontiguousarray(state.prototypes.T.astype(np.float32))
     loss = 0.0
-    for rows in voxel_blocks(*images.shape):
-        block = np.ascontiguousarray(images[rows])
+    for rows, block in read_blocks(images):
         best = (block @ transposed).argmax(axis=1)
         loss += _visit(block, norms[rows], best, state.prototypes, state.labels[rows], state.projections[rows], sums)
     _step_prototypes(images, norms, state, sums)
@@ -378,8 +377,8 @@ def _finish(
     safe = np.where(lengths > 0, lengths, 1.0)
     weights = np.where(present, state.projections / safe[own], 0.0)
     loadings = np.zeros((n_components, images.shape[1]))
-    for rows in voxel_blocks(*images.shape):
-        _add_loadings(np.ascontiguousarray(images[rows]), labels[rows], weights[rows], loadings)
+    for rows, block in read_blocks(images):
+        _add_loadings(block, labels[rows], weights[rows], loadings)
     total = float(norms.sum())
     _record(losses, orthogonal_loss(total, loadings, np.diag((lengths > 0).astype(np.float64))), total)
     order = np.argsort(-np.sqrt((loadings**2).sum(axis=1)), kind="stable")

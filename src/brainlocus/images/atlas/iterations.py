@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float64
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
-from brainlocus.images.atlas.passes import Blocks, Sums, exact_sums, first_pass, update_pass
+from brainlocus.images.atlas.passes import Blocks, exact_sums, first_pass, update_pass
 from brainlocus.images.atlas.soft import Reason, mean_cosine, sums_loss
 from brainlocus.images.atlas.starts import Fill
 
@@ -123,7 +124,6 @@ def iterate(
     total: float,
     *,
     options: MuOptions,
-    give_up: Callable[["Trace"], bool] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Any, Trace]:
     """Update weights on the device until they settle; return them with spectral norm 1, and how it went.
@@ -134,19 +134,17 @@ def iterate(
         On the device; changed in place.
     total
         ``||X||_F^2``.
-    give_up
-        Ends the iterations as an early stop where it returns True.
     """
     trace = Trace(total)
     kind = blocks.images.dtype.type  # W is weights * scale in this precision, and so must be the scale of its loss
     sums = first_pass(blocks, weights)
-    scale = float(kind(inverse_norm(sums)))
+    scale = float(kind(inverse_norm(sums.gram)))
     began = time.monotonic()
     trace.losses.append(exact_loss(blocks, weights, scale, total))
     for iteration in range(1, options.max_iterations + 1):
         earlier = sums.squares * scale * scale
         sums = update_pass(blocks, weights, scale * sums.q, scale=scale, exponent=options.exponent)
-        scale = float(kind(inverse_norm(sums)))
+        scale = float(kind(inverse_norm(sums.gram)))
         moved = scale * scale * sums.squares - 2.0 * scale * sums.inner + earlier
         trace.changes.append(float(np.sqrt(max(moved, 0.0) / earlier)))
         if progress is not None:
@@ -155,9 +153,6 @@ def iterate(
             trace.losses.append(exact_loss(blocks, weights, scale, total))
             trace.cosine = mean_cosine(sums.gram)
             if trace.settled(options.tolerance):
-                break
-            if give_up is not None and give_up(trace):
-                trace.reason = "early_stop"
                 break
         if options.max_seconds is not None and time.monotonic() - began > options.max_seconds:
             trace.reason = "time"
@@ -172,14 +167,14 @@ def exact_loss(blocks: Blocks, weights: Any, scale: float, total: float) -> floa
     return sums_loss(total, sums.q.T @ sums.q, sums.gram, scale)
 
 
-def inverse_norm(sums: Sums) -> float:
+def inverse_norm(gram: Float64[np.ndarray, "components components"]) -> float:
     """Return ``1 / ||R||_2`` from ``R'R``."""
-    r = sums.gram.shape[0]
+    r = gram.shape[0]
     if r > LANCZOS:
         try:
             # A start that is not random, and overlaps with the leading vector of any matrix of entries above 0.
-            found = eigsh(sums.gram, k=1, v0=np.ones(r), tol=1e-12, return_eigenvectors=False)
+            found = eigsh(gram, k=1, v0=np.ones(r), tol=1e-12, return_eigenvectors=False)
             return float(1.0 / np.sqrt(found[0]))
         except ArpackNoConvergence:
             pass
-    return float(1.0 / np.sqrt(np.linalg.eigvalsh(sums.gram)[-1]))
+    return float(1.0 / np.sqrt(np.linalg.eigvalsh(gram)[-1]))

@@ -10,6 +10,7 @@ References
 Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734, eq. 24; Sotiras et al. (2015), NeuroImage 108:1.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, no_type_check
 
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numba import njit
 
-from brainlocus.images.atlas.blocks import voxel_blocks
+from brainlocus.images.atlas.blocks import give_back_pages, voxel_blocks
 from brainlocus.numerics.devices import Device
 
 __all__ = ["FLOOR", "Blocks", "Sums", "exact_sums", "first_pass", "gram_matrix", "project", "update_pass"]
@@ -56,9 +57,14 @@ class Blocks:
         # An accelerator wants large products, a processor those that stay in its cache.
         return voxel_blocks(*self.images.shape, block_bytes=UPDATE_BYTES if self.device.is_host else None)
 
-    def block(self, number: int, rows: slice) -> Any:
-        """Return a block on the device."""
-        return self.resident[number] if self.resident else self.device.put(self.images[rows])
+    def visits(self) -> Iterator[tuple[slice, Any]]:
+        """Yield the rows of every block and the block on the device; it is valid until the next is asked for."""
+        if self.resident:
+            yield from zip(self.rows(), self.resident, strict=True)
+        else:
+            for rows in self.rows():
+                yield rows, self.device.put(self.images[rows])
+                give_back_pages(self.images)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,11 +105,15 @@ def update_pass(
     device, xp = blocks.device, blocks.device.xp
     dtype = weights.dtype
     q_device, a_device = _put(device, q, dtype), _put(device, q.T @ q, dtype)
+    # W Q'Q from the left costs less where a batch has few images for the number of components.
+    few = 2 * q.shape[0] < q.shape[1]
     sums = _Running(device, q.shape)
-    for number, rows in enumerate(blocks.rows()):
-        x = blocks.block(number, rows)
+    for rows, x in blocks.visits():
         old = weights[rows, ...]
-        numerator, denominator = xp.matmul(x, q_device), xp.matmul(old, a_device)
+        numerator, denominator = (
+            xp.matmul(x, q_device),
+            (xp.matmul(xp.matmul(old, q_device.T), q_device) if few else xp.matmul(old, a_device)),
+        )
         if device.is_host:
             inner, squares = _multiply_host(old, numerator, denominator, scale, exponent, keep_unseen)
             new = old
@@ -119,8 +129,8 @@ def project(blocks: Blocks, weights: Any, *, exact: bool = False) -> Float64[np.
     """Return ``X'R``, with products in float64 where it is to be `exact`."""
     device, xp = blocks.device, blocks.device.xp
     q: Any = 0.0
-    for number, rows in enumerate(blocks.rows()):
-        x, block = blocks.block(number, rows), weights[rows, ...]
+    for rows, x in blocks.visits():
+        block = weights[rows, ...]
         if exact:
             x, block = xp.astype(x, xp.float64), xp.astype(block, xp.float64)
         q = q + xp.astype(xp.matmul(x.T, block), xp.float64)
@@ -141,9 +151,9 @@ def first_pass(blocks: Blocks, weights: Any) -> Sums:
     """Return the sums of given weights."""
     device, xp = blocks.device, blocks.device.xp
     sums = _Running(device, (blocks.images.shape[1], weights.shape[1]))
-    for number, rows in enumerate(blocks.rows()):
+    for rows, x in blocks.visits():
         block = weights[rows, ...]
-        sums.add(blocks.block(number, rows), block, 0.0, xp.sum(xp.astype(block, xp.float64) ** 2))
+        sums.add(x, block, 0.0, xp.sum(xp.astype(block, xp.float64) ** 2))
     return sums.done()
 
 
@@ -151,9 +161,9 @@ def exact_sums(blocks: Blocks, weights: Any) -> Sums:
     """Return the sums with every product in float64, for losses that are reported or decide."""
     device, xp = blocks.device, blocks.device.xp
     sums = _Running(device, (blocks.images.shape[1], weights.shape[1]))
-    for number, rows in enumerate(blocks.rows()):
+    for rows, narrow in blocks.visits():
         block = xp.astype(weights[rows, ...], xp.float64)
-        x = xp.astype(blocks.block(number, rows), xp.float64)
+        x = xp.astype(narrow, xp.float64)
         sums.add(x, block, 0.0, xp.sum(block * block))
     return sums.done()
 

@@ -2,16 +2,15 @@ r"""Soft weights from a hard atlas (``em+mu``).
 
 Data flow::
 
-    AtlasFit --W <- max(W, 1e-3 of the column's largest)--> soft start --refinement--> the better of the two losses
+    AtlasFit --ActiveSet, 100 iterations--------------------------------------------> the better of the two losses
+             --W <- max(W, 1e-3 of the column's largest), quasi-Newton steps--(tables)-^
 
 The hard atlas lies next to the optimum, where multiplicative updates from singular vectors spend thousands of
-iterations. The refinement is either that of `multiplicative`, at most 200 iterations, or, for tables and other small
-problems, bounded quasi-Newton steps on the same loss, from the hard atlas and from singular vectors, whose gradient
-is ::
+iterations. The refinement is that of `active`: entries that would grow come to the hard atlas's, without the background
+of a filled start, which raises the loss and takes as many iterations to go. For tables and other small problems it is
+bounded quasi-Newton steps on the same loss, from the hard atlas and from singular vectors, whose gradient is ::
 
     dL/dW = 2 (W A + N G - 2 N),    N = X X'W,  A = W'N,  G = W'W
-
-Refinement starts by raising the loss, so losses are compared at its end.
 
 References
 ----------
@@ -24,21 +23,25 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 from scipy.optimize import Bounds, minimize
 
+from brainlocus.images.atlas.active import ActiveSet, hard_active, settle_active
 from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit
-from brainlocus.images.atlas.iterations import CHECK_EVERY, MuOptions, Trace, iterate
+from brainlocus.images.atlas.iterations import Trace
 from brainlocus.images.atlas.passes import Blocks
 from brainlocus.images.atlas.soft import SoftFit, finish_soft
 from brainlocus.images.atlas.starts import fill_zeros, nndsvd_start
-from brainlocus.numerics.devices import HOST, Device
+from brainlocus.numerics.devices import HOST
 
 __all__ = ["RefinedFit", "Refinement", "refine_soft", "soften"]
 
 Refinement = Literal["auto", "mu", "quasi-newton"]
-MAX_ITERATIONS = 200
+MAX_ITERATIONS = 100
+"""Nearly all of the fall comes in the first 25."""
+KEPT = 8
+"""Entries of a voxel that may be above 0."""
 SMALL_WEIGHTS = 200_000
 SMALL_IMAGES = 20_000_000
 """Quasi-Newton steps keep twenty copies of W and one of X in float64: at most these many entries are small."""
@@ -60,10 +63,22 @@ class RefinedFit:
     """Loss of the refinement."""
 
 
-def soften(hard: AtlasFit, dtype: type[np.floating]) -> Float[np.ndarray, "voxels components"]:
-    """Return W of a hard atlas with 1e-3 of the column's largest entry in place of its zeros."""
+def soften(
+    hard: AtlasFit, dtype: type[np.floating], parents: Int[np.ndarray, " components"] | None = None
+) -> Float[np.ndarray, "voxels components"]:
+    """Return W of a hard atlas with 1e-3 of the column's largest entry in place of its zeros.
+
+    Parameters
+    ----------
+    parents
+        Component of a coarser atlas that each lies in: zeros stay outside it.
+    """
     weights = hard.components().astype(dtype)
     fill_zeros(weights, weights, "column", np.random.default_rng(0))  # this fill draws nothing
+    if parents is not None:
+        own = np.maximum(hard.labels, 1) - 1
+        for k, parent in enumerate(parents):
+            weights[parents[own] != parent, k] = 0
     weights[hard.labels == 0] = 0
     return weights
 
@@ -73,9 +88,10 @@ def refine_soft(
     hard: AtlasFit,
     *,
     refinement: Refinement = "auto",
+    kept: int = KEPT,
+    parents: Int[np.ndarray, " components"] | None = None,
     max_iterations: int = MAX_ITERATIONS,
     tolerance: float = 1e-5,
-    device: Device = HOST,
     progress: Callable[[int], None] | None = None,
 ) -> RefinedFit:
     """Refine a hard atlas to soft weights and return the better of the two.
@@ -88,6 +104,11 @@ def refine_soft(
         The hard atlas of them.
     refinement
         ``mu``; ``quasi-newton``; ``auto``: the latter where W has at most 200,000 entries and X 20 million.
+    kept
+        Entries of a voxel that multiplicative updates may raise above 0.
+    parents
+        Component of a coarser atlas that each component lies in: its weights stay 0 outside, and the refined atlas is
+        nested, too.
     max_iterations
         Limit of multiplicative iterations; quasi-Newton steps end when the loss settles, after 2,000 at the latest.
     tolerance
@@ -104,19 +125,20 @@ def refine_soft(
     ('quasi-newton', True, [50, 50])
     """
     norms = checked_norms(images)
-    start = soften(hard, images.dtype.type)
-    small = start.size <= SMALL_WEIGHTS and images.shape[0] * min(images.shape) <= SMALL_IMAGES
+    n_weights = images.shape[0] * hard.n_components
+    small = n_weights <= SMALL_WEIGHTS and images.shape[0] * min(images.shape) <= SMALL_IMAGES
     if refinement == "quasi-newton" or (refinement == "auto" and small):
         method: Literal["mu", "quasi-newton"] = "quasi-newton"
         # So cheap where it is small that a second start is tried: few components have more than one optimum.
-        starts = [start]
-        if hard.n_components < min(images.shape):
+        starts = [soften(hard, images.dtype.type, parents)]
+        if parents is None and hard.n_components < min(images.shape):
             starts.append(nndsvd_start(images, hard.n_components, generator=np.random.default_rng(0)))
         found = [_quasi_newton(images, given, norms, progress) for given in starts]
         refined = min(found, key=lambda fit: float(fit.losses[-1]))
     else:
         method = "mu"
-        refined = _multiplicative(images, start, norms, hard, max_iterations, tolerance, device, progress)
+        active = hard_active(hard, kept, images.dtype.type, families=parents)
+        refined = _multiplicative(images, active, norms, max_iterations, tolerance, progress)
     weights = hard.components().astype(images.dtype)
     as_soft = finish_soft(
         images, norms, weights, losses=[], at=[0], changes=[], reason=hard.reason, converged=hard.converged
@@ -124,43 +146,31 @@ def refine_soft(
     hard_loss, refined_loss = float(as_soft.losses[-1]), float(refined.losses[-1])
     if refined_loss < hard_loss:
         return RefinedFit(refined, "refined", method, hard_loss, refined_loss)
-    kept = replace(
+    hard_soft = replace(
         as_soft,
         losses=np.append(refined.losses, hard_loss),
         at=np.append(refined.at, refined.at[-1]),
         changes=refined.changes,
     )
-    return RefinedFit(kept, "em", method, hard_loss, refined_loss)
+    return RefinedFit(hard_soft, "em", method, hard_loss, refined_loss)
 
 
 def _multiplicative(
     images: Float[np.ndarray, "voxels samples"],
-    start: Float[np.ndarray, "voxels components"],
+    active: ActiveSet,
     norms: Float64[np.ndarray, " voxels"],
-    hard: AtlasFit,
     max_iterations: int,
     tolerance: float,
-    device: Device,
     progress: Callable[[int], None] | None,
 ) -> SoftFit:
-    options = MuOptions(tolerance=tolerance, max_iterations=max_iterations)
-    blocks = Blocks.of(images, device, signed=False, resident=True)
-    goal = float(hard.losses[-1])
-
-    def hopeless(trace: Trace) -> bool:
-        """Whether, falling on twice as fast as last, it could not reach the hard atlas's loss within its limit."""
-        if trace.losses[-1] <= goal:
-            return False
-        pace = 2.0 * max(trace.losses[-2] - trace.losses[-1], 0.0) / CHECK_EVERY
-        return trace.losses[-1] - pace * (max_iterations - len(trace.changes)) > goal
-
-    weights, trace = iterate(
-        blocks, device.put(start), float(norms.sum()), options=options, give_up=hopeless, progress=progress
+    trace = Trace(float(norms.sum()))
+    settle_active(
+        Blocks(images, HOST), active, trace, tolerance=tolerance, max_iterations=max_iterations, progress=progress
     )
     return finish_soft(
         images,
         norms,
-        device.get(weights),
+        active.dense(),
         losses=trace.losses,
         at=trace.at(),
         changes=trace.changes,
@@ -176,7 +186,7 @@ def _quasi_newton(
     norms: Float64[np.ndarray, " voxels"],
     progress: Callable[[int], None] | None,
 ) -> SoftFit:
-    """Minimise the loss over ``W >= 0`` by L-BFGS-B; it never ends above where it starts."""
+    """Minimise the loss over ``W >= 0`` by L-BFGS-B, zeros of the start kept; it never ends above where it starts."""
     total = float(norms.sum())
     shape = start.shape
     # Scaled to total 1: then the loss, its gradient and the stopping rules have one scale for all data.
@@ -196,14 +206,15 @@ def _quasi_newton(
         if progress is not None:
             progress(1)
 
-    given = start.astype(np.float64).ravel()
+    # Spectral norm 1: from another scale the first steps go to a far and worse optimum.
+    given = (start.astype(np.float64) / np.linalg.norm(start.astype(np.float64), 2)).ravel()
     losses.append(total * loss_and_gradient(given)[0])
     found = minimize(  # type: ignore[call-overload]  # the stubs want the options as a literal
         loss_and_gradient,
         given,
         jac=True,
         method="L-BFGS-B",
-        bounds=Bounds(0.0, np.inf),
+        bounds=Bounds(0.0, np.where(given > 0, np.inf, 0.0)),
         callback=note,
         options={"maxiter": QUASI_NEWTON_STEPS, "maxfun": 2 * QUASI_NEWTON_STEPS, "ftol": 1e-13, "gtol": 1e-10},
     )

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from brainlocus.images.atlas.blocks import voxel_blocks
+from brainlocus.images.atlas.blocks import read_blocks, voxel_blocks
 from brainlocus.images.atlas.em import AtlasFit, hoyer_sparsity
 from brainlocus.images.atlas.passes import FLOOR, UPDATE_BYTES, Blocks, exact_sums
 from brainlocus.numerics.devices import HOST
@@ -230,8 +230,8 @@ def hard_quality(images: Float[np.ndarray, "voxels samples"], fit: AtlasFit) -> 
 def _centred_total(images: Float[np.ndarray, "voxels samples"], total: float) -> float:
     """Return the sum of squares of the images after each voxel's mean is taken from it."""
     means = 0.0
-    for rows in voxel_blocks(*images.shape, block_bytes=UPDATE_BYTES):
-        means += float((images[rows].mean(axis=1, dtype=np.float64) ** 2).sum())
+    for _, block in read_blocks(images, block_bytes=UPDATE_BYTES):
+        means += float((block.mean(axis=1, dtype=np.float64) ** 2).sum())
     return float(total - images.shape[1] * means)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy.linalg import eigh
 
-from brainlocus.images.atlas.blocks import voxel_blocks
+from brainlocus.images.atlas.blocks import read_blocks, voxel_blocks
 from brainlocus.images.atlas.seeding import sample_voxels, seed_rows
 
 __all__ = ["Fill", "fill_zeros", "leading_vectors", "nndsvd_start", "seeded_start"]
@@ -96,8 +96,8 @@ def seeded_start(
     seeds = seed_rows(sample, norms[chosen], n_components, generator)
     prototypes = (sample[seeds] / np.sqrt(norms[chosen][seeds])[:, None]).astype(images.dtype).T
     weights = np.zeros((images.shape[0], n_components), dtype=images.dtype)
-    for rows in voxel_blocks(*images.shape):
-        products = np.ascontiguousarray(images[rows]) @ prototypes
+    for rows, block in read_blocks(images):
+        products = block @ prototypes
         best = products.argmax(axis=1)
         at = np.arange(best.size)
         weights[rows][at, best] = products[at, best]
@@ -143,9 +143,9 @@ def leading_vectors(
         left, values = _top(wide @ wide.T, n_vectors)
         return wide.T @ (left / np.where(values > 0, values, 1.0)), values
     gram = np.zeros((n_samples, n_samples))
-    for rows in voxel_blocks(n_voxels, n_samples):
-        block = images[rows].astype(np.float64)
-        gram += block.T @ block
+    for _, block in read_blocks(images):
+        wide = block.astype(np.float64)
+        gram += wide.T @ wide
     return _top(gram, n_vectors)
 
 
@@ -169,8 +169,7 @@ def _subspace(
     for iteration in range(POWER_ITERATIONS + 1):
         product = np.zeros_like(basis)
         narrow = basis.astype(images.dtype)
-        for rows in voxel_blocks(*images.shape):
-            block = np.ascontiguousarray(images[rows])
+        for _, block in read_blocks(images):
             product += block.T @ (block @ narrow)
         if iteration < POWER_ITERATIONS:
             basis = np.linalg.qr(product)[0]
@@ -185,12 +184,12 @@ def _left_vectors(
     """Return ``X V`` and the norms of its positive and negative parts, column by column."""
     left = np.empty((images.shape[0], vectors.shape[1]), dtype=images.dtype)
     positive, negative = np.zeros(vectors.shape[1]), np.zeros(vectors.shape[1])
-    for rows in voxel_blocks(*images.shape):
+    for rows, block in read_blocks(images):
         # float64: the products with all but the first vector are small differences of large numbers.
-        block = images[rows].astype(np.float64) @ vectors
-        positive += (np.maximum(block, 0.0) ** 2).sum(axis=0)
-        negative += (np.minimum(block, 0.0) ** 2).sum(axis=0)
-        left[rows] = block
+        products = block.astype(np.float64) @ vectors
+        positive += (np.maximum(products, 0.0) ** 2).sum(axis=0)
+        negative += (np.minimum(products, 0.0) ** 2).sum(axis=0)
+        left[rows] = products
     return left, np.sqrt(positive), np.sqrt(negative)
 
 

@@ -7,6 +7,10 @@ Data flow::
 
     images (one row a person), W --epoch: every batch updates W--> W --loss, W fixed--> EpochState --best W--> SoftFit
 
+With active sets (`active`) W turns sparse as soon as leaving out its small entries costs nothing, which is asked before
+the first epoch and after each; from then on 24 of 25 batches update the entries that are left, and one lets others come
+back.
+
 The epochs end when the loss has not fallen by more than `delta` of the best for `patience` epochs; the W with the
 lowest loss is returned, not the last. An `EpochState` has all that an interrupted fit needs to go on as if nothing
 had happened.
@@ -23,12 +27,28 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Float64
 
-from brainlocus.images.atlas.iterations import LARGEST_COSINE
+from brainlocus.images.atlas.active import (
+    ActiveSet,
+    active_sums,
+    active_update,
+    choose_active,
+    costs_nothing,
+    renew,
+)
+from brainlocus.images.atlas.blocks import give_back_pages
+from brainlocus.images.atlas.iterations import LARGEST_COSINE, inverse_norm
 from brainlocus.images.atlas.passes import Blocks, gram_matrix, project, update_pass
 from brainlocus.images.atlas.soft import Reason, SoftFit, finish_soft, mean_cosine, sums_loss
 from brainlocus.numerics.devices import HOST, Device
 
-__all__ = ["BatchOptions", "EpochState", "fit_batches", "fit_batches_peak_bytes"]
+__all__ = ["BatchOptions", "EpochState", "Weights", "fit_batches", "fit_batches_peak_bytes"]
+
+
+RENEW_EVERY = 25
+"""Of so many batches, one lets entries come back to a sparse W."""
+CHANGE_VOXELS = 1 << 16
+
+Weights = Float[np.ndarray, "voxels components"] | ActiveSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +64,8 @@ class BatchOptions:
     """Fall of the root of the loss, relative to the best, that counts as an improvement."""
     exponent: float = 0.5
     """Power of the ratio; with 1 the updates of single batches follow their noise."""
+    active: int | None = None
+    """Update only this many components of each voxel; None: all, always."""
     epoch_loss: Literal["exact", "running"] = "exact"
     """``exact``: of W at the end of the epoch, which takes one more pass; ``running``: sum over batches of the loss of
     W before each, which costs less and lags behind."""
@@ -53,8 +75,8 @@ class BatchOptions:
 class EpochState:
     """A fit after some epochs: everything that the next one depends on."""
 
-    weights: Float[np.ndarray, "voxels components"]
-    best: Float[np.ndarray, "voxels components"]
+    weights: Weights
+    best: Weights
     """Weights with the lowest loss."""
     best_loss: float
     epoch: int
@@ -64,26 +86,27 @@ class EpochState:
     changes: tuple[float, ...]
     generator: dict[str, Any]
     """State of the random generator."""
+    missed: int = 0
+    """Batches since entries could come back to a sparse W."""
 
 
-def fit_batches_peak_bytes(n_voxels: int, n_samples: int, n_components: int, batch_size: int) -> int:
+def fit_batches_peak_bytes(
+    n_voxels: int, n_samples: int, n_components: int, batch_size: int, *, sparse: int | None = None
+) -> int:
     """Return the most memory `fit_batches` needs besides the images (a memory map) and the weights it is given.
 
-    W, its best and one copy while either changes; a batch; Gram matrices and projections.
+    W, its best and one copy while either changes; a batch; Gram matrices and projections. A start that is an
+    `ActiveSet` of `sparse` entries a voxel stays one, and only the result is a whole matrix.
     """
     batch = min(batch_size, n_samples)
-    return (
-        4 * 4 * n_voxels * n_components
-        + 4 * batch * n_voxels
-        + 6 * 8 * n_components * (n_components + n_samples)
-        + (64 << 20)
-    )
+    weights = 4 * 4 * n_components if sparse is None else 4 * 8 * sparse + 4 * n_components
+    return weights * n_voxels + 4 * batch * n_voxels + 6 * 8 * n_components * (n_components + n_samples) + (64 << 20)
 
 
 def fit_batches(
     images: Float[np.ndarray, "samples voxels"],
     voxel_norms: Float64[np.ndarray, " voxels"],
-    start: Float[np.ndarray, "voxels components"],
+    start: Weights,
     *,
     options: BatchOptions,
     generator: np.random.Generator,
@@ -118,26 +141,24 @@ def fit_batches(
     Raises
     ------
     ValueError
-        A batch of less than one image.
+        A batch of less than one image, or active sets on an accelerator or with the running loss.
     """
     if options.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {options.batch_size}.")
-    total = float(voxel_norms.sum())
+    if options.active is not None and not device.is_host:
+        raise ValueError("Active sets run on the processor only; leave them out, or use the device cpu.")
+    if options.active is not None and options.epoch_loss == "running":
+        raise ValueError("With active sets the exact loss costs little, and what turns W sparse; leave out running.")
+    fit = _Fit(images, float(voxel_norms.sum()), options, device)
     if state is None:
-        weights = start.astype(images.dtype)
-        weights[voxel_norms == 0] = 0
-        weights = _rescaled(device, device.put(weights))
-        first = _fixed_loss(images, weights, total, options.batch_size, device)
-        given = device.get(weights).copy()
-        drawn = dict(generator.bit_generator.state)
-        state = EpochState(given, given, first, 0, 0, (first,), (), drawn)
+        state = fit.first(start, voxel_norms, generator)
     generator.bit_generator.state = state.generator
     reason: Reason = "max_iter"
     while state.epoch < options.max_epochs:
         if state.waited >= options.patience:
             reason = "early_stop"
             break
-        state = _epoch(images, state, total, options, generator, device)
+        state = fit.epoch(state, generator)
         if checkpoint is not None:
             checkpoint(state)
         if progress is not None:
@@ -145,72 +166,143 @@ def fit_batches(
     return _finished(images.T if voxel_major is None else voxel_major, voxel_norms, state, options, reason)
 
 
-def _epoch(
-    images: Float[np.ndarray, "samples voxels"],
-    state: EpochState,
-    total: float,
-    options: BatchOptions,
-    generator: np.random.Generator,
-    device: Device,
-) -> EpochState:
-    """Return the state after one more epoch."""
-    weights = device.put(state.weights.copy())
-    running = 0.0
-    # One buffer for all batches: fresh memory of this size costs more than the products. Blocks turn it, bit by bit.
-    buffer = np.empty((min(options.batch_size, images.shape[0]), images.shape[1]), dtype=images.dtype)
-    for batch in _batches(generator.permutation(images.shape[0]), options.batch_size):
-        # Rows in the order of the file: read in one sweep. Their order within a batch does not matter.
-        rows = np.take(images, np.sort(batch), axis=0, out=buffer[: batch.size], mode="clip")
-        blocks = Blocks(rows.T, device)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fit:
+    """What all epochs share."""
+
+    images: Float[np.ndarray, "samples voxels"]
+    total: float
+    options: BatchOptions
+    device: Device
+
+    def first(
+        self, start: Weights, voxel_norms: Float64[np.ndarray, " voxels"], generator: np.random.Generator
+    ) -> EpochState:
+        """Return the state before the first epoch: W with spectral norm 1."""
+        drawn = dict(generator.bit_generator.state)
+        if isinstance(start, ActiveSet):
+            given: Any = start.copy()
+        else:
+            whole = start.astype(self.images.dtype)
+            whole[voxel_norms == 0] = 0
+            given = self.device.put(whole)
+        weights, loss = self.measured(given)
+        return EpochState(weights, weights, loss, 0, 0, (loss,), (), drawn, RENEW_EVERY)
+
+    def epoch(self, state: EpochState, generator: np.random.Generator) -> EpochState:
+        """Return the state after one more epoch."""
+        weights, running, missed = self.batches(state, generator)
+        new, loss = self.measured(weights, running if self.options.epoch_loss == "running" else None)
+        # On the root, as the published tool does.
+        better = np.sqrt(max(loss, 0.0)) < np.sqrt(max(state.best_loss, 0.0)) * (1.0 - self.options.delta)
+        lower = loss < state.best_loss
+        return EpochState(
+            weights=new,
+            best=new if lower else state.best,
+            best_loss=min(loss, state.best_loss),
+            epoch=state.epoch + 1,
+            waited=0 if better else state.waited + 1,
+            losses=(*state.losses, loss),
+            changes=(*state.changes, _change(new, state.weights)),
+            generator=dict(generator.bit_generator.state),
+            missed=missed,
+        )
+
+    def batches(self, state: EpochState, generator: np.random.Generator) -> tuple[Any, float, int]:
+        """Return W after every batch has updated it, the running loss if asked for, and the batches missed."""
+        images, options = self.images, self.options
+        weights: Any = state.weights.copy()
+        if not isinstance(weights, ActiveSet):
+            weights = self.device.put(weights)
+        running, missed = 0.0, state.missed
+        # One buffer for all batches: fresh memory of this size costs more than the products. Blocks turn it bit by bit.
+        buffer = np.empty((min(options.batch_size, images.shape[0]), images.shape[1]), dtype=images.dtype)
+        for batch in _batches(generator.permutation(images.shape[0]), options.batch_size):
+            # Rows in the order of the file: read in one sweep. Their order within a batch does not matter.
+            rows = np.take(images, np.sort(batch), axis=0, out=buffer[: batch.size], mode="clip")
+            give_back_pages(images)
+            blocks = Blocks(rows.T, self.device)
+            if not isinstance(weights, ActiveSet):
+                weights, loss = self.update(blocks, weights)
+                running += loss
+            elif missed >= RENEW_EVERY - 1:
+                renew(blocks, weights, exponent=options.exponent, keep_unseen=True)
+                missed = 0
+            else:
+                active_update(blocks, weights, exponent=options.exponent)
+                missed += 1
+        return weights, running, missed
+
+    def update(self, blocks: Blocks, weights: Any) -> tuple[Any, float]:
+        """Return W after a batch, and its loss in the batch before, if asked for."""
+        loss = 0.0
         q = project(blocks, weights)
-        if options.epoch_loss == "running":
-            share = float(np.einsum("ij,ij->", rows, rows, dtype=np.float64))
-            running += sums_loss(share, q.T @ q, gram_matrix(device, weights))
-        update_pass(blocks, weights, q, scale=1.0, exponent=options.exponent, keep_unseen=True)
-        if options.exponent != 0.5:
+        if self.options.epoch_loss == "running":
+            share = float(np.einsum("ij,ij->", blocks.images, blocks.images, dtype=np.float64))
+            loss = sums_loss(share, q.T @ q, gram_matrix(self.device, weights))
+        update_pass(blocks, weights, q, scale=1.0, exponent=self.options.exponent, keep_unseen=True)
+        if self.options.exponent != 0.5:
             # W (N / W A)^(1/2) does not depend on the scale of W: then once an epoch is enough.
-            weights = _rescaled(device, weights)
-    weights = _rescaled(device, weights)
-    exact = options.epoch_loss == "exact"
-    loss = _fixed_loss(images, weights, total, options.batch_size, device) if exact else running
-    new = device.get(weights)
-    before = float(np.linalg.norm(state.weights))
-    change = float(np.linalg.norm(new - state.weights)) / before if before else 0.0
-    # On the root, as the published tool does.
-    better = np.sqrt(max(loss, 0.0)) < np.sqrt(max(state.best_loss, 0.0)) * (1.0 - options.delta)
-    lower = loss < state.best_loss
-    return EpochState(
-        weights=new,
-        best=new if lower else state.best,
-        best_loss=min(loss, state.best_loss),
-        epoch=state.epoch + 1,
-        waited=0 if better else state.waited + 1,
-        losses=(*state.losses, loss),
-        changes=(*state.changes, change),
-        generator=dict(generator.bit_generator.state),
-    )
+            weights = weights * inverse_norm(gram_matrix(self.device, weights))
+        return weights, loss
+
+    def measured(self, weights: Any, running: float | None = None) -> tuple[Weights, float]:
+        """Return W with spectral norm 1, sparse where that costs nothing, and its loss: `running`, or of all images."""
+        if running is not None:
+            return self.device.get(weights * self.scale(gram_matrix(self.device, weights))), running
+        hh, gram = self.sums(weights)
+        scale = self.scale(gram)
+        loss = sums_loss(self.total, hh, gram, scale)
+        if isinstance(weights, ActiveSet):
+            weights.weights[:] *= scale
+            return weights, loss
+        whole: np.ndarray = self.device.get(weights * scale)
+        if self.options.active is None:
+            return whole, loss
+        left = choose_active(whole, self.options.active)
+        if not costs_nothing(self.total, (hh, gram), self.sums(left)):
+            return whole, loss
+        return self.measured(left)
+
+    def sums(
+        self, weights: Any
+    ) -> tuple[Float64[np.ndarray, "components components"], Float64[np.ndarray, "components components"]]:
+        """Return ``W'X X'W`` over all images and ``W'W``, from float64 products."""
+        n_samples, step = self.images.shape[0], self.options.batch_size
+        parts = (Blocks(self.images[k : k + step].T, self.device) for k in range(0, n_samples, step))
+        hh: Any = 0.0
+        gram: Any = None
+        for part in parts:
+            if isinstance(weights, ActiveSet):
+                found = active_sums(part, weights)
+                q, gram = found.q, found.gram
+            else:
+                q = project(part, weights, exact=True)
+            hh = hh + q.T @ q
+        return hh, gram_matrix(self.device, weights) if gram is None else gram
+
+    def scale(self, gram: Float64[np.ndarray, "components components"]) -> float:
+        """Return what brings W to spectral norm 1, in the precision of W."""
+        return float(self.images.dtype.type(inverse_norm(gram)))
+
+
+def _change(new: Weights, old: Weights) -> float:
+    """Return ``||W_t - W_(t-1)||_F / ||W_(t-1)||_F``."""
+    length = float(np.linalg.norm(old.weights if isinstance(old, ActiveSet) else old))
+    if not length:
+        return 0.0
+    if not isinstance(new, ActiveSet):
+        return float(np.linalg.norm(new - old)) / length
+    moved = 0.0
+    for start in range(0, new.components.shape[0], CHANGE_VOXELS):
+        rows = slice(start, start + CHANGE_VOXELS)
+        before = old.part(rows).dense() if isinstance(old, ActiveSet) else old[rows]
+        moved += float(np.linalg.norm(new.part(rows).dense() - before) ** 2)
+    return float(np.sqrt(moved)) / length
 
 
 def _batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     return [order[i : i + size] for i in range(0, order.size, size)]
-
-
-def _rescaled(device: Device, weights: Any) -> Any:
-    """Return the weights with spectral norm 1."""
-    return weights * float(1.0 / np.sqrt(np.linalg.eigvalsh(gram_matrix(device, weights))[-1]))
-
-
-def _fixed_loss(
-    images: Float[np.ndarray, "samples voxels"], weights: Any, total: float, batch_size: int, device: Device
-) -> float:
-    """Return the loss over all images with the weights fixed, from float64 products."""
-    r = weights.shape[1]
-    hh = np.zeros((r, r))
-    for rows in _batches(np.arange(images.shape[0]), batch_size):
-        part = images[rows[0] : rows[-1] + 1]
-        q = project(Blocks(part.T, device), weights, exact=True)
-        hh += q.T @ q
-    return sums_loss(total, hh, gram_matrix(device, weights))
 
 
 def _finished(
@@ -220,7 +312,8 @@ def _finished(
     options: BatchOptions,
     reason: Reason,
 ) -> SoftFit:
-    cosine = mean_cosine(gram_matrix(HOST, state.best))
+    best = state.best.dense() if isinstance(state.best, ActiveSet) else state.best.copy()
+    cosine = mean_cosine(gram_matrix(HOST, best))
     converged = reason == "early_stop" and cosine < LARGEST_COSINE
     warnings: tuple[str, ...] = ()
     if not converged:
@@ -230,7 +323,7 @@ def _finished(
     return finish_soft(
         images,
         voxel_norms,
-        state.best.copy(),
+        best,
         losses=list(state.losses),
         at=[*range(len(state.losses)), int(np.argmin(state.losses))],
         changes=list(state.changes),

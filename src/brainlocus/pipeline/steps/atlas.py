@@ -16,6 +16,7 @@ from pydantic import Field
 
 from brainlocus.core import Mask, ResourceError, SchemaError
 from brainlocus.images.atlas import (
+    KEPT,
     BatchOptions,
     MuOptions,
     fit_batches_peak_bytes,
@@ -82,19 +83,21 @@ class AtlasFitConfig(StepConfig):
     max_seconds: float | None = Field(None, gt=0, description="mu: most seconds; such a fit cannot be repeated exactly")
     refine: Literal["auto", "mu", "quasi-newton"] = Field(
         "auto",
-        description="em+mu: at most 200 multiplicative updates, or quasi-Newton steps (auto: where W has 200,000 "
+        description="em+mu: at most 100 multiplicative updates, or quasi-Newton steps (auto: where W has 200,000 "
         "entries at most)",
     )
     active: int | None = Field(
         None,
         ge=1,
-        description="mu: update only this many components of each voxel (8 is enough) in 24 of 25 iterations; for many "
-        "components",
+        description="mu, em+mu: keep this many components of each voxel (8 is enough; em+mu: always), for many "
+        "components; the exponent of the updates is then 1/2",
     )
     compress: bool = Field(
         False, description="mu: iterate on the leading singular vectors of the images; for many images"
     )
-    batch_size: int | None = Field(None, ge=1, description="mu: update W from this many images at a time (sopNMF)")
+    batch_size: int | None = Field(
+        None, ge=1, description="mu, em+mu: update W from this many images at a time (sopNMF)"
+    )
     max_epochs: int = Field(1_000, ge=1, description="--batch-size: most passes over the images")
     patience: int = Field(20, ge=1, description="--batch-size: end after this many epochs without a lower loss")
     epoch_loss: Literal["exact", "running"] = Field(
@@ -110,19 +113,21 @@ class AtlasFitConfig(StepConfig):
 def _check(config: AtlasFitConfig) -> None:
     if not config.scales or min(config.scales) < 1 or len(set(config.scales)) < len(config.scales):
         raise SchemaError(f"--scales: expected different numbers from 1 up, found {list(config.scales)}.")
-    if config.batch_size is not None and config.solver not in (None, "mu"):
-        raise SchemaError(
-            f"--batch-size: expected with --solver mu, found --solver {config.solver}. Leave one of them out."
-        )
+    if config.batch_size is not None and config.solver == "em":
+        raise SchemaError("--batch-size: expected with --solver mu or em+mu, found --solver em. Leave one of them out.")
     if config.hierarchy == "nested" and _solver(config) != "em":
         raise SchemaError(
             f"--hierarchy nested: expected with --solver em, found {_solver(config)}: soft components are not nested."
         )
-    for name, given in (("--active", config.active), ("--compress", config.compress or None)):
-        if given is not None and (_solver(config) != "mu" or config.batch_size is not None):
-            raise SchemaError(f"{name}: expected with --solver mu and without --batch-size. Leave it out.")
-    if config.active is not None and config.device != "cpu":
-        raise SchemaError("--active: runs on the processor only. Leave it out, or give --device cpu.")
+    if config.compress and (_solver(config) != "mu" or config.batch_size is not None):
+        raise SchemaError("--compress: expected with --solver mu and without --batch-size. Leave it out.")
+    if config.active is not None and _solver(config) == "em":
+        raise SchemaError("--active: expected with --solver mu or em+mu, found em. Leave it out.")
+    sparse = config.active is not None or _solver(config) == "em+mu"
+    if sparse and config.device != "cpu":
+        raise SchemaError("--device: em+mu and --active run on the processor only. Give --device cpu.")
+    if sparse and config.batch_size is not None and config.epoch_loss == "running":
+        raise SchemaError("--epoch-loss running: with --active or em+mu the exact loss costs little. Leave it out.")
     named_device(config.device)
 
 
@@ -150,9 +155,13 @@ def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: in
         soft += 4 * n_voxels * min(n_samples, 4 * scale)
     if config.active is not None:
         soft += 8 * n_voxels * config.active + 16 * scale * (scale + n_samples)
-    if config.batch_size is not None:
-        soft = max(soft, fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size) + 4 * n_voxels * scale)
-    return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[_solver(config)]
+    if config.batch_size is None:
+        return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[_solver(config)]
+    if _solver(config) == "em+mu":
+        kept = config.active or KEPT
+        return max(hard, fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size, sparse=kept))
+    by_batches = fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size) + 4 * n_voxels * scale
+    return max(soft, by_batches)
 
 
 def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context: Context) -> ScaleTask:
@@ -182,7 +191,11 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context
     if config.batch_size is None:
         return task
     batches = BatchOptions(
-        config.batch_size, max_epochs=config.max_epochs, patience=config.patience, epoch_loss=config.epoch_loss
+        config.batch_size,
+        max_epochs=config.max_epochs,
+        patience=config.patience,
+        active=KEPT if config.active is None and solver == "em+mu" else config.active,
+        epoch_loss=config.epoch_loss,
     )
     checkpoint = context.shards / f"C{scale}.checkpoint.npz"
     return replace(task, batches=batches, by_image=_image_major(matrix), checkpoint=checkpoint, digest=digest)
