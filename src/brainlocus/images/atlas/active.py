@@ -16,7 +16,6 @@ methods/structural.md 1.5 d; Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import no_type_check
 
@@ -24,6 +23,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int32
 from numba import njit
 
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.iterations import CHECK_EVERY, MuOptions, Trace, inverse_norm, iterate
 from brainlocus.images.atlas.passes import FLOOR, TINY, Blocks, exact_sums, project
 from brainlocus.images.atlas.soft import mean_cosine, sums_loss
@@ -43,7 +43,7 @@ def iterate_active(
     total: float,
     *,
     options: MuOptions,
-    progress: Callable[[int], None] | None = None,
+    progress: Report = unheard,
 ) -> tuple[Float[np.ndarray, "voxels components"], Trace]:
     """Update weights until they settle, as `iterations.iterate` does, with active sets.
 
@@ -53,30 +53,39 @@ def iterate_active(
         ``||X||_F^2``.
     options
         With `active`, the entries a voxel keeps.
+    progress
+        Called with every whole iteration and every 25 active ones before them.
     """
     began = time.monotonic()
     weights, trace = iterate(
         blocks, weights, total, options=replace(options, max_iterations=min(DENSE_FIRST, options.max_iterations)),
-        progress=progress,
+        progress=_counted_from(0, options, progress),
     )  # fmt: skip
     while len(trace.changes) + CHECK_EVERY <= options.max_iterations and not trace.converged:
         active = choose_active(weights, options.active or 1)
         if active.left_out > LEFT_OUT:
             more = replace(options, max_iterations=CHECK_EVERY)
-            weights, part = iterate(blocks, weights, total, options=more, progress=progress)
+            weights, part = iterate(
+                blocks, weights, total, options=more, progress=_counted_from(len(trace.changes), options, progress)
+            )
             trace.changes += part.changes
             trace.losses.append(part.losses[-1])
             trace.cosine = part.cosine
         else:
+            first = len(trace.changes) + 1
+            progress(FitStep("iteration", first, options.max_iterations, trace.losses[-1], total))
             weights = _round(blocks, weights, active, total, trace, options.exponent)
-            if progress is not None:
-                progress(CHECK_EVERY)
         if trace.settled(options.tolerance):
             break
         if options.max_seconds is not None and time.monotonic() - began > options.max_seconds:
             trace.reason = "time"
             break
     return weights, trace
+
+
+def _counted_from(done: int, options: MuOptions, progress: Report) -> Report:
+    """Return what counts the iterations of a part among those of the whole fit."""
+    return lambda step: progress(replace(step, number=done + step.number, most=options.max_iterations))
 
 
 def _round(

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.passes import Blocks, Sums, exact_sums, first_pass, update_pass
 from brainlocus.images.atlas.soft import Reason, mean_cosine, sums_loss
 from brainlocus.images.atlas.starts import Fill
@@ -124,7 +125,7 @@ def iterate(
     *,
     options: MuOptions,
     give_up: Callable[["Trace"], bool] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Report = unheard,
 ) -> tuple[Any, Trace]:
     """Update weights on the device until they settle; return them with spectral norm 1, and how it went.
 
@@ -136,6 +137,8 @@ def iterate(
         ``||X||_F^2``.
     give_up
         Ends the iterations as an early stop where it returns True.
+    progress
+        Called with every iteration before it.
     """
     trace = Trace(total)
     kind = blocks.images.dtype.type  # W is weights * scale in this precision, and so must be the scale of its loss
@@ -144,13 +147,12 @@ def iterate(
     began = time.monotonic()
     trace.losses.append(exact_loss(blocks, weights, scale, total))
     for iteration in range(1, options.max_iterations + 1):
+        progress(FitStep("iteration", iteration, options.max_iterations, trace.losses[-1], total))
         earlier = sums.squares * scale * scale
         sums = update_pass(blocks, weights, scale * sums.q, scale=scale, exponent=options.exponent)
         scale = float(kind(inverse_norm(sums)))
         moved = scale * scale * sums.squares - 2.0 * scale * sums.inner + earlier
         trace.changes.append(float(np.sqrt(max(moved, 0.0) / earlier)))
-        if progress is not None:
-            progress(1)
         if iteration % CHECK_EVERY == 0:
             trace.losses.append(exact_loss(blocks, weights, scale, total))
             trace.cosine = mean_cosine(sums.gram)

@@ -185,10 +185,10 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context
         config.batch_size, max_epochs=config.max_epochs, patience=config.patience, epoch_loss=config.epoch_loss
     )
     checkpoint = context.shards / f"C{scale}.checkpoint.npz"
-    return replace(task, batches=batches, by_image=_image_major(matrix), checkpoint=checkpoint, digest=digest)
+    return replace(task, batches=batches, by_image=_image_major(matrix, context), checkpoint=checkpoint, digest=digest)
 
 
-def _image_major(matrix: Path) -> Path:
+def _image_major(matrix: Path, context: Context) -> Path:
     """Return the images written once more, one row a person, from an interrupted run where that had finished it."""
     copy = matrix.with_name("by_image.npy")
     if not copy.exists():
@@ -196,7 +196,8 @@ def _image_major(matrix: Path) -> Path:
         with atomic_path(copy) as partial:
             rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=images.shape[::-1])
             step = max(1, (64 << 20) // (4 * images.shape[1]))
-            for start in range(0, images.shape[0], step):
+            starts = range(0, images.shape[0], step)
+            for start in context.progress.track(starts, "Turning the images", len(starts)):
                 rows[:, start : start + step] = images[start : start + step].T
             rows.flush()
     return copy
@@ -239,12 +240,13 @@ def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int
 def _fitted(config: AtlasFitConfig, tasks: dict[str, ScaleTask], context: Context) -> Iterator[Path]:
     """Yield what is stored of every scale; nested ones one after the other, each with the path of the last."""
     if config.hierarchy == "independent":
-        yield from context.map_shards(fit_scale, tasks, "Fitting scales")
+        yield from context.map_shards(fit_scale, tasks, "Fitting scales", heartbeats=True)
         return
     coarser: Path | None = None
     for name, task in sorted(tasks.items(), key=lambda item: item[1].scale):
         nested = replace(task, coarser=coarser)
-        for path in context.map_shards(fit_scale, {name: nested}, f"Fitting {task.scale} components"):
+        what = f"Fitting {task.scale} components"
+        for path in context.map_shards(fit_scale, {name: nested}, what, heartbeats=True):
             coarser = path
             yield path
 

@@ -39,7 +39,6 @@ from brainlocus.pipeline.cohort_halves import Halves, people_of, split_by_column
 from brainlocus.pipeline.config import CommaList, InputPath, Positional
 from brainlocus.pipeline.figures.reproducibility import draw_reproducibility
 from brainlocus.pipeline.genomes import require_memory
-from brainlocus.pipeline.progress import Progress
 from brainlocus.pipeline.step import Context, Step, StepResult
 from brainlocus.pipeline.steps.atlas import AtlasFitConfig, atlas_fit
 
@@ -220,8 +219,7 @@ def _fit(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     context.progress.say(f"Split {repeat + 1} of {config.repeats}: fitting {len(rows)} people")
-    quiet = Progress(quiet=True, log=context.progress.log)
-    atlas_fit(AtlasFitConfig(**settings), partial, replace(context, seed=seed, shards=shards, progress=quiet))
+    atlas_fit(AtlasFitConfig(**settings), partial, replace(context, seed=seed, shards=shards))
     shutil.rmtree(shards)
     partial.rename(folder)
     return folder
