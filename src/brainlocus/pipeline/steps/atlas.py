@@ -37,14 +37,20 @@ from brainlocus.pipeline.atlas_fits import ScaleTask, Solver, fit_scale, read_sc
 from brainlocus.pipeline.config import CommaInts, InputPath, Positional, StepConfig
 from brainlocus.pipeline.step import Context, Step, StepResult
 
-__all__ = ["ATLAS_FIT", "AtlasFitConfig"]
+__all__ = ["ATLAS_FIT", "AtlasFitConfig", "check_fit", "fit_images"]
 
 
 class AtlasFitConfig(StepConfig):
     """Settings of ``atlas fit``."""
 
     images: Annotated[InputPath, Positional()] = Field(
-        description="Grey-matter maps: a BIDS folder, a table with participant_id and path, or a list of paths"
+        description="Grey-matter maps: a BIDS folder, a table with participant_id and path, a list of paths, a 4-D "
+        "NIfTI file, or one array (.npy, .zarr): people x voxels of --mask, or people x i x j x k"
+    )
+    image_ids: InputPath | None = Field(
+        None,
+        description="Table with participant_id, a row an image in order, for images in one file; by default "
+        "image-00001 and so on",
     )
     mask: InputPath | None = Field(
         None,
@@ -107,7 +113,14 @@ class AtlasFitConfig(StepConfig):
     figures: bool = Field(True, description="Draw losses, parcels and components")
 
 
-def _check(config: AtlasFitConfig) -> None:
+def check_fit(config: AtlasFitConfig) -> None:
+    """Check that settings go together.
+
+    Raises
+    ------
+    SchemaError
+        They do not.
+    """
     if not config.scales or min(config.scales) < 1 or len(set(config.scales)) < len(config.scales):
         raise SchemaError(f"--scales: expected different numbers from 1 up, found {list(config.scales)}.")
     if config.batch_size is not None and config.solver not in (None, "mu"):
@@ -253,9 +266,14 @@ def _fitted(config: AtlasFitConfig, tasks: dict[str, ScaleTask], context: Contex
 
 def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult:
     """Fit an atlas at every scale."""
-    _check(config)
-    images = find_images(config.images, pattern=config.pattern)
+    check_fit(config)
+    images = find_images(config.images, pattern=config.pattern, image_ids=config.image_ids, arrays=True)
     mask = read_mask(config.mask) if config.mask is not None else default_mask(images)
+    return fit_images(config, images, mask, out, context)
+
+
+def fit_images(config: AtlasFitConfig, images: ImageList, mask: Mask, out: Path, context: Context) -> StepResult:
+    """Fit an atlas to images at every scale of checked settings, whatever images and mask these name."""
     n_voxels, n_samples = int(mask.data.sum()), len(images)
     _check_scales(config, n_voxels, n_samples)
     # The largest scales that are fitted at the same time.
