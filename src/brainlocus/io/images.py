@@ -127,7 +127,7 @@ def find_images(
         raise SchemaError(
             f"{image_ids}: ids are given to one array of images only, {source} has ids itself. Leave them out."
         )
-    if not is_nifti(source) and is_image_array(source):
+    if is_image_array(source):
         raise FormatError(f"{source}: expected one file an image, found one array of all. Write the images one by one.")
     if source.is_dir():
         paths = sorted(source.glob(pattern))

@@ -308,7 +308,7 @@ def test_a_damaged_array_is_named(sources, mask, tmp_path):
 
 
 def test_where_files_are_wanted_an_array_is_refused(sources):
-    for name in ("rows.npy", "rows.zarr"):
+    for name in ("rows.npy", "rows.zarr", "merged.nii", "merged.nii.gz"):
         with pytest.raises(FormatError, match="expected one file an image, found one array of all"):
             find_images(sources / name)
 
