@@ -91,13 +91,13 @@ def test_random_halves(study, tmp_path, capsys, monkeypatch):
 )
 def test_options_of_the_fit_pass_through(study, tmp_path, capsys, monkeypatch, options):
     """Soft fits are compared as hard ones are; what `atlas fit` takes, both halves get."""
-    fitted, seen = step.atlas_fit, []
+    fitted, seen = step.fit_images, []
 
     def records(config, *rest):
         seen.append(config)
         return fitted(config, *rest)
 
-    monkeypatch.setattr(step, "atlas_fit", records)
+    monkeypatch.setattr(step, "fit_images", records)
     code, said = reproducibility(
         capsys, study, tmp_path / "r", "--scales", "4", "--permutations", "2", "--no-figures", *options,
         "--max-iterations", "3000", "--max-epochs", "200",
@@ -130,7 +130,7 @@ def test_interrupted_run_goes_on(study, tmp_path, capsys, monkeypatch):
     def refit(*_args, **_kwargs):
         raise AssertionError("a finished fit was made again")
 
-    monkeypatch.setattr(step, "atlas_fit", refit)
+    monkeypatch.setattr(step, "fit_images", refit)
     assert reproducibility(capsys, study, tmp_path / "part", *arguments, "--resume")[0] == 0
     for name in ("reproducibility.tsv", "components.tsv", "splits.tsv"):
         assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

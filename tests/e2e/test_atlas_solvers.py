@@ -222,10 +222,12 @@ def test_changed_images_are_refused_and_the_work_is_kept(root, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--batch-size", 4, "--solver", "em"), "--batch-size: expected with --solver mu, found --solver em"),
+        (("--batch-size", 4, "--solver", "em"), "--batch-size: expected with --solver mu or em+mu, found"),
         (("--batch-size", 0), "--batch-size: Input should be greater than or equal to 1; found '0'"),
         (("--solver", "em+mu", "--hierarchy", "nested"), "--hierarchy nested: expected with --solver em, found em+mu"),
-        (("--active", 4), "--active: expected with --solver mu and without --batch-size"),
+        (("--active", 4), "--active: expected with --solver mu or em+mu, found em"),
+        (("--solver", "em+mu", "--device", "cuda"), "--device: em+mu and --active run on the processor only"),
+        (("--active", 4, "--batch-size", 4, "--epoch-loss", "running"), "--epoch-loss running: with --active or em+mu"),
         (("--solver", "mu", "--compress", "--batch-size", 3), "--compress: expected with --solver mu and without"),
         (("--scales", 24, "--solver", "mu"), "Give --start seeds, or fewer components"),
     ],

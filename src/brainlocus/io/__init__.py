@@ -45,7 +45,17 @@ from brainlocus.io.gradient_echo import (
     read_gradient_echo_peak_bytes,
 )
 from brainlocus.io.grm import grm_files, read_grm, write_grm
-from brainlocus.io.images import ImageList, ImageMatrix, convert_images, default_mask, find_images
+from brainlocus.io.images import (
+    ImageList,
+    ImageMatrix,
+    convert_images,
+    default_mask,
+    find_images,
+    image_batches,
+    images_grid,
+    images_peak_bytes,
+    iter_images,
+)
 from brainlocus.io.instruments import GeneInstruments, read_instruments
 from brainlocus.io.label_names import read_label_table, write_colour_table
 from brainlocus.io.nifti import (
@@ -120,8 +130,12 @@ __all__ = [
     "flirt_transform",
     "genotype_files",
     "grm_files",
+    "image_batches",
+    "images_grid",
+    "images_peak_bytes",
     "is_gene_folder",
     "iter_covariances",
+    "iter_images",
     "locked_folder",
     "measure_names",
     "model_tissue",

@@ -11,6 +11,8 @@ from brainlocus.core.manifest import InputFile
 __all__ = ["digest_files", "digest_input", "require_path"]
 
 _CHUNK = 1 << 20
+_ZARR_HEADERS = (".zarray", ".zgroup")
+"""Shape, type and fill value of zarr arrays of version 2; without them their chunks mean nothing."""
 
 
 def require_path(path: Path, *, what: str) -> None:
@@ -80,8 +82,8 @@ def digest_files(path: Path, files: list[Path]) -> InputFile:
 
 
 def digest_input(path: Path) -> InputFile:
-    """Return the digest of a file, or of every file below a folder (hidden ones left out)."""
+    """Return the digest of a file, or of every file below a folder (hidden ones left out, but those of zarr)."""
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
+        files = sorted(f for f in path.rglob("*") if f.is_file() and (f.name[0] != "." or f.name in _ZARR_HEADERS))
         return digest_files(path, files)
     return digest_files(path, [path])

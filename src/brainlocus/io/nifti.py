@@ -70,8 +70,8 @@ def read_volume(
     Raises
     ------
     FormatError
-        The file is absent, not NIfTI, truncated, not three-dimensional, or its scaling is not a number. NaN
-        voxels are not an error here.
+        The file is absent, not NIfTI, truncated, not three-dimensional, or has a slope without an intercept (a
+        slope of 0 or NaN says that the values are as stored). NaN voxels are not an error here.
     """
     data, affine = _load(path, dtype)
     return Volume(data, affine, quantity, unit)
@@ -244,11 +244,6 @@ def _load(path: Path, dtype: type[np.floating[Any]]) -> tuple[Float[np.ndarray, 
     if len(header.shape) != 3:
         raise FormatError(
             f"{path}: expected a three-dimensional image, found shape {header.shape}. Split it into volumes."
-        )
-    if not np.isfinite(header.slope) or (header.slope != 0 and not np.isfinite(header.intercept)):
-        raise FormatError(
-            f"{path}: scl_slope is {header.slope} and scl_inter {header.intercept}, expected numbers: "
-            "the true values of the voxels are unknown. Write the image again with its scaling."
         )
     image = import_extra("nibabel", extra="imaging").load(path)
     try:

@@ -17,10 +17,11 @@ __all__ = ["images_digest", "matrix_digest", "read_checkpoint", "refuse_other_im
 
 
 def images_digest(images: ImageList) -> str:
-    """Return the SHA-256 over the ids and the contents of the images, in order."""
-    parts = [
-        f"{name}\t{digest_input(path).sha256}" for name, path in zip(images.samples.ids, images.paths, strict=True)
-    ]
+    """Return the SHA-256 over the ids and the contents of the images, in order; of an array, and the places in it."""
+    found = {path: digest_input(path).sha256 for path in dict.fromkeys(images.paths)}
+    parts = [f"{name}\t{found[path]}" for name, path in zip(images.samples.ids, images.paths, strict=True)]
+    if images.numbers is not None:
+        parts = [f"{part}\t{number}" for part, number in zip(parts, images.numbers, strict=True)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -19,8 +19,10 @@ from brainlocus.images.atlas import (
     KEPT,
     AtlasFit,
     BatchOptions,
+    FitStep,
     MuOptions,
     Quality,
+    Report,
     SoftFit,
     Weights,
     atlas_parcellation,
@@ -39,6 +41,7 @@ from brainlocus.io import atomic_path, write_colour_table, write_parcellation
 from brainlocus.numerics.devices import named_device
 from brainlocus.pipeline.atlas_checkpoint import read_checkpoint, write_checkpoint
 from brainlocus.pipeline.figures.atlas import draw_components, draw_losses, draw_parcellation
+from brainlocus.pipeline.heartbeats import heartbeat
 from brainlocus.pipeline.memory import peak_memory_bytes
 
 __all__ = ["FittedScale", "ScaleTask", "Solver", "fit_scale", "read_scale", "write_scale"]
@@ -103,7 +106,9 @@ def fit_scale(task: ScaleTask, path: Path) -> None:
     """Fit one scale and store it; runs in a worker."""
     images = np.load(task.matrix, mmap_mode="r")
     start = time.perf_counter()
-    fitted = _solve(task, images)
+    with heartbeat(path) as say:
+        say("reading the images")
+        fitted = _solve(task, images, say)
     run = {"seconds": round(time.perf_counter() - start, 3), "peak_memory_bytes": peak_memory_bytes()}
     with path.open("wb") as stream:
         np.savez(
@@ -132,25 +137,27 @@ def read_scale(path: Path) -> FittedScale:
         )
 
 
-def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> FittedScale:
+def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], say: Report) -> FittedScale:
     rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=(task.scale,)))
     if task.coarser is not None:
-        return _nested(task, images, rng, task.coarser)
+        return _nested(task, images, rng, task.coarser, say)
     if task.batches is not None:
-        return _by_batches(task, images, rng)
+        return _by_batches(task, images, rng, say)
     if task.solver == "mu":
-        fit = fit_mu(images, task.scale, generator=rng, options=task.options, device=named_device(task.device))
+        fit = fit_mu(
+            images, task.scale, generator=rng, options=task.options, device=named_device(task.device), progress=say
+        )
         more: dict[str, Any] = {
             "start": task.options.start,
             "active": task.options.active,
             "compressed": task.options.compress,
         }
         return _soft(fit, "mu", more)
-    hard = _fit_hard(task, images, rng)
+    hard = _fit_hard(task, images, rng, say)
     if task.solver == "em":
         return _hard(hard, hard_quality(images, hard))
     kept = task.options.active or KEPT
-    refined = refine_soft(images, hard, refinement=task.refine, kept=kept, tolerance=task.tolerance)
+    refined = refine_soft(images, hard, refinement=task.refine, kept=kept, tolerance=task.tolerance, progress=say)
     refinement: dict[str, Any] = {
         "start": "em",
         "refinement": refined.method,
@@ -166,7 +173,9 @@ def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> Fitt
     return soft
 
 
-def _fit_hard(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator) -> AtlasFit:
+def _fit_hard(
+    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, say: Report
+) -> AtlasFit:
     return fit_em(
         images,
         task.scale,
@@ -174,6 +183,7 @@ def _fit_hard(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng:
         restarts=task.restarts,
         tolerance=task.tolerance if task.solver == "em" else 1e-6,
         max_passes=task.max_passes,
+        progress=say,
     )
 
 
@@ -182,7 +192,7 @@ def _hard_warnings(fit: AtlasFit) -> list[str]:
 
 
 def _nested(
-    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: Path
+    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: Path, say: Report
 ) -> FittedScale:
     stored = read_scale(coarser)
     coarse = AtlasFit(
@@ -195,7 +205,7 @@ def _nested(
         vanished=tuple(stored.report["vanished"]),
         n_empty_voxels=stored.report["empty_voxels"],
     )
-    split = split_atlas(images, coarse, task.scale, generator=rng)
+    split = split_atlas(images, coarse, task.scale, generator=rng, progress=say)
     fitted = _hard(split.fit, hard_quality(images, split.fit))
     fitted.report["split_of"] = coarse.n_components
     fitted.report["parents"] = split.parents.tolist()
@@ -203,7 +213,9 @@ def _nested(
     return replace(fitted, at=np.array([0, 1]))
 
 
-def _by_batches(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator) -> FittedScale:
+def _by_batches(
+    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, say: Report
+) -> FittedScale:
     """Fit by batches, from the checkpoint of an interrupted run where there is one."""
     assert task.batches is not None and task.by_image is not None and task.checkpoint is not None  # noqa: S101, PT018
     checkpoint, settings = task.checkpoint, (task.scale, task.seed, task.options, task.batches, task.device)
@@ -214,8 +226,9 @@ def _by_batches(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rn
     if state is not None:
         start = state.weights
     elif task.solver == "em+mu":
-        start = hard_active(_fit_hard(task, images, rng), task.batches.active or KEPT, np.float32)
+        start = hard_active(_fit_hard(task, images, rng, say), task.batches.active or KEPT, np.float32)
     else:
+        say(FitStep("choosing where to start"))
         start = initial_weights(images, task.scale, norms, generator=rng, options=task.options)
     fit = fit_batches(
         np.load(task.by_image, mmap_mode="r"),
@@ -227,6 +240,7 @@ def _by_batches(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rn
         voxel_major=images,
         checkpoint=lambda state: write_checkpoint(state, checkpoint, digest=digest),
         device=named_device(task.device),
+        progress=say,
     )
     more = {
         "start": "em" if task.solver == "em+mu" else task.options.start,

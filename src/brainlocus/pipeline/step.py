@@ -4,7 +4,8 @@ A step is a plain function of its configuration. The runner (`pipeline.runner`) 
 function a temporary name to write to, renames it when the function returns, and writes the manifest beside it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 
 from brainlocus.core import Executor, SchemaError
-from brainlocus.io import atomic_path
+from brainlocus.io import atomic_path, partial_name
 from brainlocus.pipeline.config import StepConfig
+from brainlocus.pipeline.heartbeats import watching
 from brainlocus.pipeline.progress import Progress
 
 __all__ = ["Context", "Estimate", "KeptWorkError", "Step", "StepResult"]
@@ -67,7 +69,12 @@ class Context:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
     def map_shards(
-        self, function: Callable[[Task, Path], None], tasks: Mapping[str, Task], description: str
+        self,
+        function: Callable[[Task, Path], None],
+        tasks: Mapping[str, Task],
+        description: str,
+        *,
+        heartbeats: bool = False,
     ) -> Iterator[Path]:
         """Yield one finished file per task, in order, doing only what is not there yet.
 
@@ -77,6 +84,8 @@ class Context:
             Module-level function that computes a task and writes the file it is given.
         tasks
             File name (with suffix) to a small picklable task.
+        heartbeats
+            The function says by `pipeline.heartbeats.heartbeat` what it is doing: show it.
         """
         paths = {name: self.shards / name for name in tasks}
         todo = [(task, paths[name]) for name, task in tasks.items() if not paths[name].exists()]
@@ -89,7 +98,12 @@ class Context:
                     next(fresh)
                 yield path
 
-        yield from self.progress.track(in_order(), description, len(paths))
+        running: Callable[[], Sequence[str]] = tuple
+        with ExitStack() as stack:
+            if heartbeats:
+                shards = {path.stem: partial_name(path) for path in pending}
+                running = stack.enter_context(watching(shards, self.progress.mention)).lines
+            yield from self.progress.track(in_order(), description, len(paths), running=running)
 
 
 def _run_shard(function: Callable[[Task, Path], None], work: tuple[Task, Path]) -> None:

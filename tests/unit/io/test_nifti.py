@@ -53,6 +53,26 @@ def test_scaling_is_applied(tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path / "s.nii").data, expected)
 
 
+def set_scaling(path, slope, intercept):
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    raw[112:120] = np.array([slope, intercept], dtype=np.float32).tobytes()
+    path.write_bytes(gzip.compress(bytes(raw)))
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept"), [(np.nan, np.nan), (np.nan, 0.0), (np.nan, 3.0), (0.0, 5.0), (0.0, np.nan), (np.inf, 1.0)]
+)
+def test_a_slope_that_is_no_scaling_leaves_the_values_as_stored(tmp_path, slope, intercept):
+    """As nibabel reads them, and as the NIfTI standard says of 0."""
+    path = tmp_path / "x.nii.gz"
+    stored = np.arange(1, 9, dtype=np.int16).reshape(2, 2, 2)
+    nibabel.save(nibabel.Nifti1Image(stored, AFFINE), path)
+    set_scaling(path, slope, intercept)
+    for found in (read_volume(path).data, read_parcellation(path).labels, nibabel.load(path).get_fdata()):
+        np.testing.assert_array_equal(found, stored)
+    assert read_mask(path).data.all()
+
+
 def test_mask_and_parcellation_round_trip(tmp_path, data):
     mask = Mask(data > 0.5, AFFINE)
     write_mask(mask, tmp_path / "m.nii.gz")
@@ -83,10 +103,8 @@ def corrupt(path, kind, data):
         path.write_bytes(path.read_bytes()[:200])
     elif kind == "4-D":
         nibabel.save(nibabel.Nifti1Image(np.stack([data, data], axis=-1), AFFINE), path)
-    elif kind == "nan slope":
-        raw = bytearray(gzip.decompress(path.read_bytes()))
-        raw[112:116] = np.float32(np.nan).tobytes()
-        path.write_bytes(gzip.compress(bytes(raw)))
+    elif kind == "nan intercept":
+        set_scaling(path, 2.0, np.nan)
     elif kind == "missing":
         path.unlink()
 
@@ -98,7 +116,7 @@ def corrupt(path, kind, data):
         ("text", "expected a NIfTI image"),
         ("truncated", "truncated or damaged|header cannot be read"),
         ("4-D", r"three-dimensional image, found shape \(4, 5, 6, 2\)"),
-        ("nan slope", "scl_slope is nan"),
+        ("nan intercept", "Valid slope but invalid intercept nan"),
     ],
 )
 def test_bad_files_are_named(tmp_path, data, kind, message):

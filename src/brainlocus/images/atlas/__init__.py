@@ -11,6 +11,7 @@ from brainlocus.images.atlas.annotate import (
 )
 from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit, fit_em, fit_em_peak_bytes, hoyer_sparsity, orthogonal_loss
+from brainlocus.images.atlas.fit_step import FitStep, Report
 from brainlocus.images.atlas.hierarchy import (
     LOOSE,
     AtlasTree,
@@ -49,10 +50,12 @@ __all__ = [
     "BatchOptions",
     "EpochState",
     "FitAgreement",
+    "FitStep",
     "Laterality",
     "MuOptions",
     "Quality",
     "RefinedFit",
+    "Report",
     "ScaleLink",
     "ScaleParcels",
     "SoftFit",

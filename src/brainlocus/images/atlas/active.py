@@ -20,7 +20,7 @@ methods/structural.md 1.5 d; Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import no_type_check
 
@@ -30,6 +30,7 @@ from numba import njit
 
 from brainlocus.images.atlas.blocks import read_blocks, voxel_blocks
 from brainlocus.images.atlas.em import AtlasFit
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.iterations import CHECK_EVERY, MuOptions, Trace, inverse_norm, iterate
 from brainlocus.images.atlas.passes import FLOOR, TINY, UPDATE_BYTES, Blocks, Sums, exact_sums
 from brainlocus.images.atlas.soft import mean_cosine, sums_loss
@@ -123,7 +124,7 @@ def iterate_active(
     total: float,
     *,
     options: MuOptions,
-    progress: Callable[[int], None] | None = None,
+    progress: Report = unheard,
 ) -> tuple[Float[np.ndarray, "voxels components"], Trace]:
     """Update weights until they settle, as `iterations.iterate` does, with active sets.
 
@@ -133,6 +134,8 @@ def iterate_active(
         ``||X||_F^2``.
     options
         With `active`, the entries a voxel keeps. The exponent is 1/2, whatever they say.
+    progress
+        Called with every whole iteration and every 25 active ones before them.
     """
     began = time.monotonic()
     kept = options.active or 1
@@ -148,7 +151,8 @@ def iterate_active(
             exponent=ACTIVE_EXPONENT,
             max_seconds=None if options.max_seconds is None else max(options.max_seconds - spent, 0.0),
         )
-        weights, part = iterate(blocks, weights, total, options=more, progress=progress)
+        counted = _counted_from(len(trace.changes), options, progress)
+        weights, part = iterate(blocks, weights, total, options=more, progress=counted)
         trace.changes += part.changes
         trace.losses += part.losses if not trace.losses else part.losses[1:]
         trace.cosine, trace.reason = part.cosine, part.reason
@@ -165,6 +169,11 @@ def iterate_active(
         progress=progress,
     )
     return active.dense(), trace
+
+
+def _counted_from(done: int, options: MuOptions, progress: Report) -> Report:
+    """Return what counts the iterations of a part among those of the whole fit."""
+    return lambda step: progress(replace(step, number=done + step.number, most=options.max_iterations))
 
 
 def leave_out(
@@ -202,7 +211,7 @@ def settle_active(
     tolerance: float,
     max_iterations: int,
     max_seconds: float | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Report = unheard,
 ) -> None:
     """Update a sparse W in place until it settles; it ends with spectral norm 1.
 
@@ -210,18 +219,19 @@ def settle_active(
     ----------
     trace
         How it went so far; continued.
+    progress
+        Called with every 25 iterations before them.
     """
     began = time.monotonic()
     trace.reason = "max_iter"
     if not trace.losses:
         trace.losses.append(_rescale(active, active_sums(blocks, active), trace))
     while len(trace.changes) + CHECK_EVERY <= max_iterations:
+        progress(FitStep("iteration", len(trace.changes) + 1, max_iterations, trace.losses[-1], trace.total))
         # First the whole iteration, in which entries come back; what tells convergence is the change of the last.
         trace.changes.append(renew(blocks, active))
         trace.changes += active_iterations(blocks, active, CHECK_EVERY - 1)
         trace.losses.append(_rescale(active, active_sums(blocks, active), trace))
-        if progress is not None:
-            progress(CHECK_EVERY)
         if trace.settled(tolerance):
             return
         if max_seconds is not None and time.monotonic() - began > max_seconds:

@@ -24,7 +24,6 @@ SODA, k-means++; Ueda et al. (2000), Neural Comput. 12:2109, split and merge;
 Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, no_type_check
 
@@ -33,6 +32,7 @@ from jaxtyping import Float32, Float64, Int
 from numba import njit
 
 from brainlocus.images.atlas.blocks import block_rows, checked_norms, read_blocks
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.moves import propose_moves
 from brainlocus.images.atlas.seeding import MIN_SAMPLE, SAMPLE_PER_COMPONENT, sample_voxels, seed_rows
 
@@ -118,7 +118,7 @@ def fit_em(
     restarts: int = 5,
     tolerance: float = 1e-6,
     max_passes: int = 200,
-    progress: Callable[[int], None] | None = None,
+    progress: Report = unheard,
 ) -> AtlasFit:
     """Fit a hard atlas by EM-ONMF.
 
@@ -139,7 +139,7 @@ def fit_em(
     max_passes
         Limit of passes over all voxels; reached, the fit is marked as not converged.
     progress
-        Called with 1 after each pass.
+        Called with what begins: each seed, each pass on the sample, each pass over all voxels.
 
     Raises
     ------
@@ -161,20 +161,21 @@ def fit_em(
     n_present = int(present.sum())
     if n_components > n_present:
         raise ValueError(f"{n_components} components were asked of {n_present} non-zero voxels; ask for fewer.")
-    prototypes = _start(images, norms, n_components, generator=generator, restarts=restarts)
+    prototypes = _start(images, norms, n_components, generator=generator, restarts=restarts, progress=progress)
     state = _State(np.full(norms.size, -1, dtype=np.int64), np.zeros(norms.size), prototypes)
     losses: list[float] = []
     reason: Reason = "max_iter"
-    rounding = float(norms.sum()) * np.finfo(np.float64).eps * images.shape[1]
-    for _ in range(max_passes):
-        _record(losses, _pass(images, norms, state), float(norms.sum()))
-        if progress is not None:
-            progress(1)
+    total = float(norms.sum())
+    rounding = total * np.finfo(np.float64).eps * images.shape[1]
+    for number in range(1, max_passes + 1):
+        progress(FitStep("pass", number, max_passes, losses[-1] if losses else np.nan, total))
+        _record(losses, _pass(images, norms, state), total)
         if len(losses) > 1 and losses[-2] - losses[-1] <= max(tolerance * losses[-2], rounding):
             reason = "tol"
             break
     # The loss of each pass belongs to the prototypes before it; the labels' own optimum is W W'X with W from
     # the products, at least as good: one more visit gives H and the loss of exactly what is returned.
+    progress(FitStep("measuring the fit", loss=losses[-1], total=total))
     return _finish(images, norms, state, losses, reason, n_components)
 
 
@@ -315,30 +316,36 @@ def _start(
     *,
     generator: np.random.Generator,
     restarts: int,
+    progress: Report = unheard,
 ) -> Float64[np.ndarray, "components samples"]:
     """Return the prototypes of the best of several seedings, each run to its end on a sample of voxels."""
     chosen = sample_voxels(norms, n_components, generator)
     sample = np.ascontiguousarray(images[chosen])
     sample_norms = norms[chosen]
     best_loss, best = np.inf, _State(np.empty(0, dtype=np.int64), np.empty(0), np.empty((0, 0)))
-    for _ in range(max(restarts, 1)):
-        seeds = seed_rows(sample, sample_norms, n_components, generator)
+    for restart in range(1, max(restarts, 1) + 1):
+        what = f"seeding restart {restart} of {max(restarts, 1)}"
+        seeds = seed_rows(sample, sample_norms, n_components, generator, what=f"{what}, seed", progress=progress)
         prototypes = sample[seeds].astype(np.float64) / np.sqrt(sample_norms[seeds])[:, None]
-        state, loss = _settle(sample, sample_norms, prototypes)
+        state, loss = _settle(sample, sample_norms, prototypes, f"{what}, pass", progress)
         if loss < best_loss:
             best_loss, best = loss, state
-    return _leave_local_optima(sample, sample_norms, best, best_loss)
+    return _leave_local_optima(sample, sample_norms, best, best_loss, progress)
 
 
 def _settle(
     sample: Float32[np.ndarray, "voxels samples"],
     norms: Float64[np.ndarray, " voxels"],
     prototypes: Float64[np.ndarray, "components samples"],
+    what: str,
+    progress: Report,
 ) -> tuple[_State, float]:
     """Return where EM ends from these prototypes, on a sample of voxels, and its loss."""
     state = _State(np.full(norms.size, -1, dtype=np.int64), np.zeros(norms.size), prototypes)
     losses: list[float] = []
-    for _ in range(SAMPLE_PASSES):
+    total = float(norms.sum())
+    for number in range(1, SAMPLE_PASSES + 1):
+        progress(FitStep(what, number, SAMPLE_PASSES, losses[-1] if losses else np.nan, total))
         losses.append(_pass(sample, norms, state))
         if len(losses) > 1 and losses[-2] - losses[-1] <= SETTLED * losses[-2]:
             break
@@ -346,12 +353,19 @@ def _settle(
 
 
 def _leave_local_optima(
-    sample: Float32[np.ndarray, "voxels samples"], norms: Float64[np.ndarray, " voxels"], state: _State, loss: float
+    sample: Float32[np.ndarray, "voxels samples"],
+    norms: Float64[np.ndarray, " voxels"],
+    state: _State,
+    loss: float,
+    progress: Report,
 ) -> Float64[np.ndarray, "components samples"]:
     """Return the prototypes after merge-and-split moves, each kept only if the loss is lower once EM has settled."""
-    for _ in range(state.prototypes.shape[0]):
-        for move in propose_moves(sample, state.labels, state.prototypes):
-            moved, moved_loss = _settle(sample, norms, move.apply(state.prototypes))
+    n_components, total = state.prototypes.shape[0], float(norms.sum())
+    for number in range(1, n_components + 1):
+        progress(FitStep("merging and splitting on a sample, round", number, n_components, loss, total))
+        for k, move in enumerate(propose_moves(sample, state.labels, state.prototypes), start=1):
+            what = f"merging and splitting on a sample, round {number}, move {k}, pass"
+            moved, moved_loss = _settle(sample, norms, move.apply(state.prototypes), what, progress)
             if moved_loss < loss * (1 - SETTLED):
                 state, loss = moved, moved_loss
                 break

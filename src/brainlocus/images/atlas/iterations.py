@@ -10,7 +10,6 @@ Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734; methods/structural.md 1.2.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.passes import Blocks, exact_sums, first_pass, update_pass
 from brainlocus.images.atlas.soft import Reason, mean_cosine, sums_loss
 from brainlocus.images.atlas.starts import Fill
@@ -124,7 +124,7 @@ def iterate(
     total: float,
     *,
     options: MuOptions,
-    progress: Callable[[int], None] | None = None,
+    progress: Report = unheard,
 ) -> tuple[Any, Trace]:
     """Update weights on the device until they settle; return them with spectral norm 1, and how it went.
 
@@ -134,6 +134,8 @@ def iterate(
         On the device; changed in place.
     total
         ``||X||_F^2``.
+    progress
+        Called with every iteration before it.
     """
     trace = Trace(total)
     kind = blocks.images.dtype.type  # W is weights * scale in this precision, and so must be the scale of its loss
@@ -142,13 +144,12 @@ def iterate(
     began = time.monotonic()
     trace.losses.append(exact_loss(blocks, weights, scale, total))
     for iteration in range(1, options.max_iterations + 1):
+        progress(FitStep("iteration", iteration, options.max_iterations, trace.losses[-1], total))
         earlier = sums.squares * scale * scale
         sums = update_pass(blocks, weights, scale * sums.q, scale=scale, exponent=options.exponent)
         scale = float(kind(inverse_norm(sums.gram)))
         moved = scale * scale * sums.squares - 2.0 * scale * sums.inner + earlier
         trace.changes.append(float(np.sqrt(max(moved, 0.0) / earlier)))
-        if progress is not None:
-            progress(1)
         if iteration % CHECK_EVERY == 0:
             trace.losses.append(exact_loss(blocks, weights, scale, total))
             trace.cosine = mean_cosine(sums.gram)

@@ -19,14 +19,13 @@ References
 Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734; Sotiras, Resnick & Davatzikos (2015), NeuroImage 108:1.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from jaxtyping import Float, Float64
 
 from brainlocus.images.atlas.active import iterate_active
 from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.compress import compressed
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.iterations import MuOptions, iterate
 from brainlocus.images.atlas.passes import UPDATE_BYTES, Blocks
 from brainlocus.images.atlas.soft import SoftFit, finish_soft
@@ -66,7 +65,7 @@ def fit_mu(
     options: MuOptions | None = None,
     start: Float[np.ndarray, "voxels components"] | None = None,
     device: Device = HOST,
-    progress: Callable[[int], None] | None = None,
+    progress: Report = unheard,
 ) -> SoftFit:
     """Fit a soft atlas by opNMF.
 
@@ -85,7 +84,7 @@ def fit_mu(
     device
         Where the matrix products run.
     progress
-        Called with 1 after each iteration.
+        Called with what begins: the start, each iteration, the measures of the result.
 
     Raises
     ------
@@ -109,16 +108,20 @@ def fit_mu(
         raise ValueError(f"{n_components} components were asked of {n_present} non-zero voxels; ask for fewer.")
     if options.active is not None and not device.is_host:
         raise ValueError("Active sets run on the processor only; leave them out, or use the device cpu.")
+    progress(FitStep("choosing where to start"))
     if start is None:
         weights = initial_weights(images, n_components, norms, generator=generator, options=options)
     else:
         weights = start.astype(images.dtype)
     weights[norms == 0] = 0
+    if options.compress:
+        progress(FitStep("compressing the images"))
     given = compressed(images, n_components, float(norms.sum()), generator=generator) if options.compress else images
     blocks = Blocks.of(given, device, signed=options.compress, resident=options.resident)
     run = iterate if options.active is None else iterate_active
     on_device, trace = run(blocks, device.put(weights), float(norms.sum()), options=options, progress=progress)
     final = device.get(on_device)
+    progress(FitStep("measuring the fit", loss=trace.losses[-1], total=trace.total))
     return finish_soft(
         images,
         norms,

@@ -8,12 +8,14 @@ References
 Pompili et al. (2014), Neurocomputing 141:15; methods/structural.md 1.5 e.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
 from brainlocus.images.atlas.em import AtlasFit, fit_em
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 
 __all__ = ["SplitAtlas", "split_atlas"]
 
@@ -47,6 +49,7 @@ def split_atlas(
     n_components: int,
     *,
     generator: np.random.Generator,
+    progress: Report = unheard,
 ) -> SplitAtlas:
     """Return an atlas of more components, each inside one of `coarse`.
 
@@ -58,6 +61,8 @@ def split_atlas(
         More than `coarse` has. Where its components have too few voxels or directions, some vanish.
     generator
         Random numbers of the seedings.
+    progress
+        Called with every component that is split.
 
     Raises
     ------
@@ -70,17 +75,20 @@ def split_atlas(
         )
     parts = [_part(coarse, k) for k in range(1, coarse.n_components + 1) if k not in coarse.vanished]
     while 2 * len(parts) <= n_components:
-        halves = [_split(images, part, generator) or (part,) for part in parts]
+        halves = [_split(images, part, generator) or (part,) for part in _told(parts, progress)]
         if all(len(half) == 1 for half in halves):
             break
         parts = [part for half in halves for part in half]
     open_parts = (
-        {i: _split(images, part, generator) for i, part in enumerate(parts)} if len(parts) < n_components else {}
+        {i: _split(images, part, generator) for i, part in enumerate(_told(parts, progress))}
+        if len(parts) < n_components
+        else {}
     )
     while len(parts) < n_components:
         gains = {i: _gain(parts[i], halves) for i, halves in open_parts.items() if halves is not None}
         if not gains:
             break
+        progress(FitStep("splitting the largest gains, component", len(parts) + 1, n_components))
         best = max(gains, key=lambda i: (gains[i], -i))
         first, second = open_parts.pop(best) or ()
         parts[best] = first
@@ -89,6 +97,13 @@ def split_atlas(
             open_parts[best] = _split(images, first, generator)
             open_parts[len(parts) - 1] = _split(images, second, generator)
     return _assemble(coarse, parts, n_components)
+
+
+def _told(parts: list[_Part], progress: Report) -> Iterator[_Part]:
+    """Yield the parts and say which is split."""
+    for number, part in enumerate(parts, start=1):
+        progress(FitStep(f"splitting component {number} of {len(parts)}"))
+        yield part
 
 
 def _part(fit: AtlasFit, component: int) -> _Part:

@@ -18,7 +18,6 @@ Pompili et al. (2014), Neurocomputing 141:15; Yang & Oja (2010), IEEE Trans. Neu
 Byrd, Lu, Nocedal & Zhu (1995), SIAM J. Sci. Comput. 16:1190 (L-BFGS-B).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,6 +28,7 @@ from scipy.optimize import Bounds, minimize
 from brainlocus.images.atlas.active import ActiveSet, hard_active, settle_active
 from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.iterations import Trace
 from brainlocus.images.atlas.passes import Blocks
 from brainlocus.images.atlas.soft import SoftFit, finish_soft
@@ -92,7 +92,7 @@ def refine_soft(
     parents: Int[np.ndarray, " components"] | None = None,
     max_iterations: int = MAX_ITERATIONS,
     tolerance: float = 1e-5,
-    progress: Callable[[int], None] | None = None,
+    progress: Report = unheard,
 ) -> RefinedFit:
     """Refine a hard atlas to soft weights and return the better of the two.
 
@@ -113,6 +113,8 @@ def refine_soft(
         Limit of multiplicative iterations; quasi-Newton steps end when the loss settles, after 2,000 at the latest.
     tolerance
         Change of W below which multiplicative updates may have converged.
+    progress
+        Called with every iteration or step before it.
 
     Examples
     --------
@@ -130,10 +132,13 @@ def refine_soft(
     if refinement == "quasi-newton" or (refinement == "auto" and small):
         method: Literal["mu", "quasi-newton"] = "quasi-newton"
         # So cheap where it is small that a second start is tried: few components have more than one optimum.
-        starts = [soften(hard, images.dtype.type, parents)]
+        starts = {"the hard atlas": soften(hard, images.dtype.type, parents)}
         if parents is None and hard.n_components < min(images.shape):
-            starts.append(nndsvd_start(images, hard.n_components, generator=np.random.default_rng(0)))
-        found = [_quasi_newton(images, given, norms, progress) for given in starts]
+            starts["singular vectors"] = nndsvd_start(images, hard.n_components, generator=np.random.default_rng(0))
+        found = [
+            _quasi_newton(images, given, norms, f"quasi-Newton from {name}, step", progress)
+            for name, given in starts.items()
+        ]
         refined = min(found, key=lambda fit: float(fit.losses[-1]))
     else:
         method = "mu"
@@ -161,7 +166,7 @@ def _multiplicative(
     norms: Float64[np.ndarray, " voxels"],
     max_iterations: int,
     tolerance: float,
-    progress: Callable[[int], None] | None,
+    progress: Report,
 ) -> SoftFit:
     trace = Trace(float(norms.sum()))
     settle_active(
@@ -184,7 +189,8 @@ def _quasi_newton(
     images: Float[np.ndarray, "voxels samples"],
     start: Float[np.ndarray, "voxels components"],
     norms: Float64[np.ndarray, " voxels"],
-    progress: Callable[[int], None] | None,
+    what: str,
+    progress: Report,
 ) -> SoftFit:
     """Minimise the loss over ``W >= 0`` by L-BFGS-B, zeros of the start kept; it never ends above where it starts."""
     total = float(norms.sum())
@@ -203,12 +209,12 @@ def _quasi_newton(
 
     def note(flat: Float64[np.ndarray, " entries"]) -> None:
         losses.append(total * loss_and_gradient(flat)[0])
-        if progress is not None:
-            progress(1)
+        progress(FitStep(what, len(losses), QUASI_NEWTON_STEPS, losses[-1], total))
 
     # Spectral norm 1: from another scale the first steps go to a far and worse optimum.
     given = (start.astype(np.float64) / np.linalg.norm(start.astype(np.float64), 2)).ravel()
     losses.append(total * loss_and_gradient(given)[0])
+    progress(FitStep(what, 1, QUASI_NEWTON_STEPS, losses[0], total))
     found = minimize(  # type: ignore[call-overload]  # the stubs want the options as a literal
         loss_and_gradient,
         given,

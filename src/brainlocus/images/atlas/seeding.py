@@ -8,6 +8,8 @@ Arthur & Vassilvitskii (2007), SODA, k-means++ (greedy variant: section 5).
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
+
 __all__ = ["MIN_SAMPLE", "SAMPLE_PER_COMPONENT", "sample_voxels", "seed_rows"]
 
 MIN_SAMPLE = 8_192
@@ -29,6 +31,9 @@ def seed_rows(
     norms: Float64[np.ndarray, " voxels"],
     n_components: int,
     generator: np.random.Generator,
+    *,
+    what: str = "seed",
+    progress: Report = unheard,
 ) -> Int[np.ndarray, " components"]:
     """Return the rows that greedy k-means++ draws with ``D_j = ||x_j||^2 (1 - max_c cos^2(x_j, x_c))``."""
     unit = sample / np.sqrt(norms)[:, None].astype(np.float32)
@@ -36,7 +41,8 @@ def seed_rows(
     first = int(generator.choice(norms.size, p=norms / norms.sum()))
     seeds = [first]
     distance = _distances(unit, norms, np.array([first]))[:, 0]
-    for _ in range(1, n_components):
+    for number in range(2, n_components + 1):
+        progress(FitStep(what, number, n_components))
         total = distance.sum()
         # With fewer distinct directions than components every distance is 0: any voxel serves.
         weights = distance / total if total > 0 else norms / norms.sum()

@@ -36,6 +36,7 @@ from brainlocus.images.atlas.active import (
     renew,
 )
 from brainlocus.images.atlas.blocks import give_back_pages
+from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.iterations import LARGEST_COSINE, inverse_norm
 from brainlocus.images.atlas.passes import Blocks, gram_matrix, project, update_pass
 from brainlocus.images.atlas.soft import Reason, SoftFit, finish_soft, mean_cosine, sums_loss
@@ -114,7 +115,7 @@ def fit_batches(
     voxel_major: Float[np.ndarray, "voxels samples"] | None = None,
     checkpoint: Callable[[EpochState], None] | None = None,
     device: Device = HOST,
-    progress: Callable[[int], None] | None = None,
+    progress: Report = unheard,
 ) -> SoftFit:
     """Fit a soft atlas by batches of images.
 
@@ -136,7 +137,7 @@ def fit_batches(
     checkpoint
         Called after every epoch with what `state` would have to be.
     progress
-        Called with 1 after each epoch.
+        Called with every epoch before it.
 
     Raises
     ------
@@ -158,11 +159,10 @@ def fit_batches(
         if state.waited >= options.patience:
             reason = "early_stop"
             break
+        progress(FitStep("epoch", state.epoch + 1, options.max_epochs, state.losses[-1], fit.total))
         state = fit.epoch(state, generator)
         if checkpoint is not None:
             checkpoint(state)
-        if progress is not None:
-            progress(1)
     return _finished(images.T if voxel_major is None else voxel_major, voxel_norms, state, options, reason)
 
 

@@ -38,14 +38,20 @@ from brainlocus.pipeline.atlas_fits import ScaleTask, Solver, fit_scale, read_sc
 from brainlocus.pipeline.config import CommaInts, InputPath, Positional, StepConfig
 from brainlocus.pipeline.step import Context, Step, StepResult
 
-__all__ = ["ATLAS_FIT", "AtlasFitConfig"]
+__all__ = ["ATLAS_FIT", "AtlasFitConfig", "check_fit", "fit_images"]
 
 
 class AtlasFitConfig(StepConfig):
     """Settings of ``atlas fit``."""
 
     images: Annotated[InputPath, Positional()] = Field(
-        description="Grey-matter maps: a BIDS folder, a table with participant_id and path, or a list of paths"
+        description="Grey-matter maps: a BIDS folder, a table with participant_id and path, a list of paths, a 4-D "
+        "NIfTI file, or one array (.npy, .zarr): people x voxels of --mask, or people x i x j x k"
+    )
+    image_ids: InputPath | None = Field(
+        None,
+        description="Table with participant_id, a row an image in order, for images in one file; by default "
+        "image-00001 and so on",
     )
     mask: InputPath | None = Field(
         None,
@@ -110,7 +116,14 @@ class AtlasFitConfig(StepConfig):
     figures: bool = Field(True, description="Draw losses, parcels and components")
 
 
-def _check(config: AtlasFitConfig) -> None:
+def check_fit(config: AtlasFitConfig) -> None:
+    """Check that settings go together.
+
+    Raises
+    ------
+    SchemaError
+        They do not.
+    """
     if not config.scales or min(config.scales) < 1 or len(set(config.scales)) < len(config.scales):
         raise SchemaError(f"--scales: expected different numbers from 1 up, found {list(config.scales)}.")
     if config.batch_size is not None and config.solver == "em":
@@ -198,10 +211,10 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context
         epoch_loss=config.epoch_loss,
     )
     checkpoint = context.shards / f"C{scale}.checkpoint.npz"
-    return replace(task, batches=batches, by_image=_image_major(matrix), checkpoint=checkpoint, digest=digest)
+    return replace(task, batches=batches, by_image=_image_major(matrix, context), checkpoint=checkpoint, digest=digest)
 
 
-def _image_major(matrix: Path) -> Path:
+def _image_major(matrix: Path, context: Context) -> Path:
     """Return the images written once more, one row a person, from an interrupted run where that had finished it."""
     copy = matrix.with_name("by_image.npy")
     if not copy.exists():
@@ -209,7 +222,8 @@ def _image_major(matrix: Path) -> Path:
         with atomic_path(copy) as partial:
             rows = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=images.shape[::-1])
             step = max(1, (64 << 20) // (4 * images.shape[1]))
-            for start in range(0, images.shape[0], step):
+            starts = range(0, images.shape[0], step)
+            for start in context.progress.track(starts, "Turning the images", len(starts)):
                 rows[:, start : start + step] = images[start : start + step].T
             rows.flush()
     return copy
@@ -252,21 +266,27 @@ def _convert(images: ImageList, mask: Mask, context: Context) -> tuple[Path, int
 def _fitted(config: AtlasFitConfig, tasks: dict[str, ScaleTask], context: Context) -> Iterator[Path]:
     """Yield what is stored of every scale; nested ones one after the other, each with the path of the last."""
     if config.hierarchy == "independent":
-        yield from context.map_shards(fit_scale, tasks, "Fitting scales")
+        yield from context.map_shards(fit_scale, tasks, "Fitting scales", heartbeats=True)
         return
     coarser: Path | None = None
     for name, task in sorted(tasks.items(), key=lambda item: item[1].scale):
         nested = replace(task, coarser=coarser)
-        for path in context.map_shards(fit_scale, {name: nested}, f"Fitting {task.scale} components"):
+        what = f"Fitting {task.scale} components"
+        for path in context.map_shards(fit_scale, {name: nested}, what, heartbeats=True):
             coarser = path
             yield path
 
 
 def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult:
     """Fit an atlas at every scale."""
-    _check(config)
-    images = find_images(config.images, pattern=config.pattern)
+    check_fit(config)
+    images = find_images(config.images, pattern=config.pattern, image_ids=config.image_ids, arrays=True)
     mask = read_mask(config.mask) if config.mask is not None else default_mask(images)
+    return fit_images(config, images, mask, out, context)
+
+
+def fit_images(config: AtlasFitConfig, images: ImageList, mask: Mask, out: Path, context: Context) -> StepResult:
+    """Fit an atlas to images at every scale of checked settings, whatever images and mask these name."""
     n_voxels, n_samples = int(mask.data.sum()), len(images)
     _check_scales(config, n_voxels, n_samples)
     # The largest scales that are fitted at the same time.

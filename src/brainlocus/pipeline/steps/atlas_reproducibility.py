@@ -5,7 +5,6 @@ Written to OUT: ``reproducibility.tsv`` (a row a scale and repeat), ``components
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from brainlocus.io import (
     find_images,
     read_mask,
     read_results,
-    write_mask,
     write_results,
 )
 from brainlocus.pipeline.atlas_agreement import compare_folders, fit_report
@@ -39,9 +37,8 @@ from brainlocus.pipeline.cohort_halves import Halves, people_of, split_by_column
 from brainlocus.pipeline.config import CommaList, InputPath, Positional
 from brainlocus.pipeline.figures.reproducibility import draw_reproducibility
 from brainlocus.pipeline.genomes import require_memory
-from brainlocus.pipeline.progress import Progress
 from brainlocus.pipeline.step import Context, Step, StepResult
-from brainlocus.pipeline.steps.atlas import AtlasFitConfig, atlas_fit
+from brainlocus.pipeline.steps.atlas import AtlasFitConfig, check_fit, fit_images
 
 __all__ = ["ATLAS_REPRODUCIBILITY", "AtlasReproducibilityConfig"]
 
@@ -102,8 +99,7 @@ def _check(config: AtlasReproducibilityConfig) -> None:
             named = ", ".join(f"--{o}" for o in given) or "--split and --repeats"
             raise SchemaError(f"--against compares two finished fits and takes no {named}; leave them out.")
         return
-    if not config.scales or min(config.scales) < 1 or len(set(config.scales)) < len(config.scales):
-        raise SchemaError(f"--scales: expected different numbers from 1 up, found {list(config.scales)}.")
+    check_fit(config)
     if config.participants is None and (config.stratify or config.split != "half"):
         raise SchemaError("--stratify and --split COLUMN need --participants, a table with those columns.")
     if config.split != "half" and (config.repeats > 1 or config.stratify):
@@ -114,10 +110,9 @@ def _check(config: AtlasReproducibilityConfig) -> None:
 
 
 def _people(config: AtlasReproducibilityConfig) -> tuple[ImageList, Any, dict[str, Any]]:
-    images = find_images(config.images, pattern=config.pattern)
+    images = find_images(config.images, pattern=config.pattern, image_ids=config.image_ids, arrays=True)
     people, table, counts = people_of(images.samples, config.participants)
-    at = images.samples.indices_of(people)
-    return ImageList(people, tuple(images.paths[int(k)] for k in at)), table, counts
+    return images.take(images.samples.indices_of(people)), table, counts
 
 
 def _check_sizes(halves: Halves, config: AtlasReproducibilityConfig) -> None:
@@ -157,8 +152,8 @@ class _Cohort:
         self.matrix()
         return int(json.loads((self.context.shards / "images.json").read_text())["n_clipped"])
 
-    def prepare(self, chosen: Bool[np.ndarray, " people"], folder: Path) -> None:
-        """Leave the people's matrix in a folder of shards, where `atlas fit` takes up what it finds."""
+    def prepare(self, chosen: Bool[np.ndarray, " people"], folder: Path) -> ImageList:
+        """Leave the people's matrix in a folder of shards, where `atlas fit` takes up what it finds; return them."""
         folder.mkdir(parents=True, exist_ok=True)
         whole, columns = np.load(self.matrix(), mmap_mode="r"), np.flatnonzero(chosen)
         with atomic_path(folder / "images.npy") as partial:
@@ -168,9 +163,10 @@ class _Cohort:
             for start in range(0, whole.shape[0], step):
                 part[start : start + step] = whole[start : start + step][:, columns]
             part.flush()
-        people = ImageList(self.images.samples.take(columns), tuple(self.images.paths[int(k)] for k in columns))
+        people = self.images.take(columns)
         note = {"n_clipped": 0, "digest": matrix_digest(people, self.mask)}
         (folder / "images.json").write_text(json.dumps(note))
+        return people
 
 
 def _repeat(config: AtlasReproducibilityConfig, cohort: _Cohort, halves: Halves, repeat: int) -> dict[str, ResultTable]:
@@ -200,28 +196,19 @@ def _repeat(config: AtlasReproducibilityConfig, cohort: _Cohort, halves: Halves,
 def _fit(
     config: AtlasReproducibilityConfig, cohort: _Cohort, chosen: Bool[np.ndarray, " people"], work: Path, half: int
 ) -> Path:
-    """Run ``atlas fit`` on a half and return the folder it wrote."""
+    """Fit a half as ``atlas fit`` does and return the folder that was written."""
     folder, shards = work / f"half_{half}", work / f"half_{half}.shards"
     if folder.exists():
         return folder
     context, repeat = cohort.context, int(work.name.split("_")[1])
-    cohort.prepare(chosen, shards)
-    listed = work / f"half_{half}.tsv"
-    rows = [
-        f"{cohort.images.samples.ids[k]}\t{os.path.abspath(cohort.images.paths[k])}"  # noqa: PTH100 - keeps links
-        for k in np.flatnonzero(chosen)
-    ]
-    listed.write_text("participant_id\tpath\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    write_mask(cohort.mask, work / "mask.nii.gz")
-    settings = {name: getattr(config, name) for name in AtlasFitConfig.model_fields}
-    settings |= {"images": listed, "mask": work / "mask.nii.gz", "figures": False}
+    people = cohort.prepare(chosen, shards)
+    settings = config.model_copy(update={"figures": False})
     seed = int(np.random.SeedSequence(context.seed, spawn_key=(repeat, half)).generate_state(1)[0])
     partial = work / f"half_{half}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    context.progress.say(f"Split {repeat + 1} of {config.repeats}: fitting {len(rows)} people")
-    quiet = Progress(quiet=True, log=context.progress.log)
-    atlas_fit(AtlasFitConfig(**settings), partial, replace(context, seed=seed, shards=shards, progress=quiet))
+    context.progress.say(f"Split {repeat + 1} of {config.repeats}: fitting {len(people)} people")
+    fit_images(settings, people, cohort.mask, partial, replace(context, seed=seed, shards=shards))
     shutil.rmtree(shards)
     partial.rename(folder)
     return folder

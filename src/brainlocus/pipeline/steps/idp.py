@@ -29,7 +29,17 @@ from brainlocus.images.idp import (
     prepare_extraction,
     prepare_loadings,
 )
-from brainlocus.io import find_images, read_grid, read_mask, read_parcellation, read_volume, write_table
+from brainlocus.io import (
+    ImageList,
+    find_images,
+    image_batches,
+    images_grid,
+    images_peak_bytes,
+    iter_images,
+    read_mask,
+    read_parcellation,
+    write_table,
+)
 from brainlocus.numerics import resample_labels, resample_map
 from brainlocus.pipeline.atlas_scales import label_files
 from brainlocus.pipeline.config import InputPath, Positional, StepConfig
@@ -49,8 +59,15 @@ class IdpExtractConfig(StepConfig):
     """Settings of ``idp extract``."""
 
     images: Annotated[InputPath, Positional()] = Field(
-        description="Maps: a BIDS folder, a table with participant_id and path, or a list of paths"
+        description="Maps: a BIDS folder, a table with participant_id and path, a list of paths, a 4-D NIfTI file, or "
+        "one array (.npy, .zarr): people x voxels of --mask, or people x i x j x k"
     )
+    image_ids: InputPath | None = Field(
+        None,
+        description="Table with participant_id, a row an image in order, for maps in one file; by default image-00001 "
+        "and so on",
+    )
+    mask: InputPath | None = Field(None, description="For an array (.npy, .zarr): the mask whose voxels or grid it has")
     atlas: InputPath = Field(description="Labels (.nii.gz), or a folder of atlas fit: every scale in it")
     statistic: Statistic = Field(
         "sum", description="sum (mm3), mean or median of a parcel, or loading: mean weighted by the component"
@@ -66,7 +83,8 @@ class IdpExtractConfig(StepConfig):
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    images: tuple[Path, ...]
+    images: ImageList
+    mask: Path | None
     atlases: tuple[Path, ...]
     statistic: Statistic
     scale: float
@@ -107,11 +125,12 @@ def _loadings(path: Path) -> LoadingIndex:
 
 def _extract(task: _Task) -> tuple[Float64[np.ndarray, "images columns"], Int[np.ndarray, " images"]]:
     rows, missing = [], []
-    for path in task.images:
-        volume = read_volume(path)
+    mask = None if task.mask is None else read_mask(task.mask)
+    for k, read in enumerate(iter_images(task.images, mask, at_once=_IMAGES_PER_TASK)):
+        volume, what = read, task.images.name(k)
         if task.resample == "maps":
-            volume = _on_grid(volume, _index_of(task, task.atlases[0]).grid, path)
-        parts = [_extract_one(task, atlas, volume, path) for atlas in task.atlases]
+            volume = _on_grid(volume, _index_of(task, task.atlases[0]).grid, what)
+        parts = [_extract_one(task, atlas, volume, what) for atlas in task.atlases]
         rows.append(np.concatenate([values for values, _ in parts]))
         missing.append(parts[0][1])
     return np.array(rows), np.array(missing, dtype=np.int64)
@@ -121,26 +140,26 @@ def _index_of(task: _Task, atlas: Path) -> ParcelIndex | LoadingIndex:
     return _loadings(atlas) if task.statistic == "loading" else _index(atlas)
 
 
-def _on_grid(volume: Volume, grid: Grid, path: Path) -> Volume:
+def _on_grid(volume: Volume, grid: Grid, what: str) -> Volume:
     if same_grid(volume.grid, grid):
         return volume
     moved = resample_map(volume, grid)
     if not np.isfinite(moved.data).any():
-        raise AlignmentError(f"{path}: no voxel of the map lies on the atlas's grid; expected both in one space.")
+        raise AlignmentError(f"{what}: no voxel of the map lies on the atlas's grid; expected both in one space.")
     return moved
 
 
-def _extract_one(task: _Task, atlas: Path, volume: Volume, path: Path) -> tuple[Float64[np.ndarray, " columns"], int]:
+def _extract_one(task: _Task, atlas: Path, volume: Volume, what: str) -> tuple[Float64[np.ndarray, " columns"], int]:
     index = _index_of(task, atlas)
     here: ParcelIndex | LoadingIndex = index
     if task.resample == "labels" and not same_grid(volume.grid, index.grid):
         here = _moved(atlas, volume.grid.shape, np.asarray(volume.grid.affine, dtype=np.float64).tobytes())
     try:
         if isinstance(here, LoadingIndex):
-            found = extract_loadings(here, volume, what=str(path), scale=task.scale)
+            found = extract_loadings(here, volume, what=what, scale=task.scale)
         else:
             statistic = "sum" if task.statistic == "loading" else task.statistic
-            found = extract_volume(here, volume, what=str(path), statistic=statistic, scale=task.scale)
+            found = extract_volume(here, volume, what=what, statistic=statistic, scale=task.scale)
     except AlignmentError as error:
         raise AlignmentError(f"{error} Or let idp extract do it: --resample labels, or --resample maps.") from error
     if here is index or isinstance(here, LoadingIndex) or isinstance(index, LoadingIndex):
@@ -167,16 +186,20 @@ def idp_extract(config: IdpExtractConfig, out: Path, context: Context) -> StepRe
     if config.statistic == "loading" and config.resample == "labels":
         raise SchemaError("--statistic loading weighs voxels of the fit's mask; take --resample maps instead.")
     atlases = label_files(config.atlas)
-    images = find_images(config.images, pattern=config.pattern)
+    images = find_images(config.images, pattern=config.pattern, image_ids=config.image_ids, arrays=True)
+    if config.mask is not None and not images.needs_mask:
+        raise SchemaError(f"--mask: {config.images} says itself where its voxels lie; leave the mask out.")
+    grid = images_grid(images, None if config.mask is None else read_mask(config.mask))
     indexes = [_loadings(path) if config.statistic == "loading" else _index(path) for path in atlases]
     names = [name for index in indexes for name in index.names]
-    largest = max((indexes[0].grid.shape, read_grid(images.paths[0]).shape), key=math.prod)
+    largest = max((indexes[0].grid.shape, grid.shape), key=math.prod)
     needed = _peak_bytes(largest, len(images), len(names), context.executor.workers, config.resample)
+    needed += images_peak_bytes(images, _IMAGES_PER_TASK) * context.executor.workers
     needed += sum(40 * index.weights.nnz for index in indexes if isinstance(index, LoadingIndex))
     require_memory(needed, context.memory_bytes, f"Extracting {len(names)} parcels of {len(images)} images")
     tasks = [
-        _Task(images.paths[k : k + _IMAGES_PER_TASK], atlases, config.statistic, config.scale, config.resample)
-        for k in range(0, len(images), _IMAGES_PER_TASK)
+        _Task(batch, config.mask, atlases, config.statistic, config.scale, config.resample)
+        for batch in image_batches(images, _IMAGES_PER_TASK)
     ]
     done = list(context.progress.track(context.executor.map(_extract, tasks), "Extracting", len(tasks)))
     values = np.vstack([rows for rows, _ in done])
