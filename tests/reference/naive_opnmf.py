@@ -54,3 +54,10 @@ def naive_epoch(x, w, batches, exponent):
     for batch in batches:
         w = naive_update(x[:, batch], w, exponent)
     return w
+
+
+def naive_nested_update(x, w, coarse, parents, exponent=1.0):
+    """One iteration in which a voxel may have weights in the children of its own coarse component only."""
+    inside = np.array([[parents[k] == coarse[j] for k in range(w.shape[1])] for j in range(w.shape[0])])
+    new = np.where(inside, naive_update(x, w, exponent), 0.0)
+    return new / np.linalg.norm(new, ord=2)

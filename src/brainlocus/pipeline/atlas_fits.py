@@ -16,20 +16,26 @@ from jaxtyping import Float, Float64, Int
 
 from brainlocus.core import Mask
 from brainlocus.images.atlas import (
+    NESTED_EXPONENT,
     AtlasFit,
     BatchOptions,
     MuOptions,
     Quality,
     SoftFit,
+    SplitAtlas,
     atlas_parcellation,
     checked_norms,
     fit_batches,
     fit_em,
     fit_mu,
+    hard_atlas,
     hard_quality,
     initial_weights,
+    own_weights,
+    parents_of,
     refine_soft,
     relative,
+    soften_inside,
     split_atlas,
 )
 from brainlocus.io import atomic_path, write_colour_table, write_parcellation
@@ -131,33 +137,111 @@ def read_scale(path: Path) -> FittedScale:
 
 def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"]) -> FittedScale:
     rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=(task.scale,)))
-    if task.coarser is not None:
-        return _nested(task, images, rng, task.coarser)
+    coarser = None if task.coarser is None else _read_coarser(task.coarser)
     if task.batches is not None:
-        return _by_batches(task, images, rng)
-    if task.solver == "mu":
-        fit = fit_mu(images, task.scale, generator=rng, options=task.options, device=named_device(task.device))
-        more: dict[str, Any] = {
-            "start": task.options.start,
-            "active": task.options.active,
-            "compressed": task.options.compress,
-        }
-        return _soft(fit, "mu", more)
-    hard = fit_em(
-        images,
-        task.scale,
-        generator=rng,
-        restarts=task.restarts,
-        tolerance=task.tolerance if task.solver == "em" else 1e-6,
-        max_passes=task.max_passes,
-    )
+        fitted = _by_batches(task, images, rng, coarser)
+    elif task.solver == "mu":
+        fitted = _by_updates(task, images, rng, coarser)
+    else:
+        fitted = _from_hard(task, images, rng, coarser)
+    if coarser is None:
+        return fitted
+    parents = parents_of(fitted.labels, coarser.labels, task.scale)
+    nested = {"split_of": coarser.n_components, "parents": parents.tolist()}
+    return replace(fitted, report={**fitted.report, **nested})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Coarser:
+    """The next smaller scale of a nested atlas, whichever solver fitted it."""
+
+    labels: Int[np.ndarray, " voxels"]
+    weights: Float64[np.ndarray, " voxels"]
+    """Each voxel's weight in its own component."""
+    n_components: int
+    total: float
+    report: dict[str, Any]
+
+    def split(
+        self, task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator
+    ) -> SplitAtlas:
+        """Return its components split by EM to make those of the task."""
+        hard = hard_atlas(
+            images,
+            self.labels,
+            self.weights,
+            n_components=self.n_components,
+            total=self.total,
+            n_empty_voxels=self.report["empty_voxels"],
+            converged=self.report["converged"],
+        )
+        return split_atlas(images, hard, task.scale, generator=rng)
+
+    def digest(self) -> str:
+        """Return what names the labels and weights that are split."""
+        return hashlib.sha256(self.labels.tobytes() + self.weights.tobytes()).hexdigest()
+
+
+def _read_coarser(path: Path) -> _Coarser:
+    stored = read_scale(path)
+    weights = stored.weights if stored.weights.ndim == 1 else own_weights(stored.labels, stored.weights)
+    return _Coarser(stored.labels, weights, stored.n_components, stored.total, stored.report)
+
+
+def _start(
+    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: _Coarser | None
+) -> tuple[str, Float[np.ndarray, "voxels components"] | None]:
+    """Return what multiplicative updates start from, by name, and the weights where they are not of `MuOptions`."""
+    if coarser is not None:
+        return "split", soften_inside(coarser.split(task, images, rng), coarser.labels, images.dtype.type)
+    return task.options.start, None
+
+
+def _by_updates(
+    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: _Coarser | None
+) -> FittedScale:
+    options = task.options
+    if coarser is not None:
+        options = replace(options, exponent=min(options.exponent, NESTED_EXPONENT))
+    name, start = _start(task, images, rng, coarser)
+    fit = fit_mu(images, task.scale, generator=rng, options=options, start=start, device=named_device(task.device))
+    more = {
+        "start": name,
+        "exponent": options.exponent,
+        "active": options.active,
+        "compressed": options.compress,
+    }
+    return _soft(fit, "mu", more)
+
+
+def _from_hard(
+    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: _Coarser | None
+) -> FittedScale:
+    """Fit by EM, or split, and refine where the solver says so."""
+    if coarser is None:
+        start = None
+        hard = fit_em(
+            images,
+            task.scale,
+            generator=rng,
+            restarts=task.restarts,
+            tolerance=task.tolerance if task.solver == "em" else 1e-6,
+            max_passes=task.max_passes,
+        )
+    else:
+        split = coarser.split(task, images, rng)
+        hard, start = split.fit, soften_inside(split, coarser.labels, images.dtype.type)
     if task.solver == "em":
-        return _hard(hard, hard_quality(images, hard))
+        fitted = _hard(hard, hard_quality(images, hard))
+        if coarser is not None:
+            fitted.report["step"] = "split"
+            fitted = replace(fitted, at=np.array([0, 1]))
+        return fitted
     refined = refine_soft(
-        images, hard, refinement=task.refine, tolerance=task.tolerance, device=named_device(task.device)
+        images, hard, refinement=task.refine, tolerance=task.tolerance, start=start, device=named_device(task.device)
     )
     refinement: dict[str, Any] = {
-        "start": "em",
+        "start": "em" if coarser is None else "split",
         "refinement": refined.method,
         "kept": refined.kept,
         "em_relative_loss": relative(refined.hard_loss, hard.total),
@@ -175,44 +259,30 @@ def _hard_warnings(fit: AtlasFit) -> list[str]:
     return [] if fit.converged else ["Not converged: the limit of passes was reached; raise --max-passes."]
 
 
-def _nested(
-    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: Path
+def _by_batches(
+    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: _Coarser | None
 ) -> FittedScale:
-    stored = read_scale(coarser)
-    coarse = AtlasFit(
-        labels=stored.labels,
-        weights=stored.weights,
-        loadings=stored.loadings,
-        losses=stored.losses,
-        total=stored.total,
-        reason="tol" if stored.report["reason"] == "tol" else "max_iter",
-        vanished=tuple(stored.report["vanished"]),
-        n_empty_voxels=stored.report["empty_voxels"],
-    )
-    split = split_atlas(images, coarse, task.scale, generator=rng)
-    fitted = _hard(split.fit, hard_quality(images, split.fit))
-    fitted.report["split_of"] = coarse.n_components
-    fitted.report["parents"] = split.parents.tolist()
-    fitted.report["step"] = "split"
-    return replace(fitted, at=np.array([0, 1]))
-
-
-def _by_batches(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator) -> FittedScale:
     """Fit by batches, from the checkpoint of an interrupted run where there is one."""
     assert task.batches is not None and task.by_image is not None and task.checkpoint is not None  # noqa: S101, PT018
-    checkpoint, settings = task.checkpoint, (task.scale, task.seed, task.options, task.batches, task.device)
-    digest = hashlib.sha256(f"{task.digest} {settings}".encode()).hexdigest()
+    batches = task.batches
+    if coarser is not None:
+        batches = replace(batches, exponent=min(batches.exponent, NESTED_EXPONENT))
+    checkpoint, settings = task.checkpoint, (task.scale, task.seed, task.options, batches, task.device)
+    split_of = "" if coarser is None else coarser.digest()
+    digest = hashlib.sha256(f"{task.digest} {settings} {split_of}".encode()).hexdigest()
     state = read_checkpoint(checkpoint, digest=digest)
     norms = checked_norms(images)
     if state is None:
-        start = initial_weights(images, task.scale, norms, generator=rng, options=task.options)
+        name, start = _start(task, images, rng, coarser)
+        if start is None:
+            start = initial_weights(images, task.scale, norms, generator=rng, options=task.options)
     else:
-        start = state.weights
+        name, start = task.options.start if coarser is None else "split", state.weights
     fit = fit_batches(
         np.load(task.by_image, mmap_mode="r"),
         norms,
         start,
-        options=task.batches,
+        options=batches,
         generator=rng,
         state=state,
         voxel_major=images,
@@ -220,10 +290,11 @@ def _by_batches(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rn
         device=named_device(task.device),
     )
     more = {
-        "start": task.options.start,
+        "start": name,
         "step": "epoch",
-        "batch_size": task.batches.batch_size,
-        "epoch_loss": task.batches.epoch_loss,
+        "exponent": batches.exponent,
+        "batch_size": batches.batch_size,
+        "epoch_loss": batches.epoch_loss,
         "epochs": int(fit.changes.size),
         "best_epoch": int(fit.at[-1]),
     }

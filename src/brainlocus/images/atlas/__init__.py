@@ -22,7 +22,15 @@ from brainlocus.images.atlas.hierarchy import (
 from brainlocus.images.atlas.iterations import MuOptions
 from brainlocus.images.atlas.labels import atlas_parcellation, component_name
 from brainlocus.images.atlas.multiplicative import fit_mu, fit_mu_peak_bytes, initial_weights
-from brainlocus.images.atlas.nested import SplitAtlas, split_atlas
+from brainlocus.images.atlas.nested import (
+    NESTED_EXPONENT,
+    SplitAtlas,
+    hard_atlas,
+    own_weights,
+    parents_of,
+    soften_inside,
+    split_atlas,
+)
 from brainlocus.images.atlas.refine import RefinedFit, refine_soft
 from brainlocus.images.atlas.reproducibility import (
     FitAgreement,
@@ -40,6 +48,7 @@ __all__ = [
     "BILATERAL",
     "LOOSE",
     "MIN_FRACTION",
+    "NESTED_EXPONENT",
     "Annotation",
     "AtlasFit",
     "AtlasTree",
@@ -69,6 +78,7 @@ __all__ = [
     "fit_mu",
     "fit_mu_peak_bytes",
     "grow_tree",
+    "hard_atlas",
     "hard_quality",
     "hoyer_sparsity",
     "initial_weights",
@@ -77,8 +87,11 @@ __all__ = [
     "match_components",
     "nndsvd_start",
     "orthogonal_loss",
+    "own_weights",
+    "parents_of",
     "refine_soft",
     "relative",
+    "soften_inside",
     "split_atlas",
     "unit_components",
 ]

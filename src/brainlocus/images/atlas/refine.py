@@ -30,6 +30,7 @@ from scipy.optimize import Bounds, minimize
 from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit
 from brainlocus.images.atlas.iterations import CHECK_EVERY, MuOptions, Trace, iterate
+from brainlocus.images.atlas.nested import NESTED_EXPONENT
 from brainlocus.images.atlas.passes import Blocks
 from brainlocus.images.atlas.soft import SoftFit, finish_soft
 from brainlocus.images.atlas.starts import fill_zeros, nndsvd_start
@@ -75,6 +76,7 @@ def refine_soft(
     refinement: Refinement = "auto",
     max_iterations: int = MAX_ITERATIONS,
     tolerance: float = 1e-5,
+    start: Float[np.ndarray, "voxels components"] | None = None,
     device: Device = HOST,
     progress: Callable[[int], None] | None = None,
 ) -> RefinedFit:
@@ -92,6 +94,9 @@ def refine_soft(
         Limit of multiplicative iterations; quasi-Newton steps end when the loss settles, after 2,000 at the latest.
     tolerance
         Change of W below which multiplicative updates may have converged.
+    start
+        Weights to start from instead of the softened hard atlas, such as those of `soften_inside`; not changed. Its
+        zeros stay zeros, no other start is tried, and multiplicative updates have the exponent of nested ones.
 
     Examples
     --------
@@ -104,19 +109,23 @@ def refine_soft(
     ('quasi-newton', True, [50, 50])
     """
     norms = checked_norms(images)
-    start = soften(hard, images.dtype.type)
+    frozen = start is not None
+    start = soften(hard, images.dtype.type) if start is None else start.astype(images.dtype)
     small = start.size <= SMALL_WEIGHTS and images.shape[0] * min(images.shape) <= SMALL_IMAGES
     if refinement == "quasi-newton" or (refinement == "auto" and small):
         method: Literal["mu", "quasi-newton"] = "quasi-newton"
         # So cheap where it is small that a second start is tried: few components have more than one optimum.
         starts = [start]
-        if hard.n_components < min(images.shape):
+        if not frozen and hard.n_components < min(images.shape):
             starts.append(nndsvd_start(images, hard.n_components, generator=np.random.default_rng(0)))
-        found = [_quasi_newton(images, given, norms, progress) for given in starts]
+        found = [_quasi_newton(images, given, norms, progress, frozen=frozen) for given in starts]
         refined = min(found, key=lambda fit: float(fit.losses[-1]))
     else:
         method = "mu"
-        refined = _multiplicative(images, start, norms, hard, max_iterations, tolerance, device, progress)
+        options = MuOptions(
+            tolerance=tolerance, max_iterations=max_iterations, exponent=NESTED_EXPONENT if frozen else 1.0
+        )
+        refined = _multiplicative(images, start, norms, hard, options, device, progress)
     weights = hard.components().astype(images.dtype)
     as_soft = finish_soft(
         images, norms, weights, losses=[], at=[0], changes=[], reason=hard.reason, converged=hard.converged
@@ -138,12 +147,10 @@ def _multiplicative(
     start: Float[np.ndarray, "voxels components"],
     norms: Float64[np.ndarray, " voxels"],
     hard: AtlasFit,
-    max_iterations: int,
-    tolerance: float,
+    options: MuOptions,
     device: Device,
     progress: Callable[[int], None] | None,
 ) -> SoftFit:
-    options = MuOptions(tolerance=tolerance, max_iterations=max_iterations)
     blocks = Blocks.of(images, device, signed=False, resident=True)
     goal = float(hard.losses[-1])
 
@@ -152,7 +159,7 @@ def _multiplicative(
         if trace.losses[-1] <= goal:
             return False
         pace = 2.0 * max(trace.losses[-2] - trace.losses[-1], 0.0) / CHECK_EVERY
-        return trace.losses[-1] - pace * (max_iterations - len(trace.changes)) > goal
+        return trace.losses[-1] - pace * (options.max_iterations - len(trace.changes)) > goal
 
     weights, trace = iterate(
         blocks, device.put(start), float(norms.sum()), options=options, give_up=hopeless, progress=progress
@@ -175,8 +182,10 @@ def _quasi_newton(
     start: Float[np.ndarray, "voxels components"],
     norms: Float64[np.ndarray, " voxels"],
     progress: Callable[[int], None] | None,
+    *,
+    frozen: bool,
 ) -> SoftFit:
-    """Minimise the loss over ``W >= 0`` by L-BFGS-B; it never ends above where it starts."""
+    """Minimise the loss over ``W >= 0`` by L-BFGS-B, with zeros kept where `frozen`; it never ends above its start."""
     total = float(norms.sum())
     shape = start.shape
     # Scaled to total 1: then the loss, its gradient and the stopping rules have one scale for all data.
@@ -203,7 +212,7 @@ def _quasi_newton(
         given,
         jac=True,
         method="L-BFGS-B",
-        bounds=Bounds(0.0, np.inf),
+        bounds=Bounds(0.0, np.where(given > 0, np.inf, 0.0) if frozen else np.inf),
         callback=note,
         options={"maxiter": QUASI_NEWTON_STEPS, "maxfun": 2 * QUASI_NEWTON_STEPS, "ftol": 1e-13, "gtol": 1e-10},
     )

@@ -61,7 +61,8 @@ class AtlasFitConfig(StepConfig):
     )
     hierarchy: Literal["independent", "nested"] = Field(
         "independent",
-        description="em: fit every scale on its own, or split the components of each scale to make the next",
+        description="Fit every scale on its own, or split the components of each scale to start the next, which then "
+        "stays inside them",
     )
     restarts: int = Field(5, ge=1, description="em: starts tried on a sample of voxels")
     tolerance: float | None = Field(
@@ -77,6 +78,13 @@ class AtlasFitConfig(StepConfig):
         "column",
         description="mu: what replaces zeros of the singular vectors: 1e-3 of the column's largest, 0.1, the mean of "
         "the images, uniform up to a hundredth of it, or nothing",
+    )
+    exponent: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="mu: power of the ratio that multiplies W, less than 1 to damp it; by default 1, as published, and "
+        "1/2 with --batch-size and inside the components of nested scales",
     )
     max_iterations: int = Field(50_000, ge=1, description="mu: most iterations")
     max_seconds: float | None = Field(None, gt=0, description="mu: most seconds; such a fit cannot be repeated exactly")
@@ -114,13 +122,11 @@ def _check(config: AtlasFitConfig) -> None:
         raise SchemaError(
             f"--batch-size: expected with --solver mu, found --solver {config.solver}. Leave one of them out."
         )
-    if config.hierarchy == "nested" and _solver(config) != "em":
-        raise SchemaError(
-            f"--hierarchy nested: expected with --solver em, found {_solver(config)}: soft components are not nested."
-        )
     for name, given in (("--active", config.active), ("--compress", config.compress or None)):
         if given is not None and (_solver(config) != "mu" or config.batch_size is not None):
             raise SchemaError(f"{name}: expected with --solver mu and without --batch-size. Leave it out.")
+    if config.exponent is not None and _solver(config) != "mu":
+        raise SchemaError("--exponent: expected with --solver mu or --batch-size. Leave it out.")
     if config.active is not None and config.device != "cpu":
         raise SchemaError("--active: runs on the processor only. Leave it out, or give --device cpu.")
     named_device(config.device)
@@ -134,6 +140,8 @@ def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int) -> None
     largest = max(config.scales)
     if largest > n_voxels:
         raise SchemaError(f"--scales: {largest} components need as many voxels, the mask has {n_voxels}.")
+    # Only the coarsest of nested scales has a start of its own.
+    largest = min(config.scales) if config.hierarchy == "nested" else largest
     if _solver(config) == "mu" and config.start == "nndsvd" and largest >= min(n_voxels, n_samples):
         raise SchemaError(
             f"--scales: {largest} components; a start by singular vectors needs fewer than voxels ({n_voxels}) and "
@@ -145,6 +153,7 @@ def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: in
     hard = fit_em_peak_bytes(n_voxels, n_samples, scale)
     if config.hierarchy == "nested":
         hard += 4 * n_voxels * n_samples  # the voxels of a component, at most all
+        hard += 0 if _solver(config) == "em" else 8 * n_voxels * scale  # W of the coarser scale, then the new one
     soft = fit_mu_peak_bytes(n_voxels, n_samples, scale)
     if config.compress:
         soft += 4 * n_voxels * min(n_samples, 4 * scale)
@@ -152,6 +161,8 @@ def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: in
         soft += 8 * n_voxels * config.active + 16 * scale * (scale + n_samples)
     if config.batch_size is not None:
         soft = max(soft, fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size) + 4 * n_voxels * scale)
+    if config.hierarchy == "nested":
+        soft = max(soft + 4 * n_voxels * scale, hard)  # the start and its copy that is updated, or the split before
     return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[_solver(config)]
 
 
@@ -164,6 +175,7 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context
         tolerance=tolerance,
         max_iterations=config.max_iterations,
         max_seconds=config.max_seconds,
+        exponent=config.exponent or 1.0,
         active=config.active,
         compress=config.compress,
     )
@@ -182,8 +194,13 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context
     if config.batch_size is None:
         return task
     batches = BatchOptions(
-        config.batch_size, max_epochs=config.max_epochs, patience=config.patience, epoch_loss=config.epoch_loss
+        config.batch_size,
+        max_epochs=config.max_epochs,
+        patience=config.patience,
+        epoch_loss=config.epoch_loss,
     )
+    if config.exponent is not None:
+        batches = replace(batches, exponent=config.exponent)
     checkpoint = context.shards / f"C{scale}.checkpoint.npz"
     return replace(task, batches=batches, by_image=_image_major(matrix), checkpoint=checkpoint, digest=digest)
 
