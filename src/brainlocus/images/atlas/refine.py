@@ -30,8 +30,8 @@ from scipy.optimize import Bounds, minimize
 from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit
 from brainlocus.images.atlas.iterations import CHECK_EVERY, MuOptions, Trace, iterate
+from brainlocus.images.atlas.multiplicative import blocks_for_updates
 from brainlocus.images.atlas.nested import NESTED_EXPONENT
-from brainlocus.images.atlas.passes import Blocks
 from brainlocus.images.atlas.soft import SoftFit, finish_soft
 from brainlocus.images.atlas.starts import fill_zeros, nndsvd_start
 from brainlocus.numerics.devices import HOST, Device
@@ -151,7 +151,7 @@ def _multiplicative(
     device: Device,
     progress: Callable[[int], None] | None,
 ) -> SoftFit:
-    blocks = Blocks.of(images, device, signed=False, resident=True)
+    blocks = blocks_for_updates(images, device, resident=True)
     goal = float(hard.losses[-1])
 
     def hopeless(trace: Trace) -> bool:
@@ -161,13 +161,14 @@ def _multiplicative(
         pace = 2.0 * max(trace.losses[-2] - trace.losses[-1], 0.0) / CHECK_EVERY
         return trace.losses[-1] - pace * (options.max_iterations - len(trace.changes)) > goal
 
+    given = start.astype(blocks.images.dtype)
     weights, trace = iterate(
-        blocks, device.put(start), float(norms.sum()), options=options, give_up=hopeless, progress=progress
+        blocks, device.put(given), float(norms.sum()), options=options, give_up=hopeless, progress=progress
     )
     return finish_soft(
         images,
         norms,
-        device.get(weights),
+        device.get(weights).astype(images.dtype, copy=False),
         losses=trace.losses,
         at=trace.at(),
         changes=trace.changes,
