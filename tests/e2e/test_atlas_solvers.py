@@ -91,6 +91,25 @@ def test_multiplicative_updates(root, tmp_path, start):
     assert report["exponent"] == 1.0
 
 
+@pytest.mark.parametrize("more", [(), ("--solver", "mu"), ("--solver", "em+mu"), ("--batch-size", 7, "--patience", 3)])
+def test_starts_from_half_the_resolution(root, tmp_path, more):
+    assert code_of(*fit(root, tmp_path / "a", "--scales", 4, "--start", "coarse", *more)) == 0
+    report = check(root, tmp_path / "a")
+    assert report["start"] == ("coarse" if "em+mu" not in more else "em")
+
+
+def test_interrupted_batches_from_half_the_resolution_go_on(root, tmp_path, monkeypatch):
+    coarse = ("--scales", 4, "--batch-size", 7, "--start", "coarse", "--patience", 3, "--no-figures")
+    assert code_of(*fit(root, tmp_path / "whole", *coarse)) == 0
+    stop_after(monkeypatch, 2)
+    assert code_of(*fit(root, tmp_path / "a", *coarse)) == 130
+    monkeypatch.undo()
+    assert code_of(*fit(root, tmp_path / "a", *coarse), "--resume") == 0
+    here, there = (tmp_path / out / "C4/components.npy" for out in ("a", "whole"))
+    assert here.read_bytes() == there.read_bytes()
+    assert json.loads((tmp_path / "a/C4/fit.json").read_text())["start"] == "coarse"
+
+
 def test_active_sets_and_compression(root, tmp_path):
     for name, more in (("active", ("--active", 3)), ("compressed", ("--compress",))):
         out = tmp_path / name
@@ -285,6 +304,7 @@ def test_changed_images_are_refused_and_the_work_is_kept(root, tmp_path, monkeyp
         (("--batch-size", 4, "--solver", "em"), "--batch-size: expected with --solver mu, found --solver em"),
         (("--batch-size", 0), "--batch-size: Input should be greater than or equal to 1; found '0'"),
         (("--scales", "24,30", "--solver", "mu", "--hierarchy", "nested"), "--scales: 24 components; a start by"),
+        (("--scales", 181, "--start", "coarse"), "--start coarse: 181 components need as many blocks of 2 x 2 x 2"),
         (("--exponent", 0.5), "--exponent: expected with --solver mu or --batch-size"),
         (("--solver", "mu", "--exponent", 1.5), "--exponent: Input should be less than or equal to 1; found '1.5'"),
         (("--active", 4), "--active: expected with --solver mu and without --batch-size"),

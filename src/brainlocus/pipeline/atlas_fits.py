@@ -24,7 +24,9 @@ from brainlocus.images.atlas import (
     SoftFit,
     SplitAtlas,
     atlas_parcellation,
+    cell_images,
     checked_norms,
+    coarse_start,
     fit_batches,
     fit_em,
     fit_mu,
@@ -37,6 +39,7 @@ from brainlocus.images.atlas import (
     relative,
     soften_inside,
     split_atlas,
+    unit_prototypes,
 )
 from brainlocus.io import atomic_path, write_colour_table, write_parcellation
 from brainlocus.numerics.devices import named_device
@@ -74,6 +77,8 @@ class ScaleTask:
     """Names the images and the mask."""
     coarser: Path | None = None
     """What a worker stored of the next smaller scale: split its components instead of fitting anew."""
+    cells: Path | None = None
+    """Coarse cell of every voxel: fit the cells first and start from there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,7 +199,21 @@ def _start(
     """Return what multiplicative updates start from, by name, and the weights where they are not of `MuOptions`."""
     if coarser is not None:
         return "split", soften_inside(coarser.split(task, images, rng), coarser.labels, images.dtype.type)
+    if task.cells is not None:
+        cells = np.load(task.cells)
+        return "coarse", coarse_start(_fit_cells(task, images, rng, cells), cells)
     return task.options.start, None
+
+
+def _fit_cells(
+    task: ScaleTask,
+    images: Float[np.ndarray, "voxels samples"],
+    rng: np.random.Generator,
+    cells: Int[np.ndarray, " voxels"],
+) -> AtlasFit:
+    return fit_em(
+        cell_images(images, cells), task.scale, generator=rng, restarts=task.restarts, max_passes=task.max_passes
+    )
 
 
 def _by_updates(
@@ -219,7 +238,9 @@ def _from_hard(
 ) -> FittedScale:
     """Fit by EM, or split, and refine where the solver says so."""
     if coarser is None:
-        start = None
+        start = prototypes = None
+        if task.cells is not None:
+            prototypes = unit_prototypes(_fit_cells(task, images, rng, np.load(task.cells)))
         hard = fit_em(
             images,
             task.scale,
@@ -227,12 +248,15 @@ def _from_hard(
             restarts=task.restarts,
             tolerance=task.tolerance if task.solver == "em" else 1e-6,
             max_passes=task.max_passes,
+            prototypes=prototypes,
         )
     else:
         split = coarser.split(task, images, rng)
         hard, start = split.fit, soften_inside(split, coarser.labels, images.dtype.type)
     if task.solver == "em":
         fitted = _hard(hard, hard_quality(images, hard))
+        if task.cells is not None and coarser is None:
+            fitted.report["start"] = "coarse"
         if coarser is not None:
             fitted.report["step"] = "split"
             fitted = replace(fitted, at=np.array([0, 1]))
@@ -268,8 +292,9 @@ def _by_batches(
     if coarser is not None:
         batches = replace(batches, exponent=min(batches.exponent, NESTED_EXPONENT))
     checkpoint, settings = task.checkpoint, (task.scale, task.seed, task.options, batches, task.device)
-    split_of = "" if coarser is None else coarser.digest()
-    digest = hashlib.sha256(f"{task.digest} {settings} {split_of}".encode()).hexdigest()
+    usual = task.options.start if task.cells is None else "coarse"
+    start_of = usual if coarser is None else coarser.digest()
+    digest = hashlib.sha256(f"{task.digest} {settings} {start_of}".encode()).hexdigest()
     state = read_checkpoint(checkpoint, digest=digest)
     norms = checked_norms(images)
     if state is None:
@@ -277,7 +302,7 @@ def _by_batches(
         if start is None:
             start = initial_weights(images, task.scale, norms, generator=rng, options=task.options)
     else:
-        name, start = task.options.start if coarser is None else "split", state.weights
+        name, start = usual if coarser is None else "split", state.weights
     fit = fit_batches(
         np.load(task.by_image, mmap_mode="r"),
         norms,

@@ -9,6 +9,7 @@ from brainlocus.images.atlas.annotate import (
     annotate_parcels_peak_bytes,
 )
 from brainlocus.images.atlas.blocks import checked_norms
+from brainlocus.images.atlas.coarse import cell_images, coarse_start, grid_cells, unit_prototypes
 from brainlocus.images.atlas.em import AtlasFit, fit_em, fit_em_peak_bytes, hoyer_sparsity, orthogonal_loss
 from brainlocus.images.atlas.hierarchy import (
     LOOSE,
@@ -67,7 +68,9 @@ __all__ = [
     "annotate_parcels",
     "annotate_parcels_peak_bytes",
     "atlas_parcellation",
+    "cell_images",
     "checked_norms",
+    "coarse_start",
     "compare_fits",
     "compare_fits_peak_bytes",
     "component_name",
@@ -77,6 +80,7 @@ __all__ = [
     "fit_em_peak_bytes",
     "fit_mu",
     "fit_mu_peak_bytes",
+    "grid_cells",
     "grow_tree",
     "hard_atlas",
     "hard_quality",
@@ -94,4 +98,5 @@ __all__ = [
     "soften_inside",
     "split_atlas",
     "unit_components",
+    "unit_prototypes",
 ]

@@ -118,6 +118,7 @@ def fit_em(
     restarts: int = 5,
     tolerance: float = 1e-6,
     max_passes: int = 200,
+    prototypes: Float64[np.ndarray, "components samples"] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> AtlasFit:
     """Fit a hard atlas by EM-ONMF.
@@ -138,6 +139,8 @@ def fit_em(
         The passes end when the loss falls by less than this share of itself.
     max_passes
         Limit of passes over all voxels; reached, the fit is marked as not converged.
+    prototypes
+        Where the passes start, rows of unit norm or 0, instead of seeding on a sample; not changed.
     progress
         Called with 1 after each pass.
 
@@ -161,8 +164,11 @@ def fit_em(
     n_present = int(present.sum())
     if n_components > n_present:
         raise ValueError(f"{n_components} components were asked of {n_present} non-zero voxels; ask for fewer.")
-    prototypes = _start(images, norms, n_components, generator=generator, restarts=restarts)
-    state = _State(np.full(norms.size, -1, dtype=np.int64), np.zeros(norms.size), prototypes)
+    if prototypes is None:
+        start = _start(images, norms, n_components, generator=generator, restarts=restarts)
+    else:
+        start = prototypes.copy()
+    state = _State(np.full(norms.size, -1, dtype=np.int64), np.zeros(norms.size), start)
     losses: list[float] = []
     reason: Reason = "max_iter"
     rounding = float(norms.sum()) * np.finfo(np.float64).eps * images.shape[1]

@@ -21,6 +21,7 @@ from brainlocus.images.atlas import (
     fit_batches_peak_bytes,
     fit_em_peak_bytes,
     fit_mu_peak_bytes,
+    grid_cells,
 )
 from brainlocus.io import (
     ImageList,
@@ -71,8 +72,10 @@ class AtlasFitConfig(StepConfig):
         description="Stop when the loss falls by less than this share (em: 1e-6), or W changes by less (mu: 1e-5)",
     )
     max_passes: int = Field(200, ge=1, description="em: most passes over all voxels")
-    start: Literal["nndsvd", "seeds"] = Field(
-        "nndsvd", description="mu: start from singular vectors, or from k-means++ seeds"
+    start: Literal["nndsvd", "seeds", "coarse"] = Field(
+        "nndsvd",
+        description="mu: start from singular vectors, or from k-means++ seeds; coarse (every solver): start from em on "
+        "means over blocks of 2 x 2 x 2 voxels",
     )
     fill: Literal["column", "constant", "mean", "random", "none"] = Field(
         "column",
@@ -136,12 +139,17 @@ def _solver(config: AtlasFitConfig) -> Solver:
     return config.solver or ("em" if config.batch_size is None else "mu")
 
 
-def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int) -> None:
+def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int, n_cells: int) -> None:
     largest = max(config.scales)
     if largest > n_voxels:
         raise SchemaError(f"--scales: {largest} components need as many voxels, the mask has {n_voxels}.")
     # Only the coarsest of nested scales has a start of its own.
     largest = min(config.scales) if config.hierarchy == "nested" else largest
+    if config.start == "coarse" and largest > n_cells:
+        raise SchemaError(
+            f"--start coarse: {largest} components need as many blocks of 2 x 2 x 2 voxels, the mask has {n_cells}. "
+            "Give another start, or fewer components."
+        )
     if _solver(config) == "mu" and config.start == "nndsvd" and largest >= min(n_voxels, n_samples):
         raise SchemaError(
             f"--scales: {largest} components; a start by singular vectors needs fewer than voxels ({n_voxels}) and "
@@ -149,8 +157,10 @@ def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int) -> None
         )
 
 
-def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: int) -> int:
+def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: int, n_cells: int) -> int:
     hard = fit_em_peak_bytes(n_voxels, n_samples, scale)
+    if config.start == "coarse":
+        hard += 4 * n_cells * n_samples + (4 + 8) * n_voxels  # images of the cells, cells and shares of the voxels
     if config.hierarchy == "nested":
         hard += 4 * n_voxels * n_samples  # the voxels of a component, at most all
         hard += 0 if _solver(config) == "em" else 8 * n_voxels * scale  # W of the coarser scale, then the new one
@@ -163,6 +173,8 @@ def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: in
         soft = max(soft, fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size) + 4 * n_voxels * scale)
     if config.hierarchy == "nested":
         soft = max(soft + 4 * n_voxels * scale, hard)  # the start and its copy that is updated, or the split before
+    if config.start == "coarse":
+        soft = max(soft, hard) + 4 * n_voxels * scale
     return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[_solver(config)]
 
 
@@ -170,7 +182,7 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context
     solver = _solver(config)
     tolerance = config.tolerance or (1e-6 if solver == "em" else 1e-5)
     options = MuOptions(
-        start=config.start,
+        start="nndsvd" if config.start == "coarse" else config.start,
         fill=config.fill,
         tolerance=tolerance,
         max_iterations=config.max_iterations,
@@ -190,6 +202,7 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context
         refine=config.refine,
         options=options,
         device=config.device,
+        cells=context.shards / "cells.npy" if config.start == "coarse" else None,
     )
     if config.batch_size is None:
         return task
@@ -272,16 +285,21 @@ def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult
     images = find_images(config.images, pattern=config.pattern)
     mask = read_mask(config.mask) if config.mask is not None else default_mask(images)
     n_voxels, n_samples = int(mask.data.sum()), len(images)
-    _check_scales(config, n_voxels, n_samples)
+    cells = grid_cells(mask.data) if config.start == "coarse" else np.empty(0, dtype=np.int32)
+    n_cells = int(cells.max(initial=-1)) + 1
+    _check_scales(config, n_voxels, n_samples, n_cells)
     # The largest scales that are fitted at the same time.
     together = sorted(config.scales)[-context.executor.workers :]
-    needed = sum(_peak_bytes(config, n_voxels, n_samples, scale) for scale in together)
+    needed = sum(_peak_bytes(config, n_voxels, n_samples, scale, n_cells) for scale in together)
     if needed > context.memory_bytes:
         raise ResourceError(
             f"Fitting {', '.join(map(str, together))} components to {n_voxels} voxels of {n_samples} people needs "
             f"{needed / 2**30:.2f} GiB, {context.memory_bytes / 2**30:.2f} GiB are allowed. Raise --memory."
         )
     matrix, n_clipped, digest = _convert(images, mask, context)
+    if config.start == "coarse":
+        with atomic_path(context.shards / "cells.npy") as partial:
+            np.save(partial, cells)
     tasks = {f"C{scale}.npz": _task(config, matrix, scale, digest, context) for scale in config.scales}
     write_mask(mask, out / "mask.nii.gz")
     ids = [str(i) for i in images.samples.ids]
