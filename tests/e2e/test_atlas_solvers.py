@@ -88,6 +88,26 @@ def test_multiplicative_updates(root, tmp_path, start):
     assert report["warnings"] == []
     assert report["mean_cosine"] < 0.1
     assert report["last_change"] < 1e-5
+    assert report["exponent"] == 1.0
+
+
+@pytest.mark.parametrize("more", [(), ("--solver", "mu"), ("--solver", "em+mu"), ("--batch-size", 7, "--patience", 3)])
+def test_starts_from_half_the_resolution(root, tmp_path, more):
+    assert code_of(*fit(root, tmp_path / "a", "--scales", 4, "--start", "coarse", *more)) == 0
+    report = check(root, tmp_path / "a")
+    assert report["start"] == ("coarse" if "em+mu" not in more else "em")
+
+
+def test_interrupted_batches_from_half_the_resolution_go_on(root, tmp_path, monkeypatch):
+    coarse = ("--scales", 4, "--batch-size", 7, "--start", "coarse", "--patience", 3, "--no-figures")
+    assert code_of(*fit(root, tmp_path / "whole", *coarse)) == 0
+    stop_after(monkeypatch, 2)
+    assert code_of(*fit(root, tmp_path / "a", *coarse)) == 130
+    monkeypatch.undo()
+    assert code_of(*fit(root, tmp_path / "a", *coarse), "--resume") == 0
+    here, there = (tmp_path / out / "C4/components.npy" for out in ("a", "whole"))
+    assert here.read_bytes() == there.read_bytes()
+    assert json.loads((tmp_path / "a/C4/fit.json").read_text())["start"] == "coarse"
 
 
 def test_active_sets_and_compression(root, tmp_path):
@@ -96,6 +116,13 @@ def test_active_sets_and_compression(root, tmp_path):
         assert code_of(*fit(root, out, "--scales", 4, "--solver", "mu", "--start", "seeds", *more)) == 0
         report = check(root, out)
         assert (report["active"], report["compressed"]) == {"active": (3, False), "compressed": (None, True)}[name]
+
+
+@pytest.mark.parametrize("more", [(), ("--batch-size", 7)])
+def test_the_exponent_is_taken(root, tmp_path, more):
+    options = ("--scales", 4, "--solver", "mu", "--start", "seeds", "--exponent", 0.75, "--no-figures", *more)
+    assert code_of(*fit(root, tmp_path / "a", *options)) == 0
+    assert json.loads((tmp_path / "a/C4/fit.json").read_text())["exponent"] == 0.75
 
 
 def test_nested_scales(root, tmp_path):
@@ -112,6 +139,58 @@ def test_nested_scales(root, tmp_path):
     single = tmp_path / "single"
     assert code_of(*fit(root, single, "--scales", "2")) == 0
     assert (single / "C2/labels.nii.gz").read_bytes() == (tmp_path / "a/C2/labels.nii.gz").read_bytes()
+
+
+NESTED = ("--scales", "4,2,5", "--hierarchy", "nested", "--no-figures")
+SOFT = {
+    "mu": ("--solver", "mu"),
+    "active": ("--solver", "mu", "--active", 3),
+    "batches": ("--batch-size", 7, "--start", "seeds", "--patience", 3),
+    "em+mu": ("--solver", "em+mu"),
+    "em+mu, updates": ("--solver", "em+mu", "--refine", "mu"),
+}
+
+
+@pytest.mark.parametrize("solver", SOFT)
+def test_nested_soft_scales(root, tmp_path, solver):
+    out = tmp_path / "a"
+    # Two components of four parcels overlap: soft fits may say that they have not converged.
+    assert code_of(*fit(root, out, *NESTED, *SOFT[solver])) in (0, 3)
+    labels = {k: read_parcellation(out / f"C{k}/labels.nii.gz").labels for k in (2, 4, 5)}
+    inside = np.load(root / "truth.npy") > 0
+    for coarse, fine in ((2, 4), (4, 5)):
+        report = json.loads((out / f"C{fine}/fit.json").read_text())
+        assert (report["split_of"], report["start"]) == (coarse, "split")
+        weights = np.load(out / f"C{fine}/components.npy")
+        for k, parent in enumerate(report["parents"]):
+            assert set(labels[coarse][labels[fine] == k + 1]) == {parent}
+            assert set(labels[coarse][inside][weights[:, k] > 0]) == {parent}
+    single = tmp_path / "single"
+    assert code_of(*fit(root, single, "--scales", "2", "--no-figures", *SOFT[solver])) in (0, 3)
+    assert (single / "C2/components.npy").read_bytes() == (out / "C2/components.npy").read_bytes()
+
+
+def test_interrupted_nested_batches_go_on_to_the_same_files(root, tmp_path, monkeypatch, capsys):
+    nested = (*NESTED, *SOFT["batches"])
+    assert code_of(*fit(root, tmp_path / "whole", *nested)) in (0, 3)
+    stop_after(monkeypatch, 2, scale=4)
+    assert code_of(*fit(root, tmp_path / "a", *nested)) == 130
+    monkeypatch.undo()
+    shards = tmp_path / ".a.work/shards"
+    assert {path.name for path in shards.glob("C*")} >= {"C2.npz", "C4.checkpoint.npz"}
+    # Another coarse atlas is another start: the checkpoint does not belong to it.
+    kept = (shards / "C2.npz").read_bytes()
+    with np.load(shards / "C2.npz") as stored:
+        np.savez(shards / "C2.npz", **{**stored, "labels": 3 - stored["labels"], "weights": stored["weights"][:, ::-1]})
+    code, text = run(capsys, *fit(root, tmp_path / "a", *nested), "--resume")
+    assert code == 2
+    assert "Traceback" not in text
+    (shards / "C2.npz").write_bytes(kept)
+    assert code_of(*fit(root, tmp_path / "a", *nested), "--resume") in (0, 3)
+    for scale in (2, 4, 5):
+        for name in ("labels.nii.gz", "components.npy"):
+            here, there = (tmp_path / out / f"C{scale}" / name for out in ("a", "whole"))
+            assert here.read_bytes() == there.read_bytes()
 
 
 def test_a_limit_of_iterations_is_said_and_counts_as_unfinished(root, tmp_path, capsys):
@@ -160,7 +239,7 @@ def test_batches_of_images(root, whole):
     assert report["loss_at"] == [*range(report["epochs"] + 1), report["best_epoch"]]
 
 
-def stop_after(monkeypatch, epochs):
+def stop_after(monkeypatch, epochs, scale=4):
     """Interrupt the fit as the user would, when so many epochs are kept."""
     from brainlocus.pipeline import atlas_fits
 
@@ -168,7 +247,7 @@ def stop_after(monkeypatch, epochs):
 
     def interrupted(state, path, *, digest):
         write(state, path, digest=digest)
-        if state.epoch == epochs:
+        if state.epoch == epochs and state.weights.shape[1] == scale:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(atlas_fits, "write_checkpoint", interrupted)
@@ -224,7 +303,10 @@ def test_changed_images_are_refused_and_the_work_is_kept(root, tmp_path, monkeyp
     [
         (("--batch-size", 4, "--solver", "em"), "--batch-size: expected with --solver mu or em+mu, found"),
         (("--batch-size", 0), "--batch-size: Input should be greater than or equal to 1; found '0'"),
-        (("--solver", "em+mu", "--hierarchy", "nested"), "--hierarchy nested: expected with --solver em, found em+mu"),
+        (("--scales", "24,30", "--solver", "mu", "--hierarchy", "nested"), "--scales: 24 components; a start by"),
+        (("--scales", 181, "--start", "coarse"), "--start coarse: 181 components need as many blocks of 2 x 2 x 2"),
+        (("--exponent", 0.5), "--exponent: expected with --solver mu and without --active"),
+        (("--solver", "mu", "--exponent", 1.5), "--exponent: Input should be less than or equal to 1; found '1.5'"),
         (("--active", 4), "--active: expected with --solver mu or em+mu, found em"),
         (("--solver", "em+mu", "--device", "cuda"), "--device: em+mu and --active run on the processor only"),
         (("--active", 4, "--batch-size", 4, "--epoch-loss", "running"), "--epoch-loss running: with --active or em+mu"),

@@ -85,3 +85,10 @@ def naive_renew(x, w, kept, families, exponent=0.5, share=1e-3, gone=1e-6):
                 new[j, np.argmin(np.where(new[j] > 0, new[j], np.inf))] = 0
             new[j, k] = share * top
     return new / np.linalg.norm(new)
+
+
+def naive_nested_update(x, w, coarse, parents, exponent=1.0):
+    """One iteration in which a voxel may have weights in the children of its own coarse component only."""
+    inside = np.array([[parents[k] == coarse[j] for k in range(w.shape[1])] for j in range(w.shape[0])])
+    new = np.where(inside, naive_update(x, w, exponent), 0.0)
+    return new / np.linalg.norm(new, ord=2)

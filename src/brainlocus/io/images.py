@@ -30,6 +30,7 @@ from brainlocus.io.image_arrays import check_places, is_image_array, open_image_
 from brainlocus.io.nifti import is_nifti, read_volume
 from brainlocus.io.text import read_lines
 from brainlocus.io.transforms import read_grid
+from brainlocus.numerics.memory_maps import give_back_pages
 
 __all__ = [
     "ImageList",
@@ -336,6 +337,7 @@ def _write_transposed(
     for voxel in range(0, matrix.shape[0], block):
         rows = slice(voxel, voxel + block)
         matrix[rows, start : start + buffer.shape[0]] = buffer[:, rows].T
+    give_back_pages(matrix)
 
 
 def _images_of_array(source: Path, ids: Path | None) -> ImageList:

@@ -1,13 +1,12 @@
 """One scale of ``atlas fit``: the task of a worker, what it leaves on disk, and the files of the result.
 
-A worker writes one ``.npz`` a scale; the step reads it again and writes the folder ``C32`` with labels, components,
-loadings, report and figures. A hard atlas is stored by its labels and one weight a voxel, a soft one as a matrix.
+A worker (`pipeline.atlas_solvers`) writes one ``.npz`` a scale; the step reads it again and writes the folder ``C32``
+with labels, components, loadings, report and figures. A hard atlas is stored by its labels and one weight a voxel, a
+soft one as a matrix.
 """
 
-import hashlib
 import json
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,36 +14,11 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from brainlocus.core import Mask
-from brainlocus.images.atlas import (
-    KEPT,
-    AtlasFit,
-    BatchOptions,
-    FitStep,
-    MuOptions,
-    Quality,
-    Report,
-    SoftFit,
-    Weights,
-    atlas_parcellation,
-    checked_norms,
-    fit_batches,
-    fit_em,
-    fit_mu,
-    hard_active,
-    hard_quality,
-    initial_weights,
-    refine_soft,
-    relative,
-    split_atlas,
-)
+from brainlocus.images.atlas import BatchOptions, MuOptions, atlas_parcellation
 from brainlocus.io import atomic_path, write_colour_table, write_parcellation
-from brainlocus.numerics.devices import named_device
-from brainlocus.pipeline.atlas_checkpoint import read_checkpoint, write_checkpoint
 from brainlocus.pipeline.figures.atlas import draw_components, draw_losses, draw_parcellation
-from brainlocus.pipeline.heartbeats import heartbeat
-from brainlocus.pipeline.memory import peak_memory_bytes
 
-__all__ = ["FittedScale", "ScaleTask", "Solver", "fit_scale", "read_scale", "write_scale"]
+__all__ = ["FittedScale", "ScaleTask", "Solver", "read_scale", "store_scale", "write_scale"]
 
 Solver = Literal["em", "mu", "em+mu"]
 
@@ -74,6 +48,8 @@ class ScaleTask:
     """Names the images and the mask."""
     coarser: Path | None = None
     """What a worker stored of the next smaller scale: split its components instead of fitting anew."""
+    cells: Path | None = None
+    """Coarse cell of every voxel: fit the cells first and start from there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,14 +78,8 @@ class FittedScale:
         return bool(self.report["converged"])
 
 
-def fit_scale(task: ScaleTask, path: Path) -> None:
-    """Fit one scale and store it; runs in a worker."""
-    images = np.load(task.matrix, mmap_mode="r")
-    start = time.perf_counter()
-    with heartbeat(path) as say:
-        say("reading the images")
-        fitted = _solve(task, images, say)
-    run = {"seconds": round(time.perf_counter() - start, 3), "peak_memory_bytes": peak_memory_bytes()}
+def store_scale(fitted: FittedScale, path: Path) -> None:
+    """Write what `read_scale` reads."""
     with path.open("wb") as stream:
         np.savez(
             stream,
@@ -119,7 +89,7 @@ def fit_scale(task: ScaleTask, path: Path) -> None:
             losses=fitted.losses,
             at=fitted.at,
             total=fitted.total,
-            report=np.array(json.dumps({**fitted.report, "run": run})),
+            report=np.array(json.dumps(fitted.report)),
         )
 
 
@@ -135,158 +105,6 @@ def read_scale(path: Path) -> FittedScale:
             total=float(stored["total"]),
             report=json.loads(str(stored["report"])),
         )
-
-
-def _solve(task: ScaleTask, images: Float[np.ndarray, "voxels samples"], say: Report) -> FittedScale:
-    rng = np.random.default_rng(np.random.SeedSequence(task.seed, spawn_key=(task.scale,)))
-    if task.coarser is not None:
-        return _nested(task, images, rng, task.coarser, say)
-    if task.batches is not None:
-        return _by_batches(task, images, rng, say)
-    if task.solver == "mu":
-        fit = fit_mu(
-            images, task.scale, generator=rng, options=task.options, device=named_device(task.device), progress=say
-        )
-        more: dict[str, Any] = {
-            "start": task.options.start,
-            "active": task.options.active,
-            "compressed": task.options.compress,
-        }
-        return _soft(fit, "mu", more)
-    hard = _fit_hard(task, images, rng, say)
-    if task.solver == "em":
-        return _hard(hard, hard_quality(images, hard))
-    kept = task.options.active or KEPT
-    refined = refine_soft(images, hard, refinement=task.refine, kept=kept, tolerance=task.tolerance, progress=say)
-    refinement: dict[str, Any] = {
-        "start": "em",
-        "refinement": refined.method,
-        "kept": refined.kept,
-        "em_relative_loss": relative(refined.hard_loss, hard.total),
-        "refined_relative_loss": relative(refined.refined_loss, hard.total),
-        "refinement_converged": refined.fit.converged,
-    }
-    soft = _soft(refined.fit, "em+mu", refinement)
-    # The refinement is short by design: what has to converge is the hard atlas.
-    soft.report["converged"] = hard.converged
-    soft.report["warnings"] = _hard_warnings(hard)
-    return soft
-
-
-def _fit_hard(
-    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, say: Report
-) -> AtlasFit:
-    return fit_em(
-        images,
-        task.scale,
-        generator=rng,
-        restarts=task.restarts,
-        tolerance=task.tolerance if task.solver == "em" else 1e-6,
-        max_passes=task.max_passes,
-        progress=say,
-    )
-
-
-def _hard_warnings(fit: AtlasFit) -> list[str]:
-    return [] if fit.converged else ["Not converged: the limit of passes was reached; raise --max-passes."]
-
-
-def _nested(
-    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: Path, say: Report
-) -> FittedScale:
-    stored = read_scale(coarser)
-    coarse = AtlasFit(
-        labels=stored.labels,
-        weights=stored.weights,
-        loadings=stored.loadings,
-        losses=stored.losses,
-        total=stored.total,
-        reason="tol" if stored.report["reason"] == "tol" else "max_iter",
-        vanished=tuple(stored.report["vanished"]),
-        n_empty_voxels=stored.report["empty_voxels"],
-    )
-    split = split_atlas(images, coarse, task.scale, generator=rng, progress=say)
-    fitted = _hard(split.fit, hard_quality(images, split.fit))
-    fitted.report["split_of"] = coarse.n_components
-    fitted.report["parents"] = split.parents.tolist()
-    fitted.report["step"] = "split"
-    return replace(fitted, at=np.array([0, 1]))
-
-
-def _by_batches(
-    task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, say: Report
-) -> FittedScale:
-    """Fit by batches, from the checkpoint of an interrupted run where there is one."""
-    assert task.batches is not None and task.by_image is not None and task.checkpoint is not None  # noqa: S101, PT018
-    checkpoint, settings = task.checkpoint, (task.scale, task.seed, task.options, task.batches, task.device)
-    digest = hashlib.sha256(f"{task.digest} {settings}".encode()).hexdigest()
-    state = read_checkpoint(checkpoint, digest=digest)
-    norms = checked_norms(images)
-    start: Weights
-    if state is not None:
-        start = state.weights
-    elif task.solver == "em+mu":
-        start = hard_active(_fit_hard(task, images, rng, say), task.batches.active or KEPT, np.float32)
-    else:
-        say(FitStep("choosing where to start"))
-        start = initial_weights(images, task.scale, norms, generator=rng, options=task.options)
-    fit = fit_batches(
-        np.load(task.by_image, mmap_mode="r"),
-        norms,
-        start,
-        options=task.batches,
-        generator=rng,
-        state=state,
-        voxel_major=images,
-        checkpoint=lambda state: write_checkpoint(state, checkpoint, digest=digest),
-        device=named_device(task.device),
-        progress=say,
-    )
-    more = {
-        "start": "em" if task.solver == "em+mu" else task.options.start,
-        "active": task.batches.active,
-        "step": "epoch",
-        "batch_size": task.batches.batch_size,
-        "epoch_loss": task.batches.epoch_loss,
-        "epochs": int(fit.changes.size),
-        "best_epoch": int(fit.at[-1]),
-    }
-    return _soft(fit, task.solver, more)
-
-
-def _hard(fit: AtlasFit, quality: Quality) -> FittedScale:
-    report = {
-        "solver": "em",
-        "empty_voxels": fit.n_empty_voxels,
-        "relative_loss": fit.relative_loss,
-        "converged": fit.converged,
-        "reason": fit.reason,
-        "passes": int(fit.losses.size),
-        "vanished": list(fit.vanished),
-        **asdict(quality),
-        "warnings": _hard_warnings(fit),
-    }
-    at = np.arange(1, fit.losses.size + 1)
-    return FittedScale(fit.labels, fit.weights, fit.loadings, fit.losses, at, fit.total, report)
-
-
-def _soft(fit: SoftFit, solver: Solver, more: dict[str, Any]) -> FittedScale:
-    report = {
-        "solver": solver,
-        **more,
-        "empty_voxels": fit.n_empty_voxels,
-        "relative_loss": fit.relative_loss,
-        "relative_loss_of_unit_columns": relative(fit.unit_loss, fit.total),
-        "converged": fit.converged,
-        "reason": fit.reason,
-        "iterations": int(fit.at[-1]),
-        "last_change": float(fit.changes[-1]) if fit.changes.size else None,
-        "vanished": list(fit.vanished),
-        **asdict(fit.quality),
-        "column_norms": fit.norms.tolist(),
-        "warnings": list(fit.warnings),
-    }
-    return FittedScale(fit.labels, fit.weights, fit.loadings, fit.losses, fit.at, fit.total, report)
 
 
 def write_scale(

@@ -16,7 +16,9 @@ from brainlocus.images.atlas import (
     refine_soft,
 )
 from brainlocus.images.atlas import iterations as mu_module
+from brainlocus.images.atlas import multiplicative as multiplicative_module
 from brainlocus.images.atlas import passes as passes_module
+from brainlocus.images.atlas.compress import gram_root, has_gram_root
 from brainlocus.images.atlas.soft import mean_cosine
 from brainlocus.images.atlas.starts import leading_vectors
 from brainlocus.numerics.devices import HOST, Device, named_device
@@ -238,6 +240,75 @@ def test_block_size_memory_map_and_device_change_nothing(monkeypatch, tmp_path):
     for other in (strict, blocks):
         np.testing.assert_allclose(whole.weights, other.weights, atol=1e-5)
         assert other.losses[-1] == pytest.approx(whole.losses[-1], rel=1e-5)
+
+
+# Fewer voxels than people
+
+
+def table(dtype=np.float64, seed=0, n_voxels=30, n_samples=200):
+    """Regions of many people, with a few columns that depend on each other and one region that is 0."""
+    x, labels = planted(n_voxels=n_voxels, n_samples=n_samples, noise=0.2, seed=seed)
+    x[5] = 0
+    x[9] = x[8]
+    return x.astype(dtype), labels
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("device", [HOST, STRICT], ids=["numpy", "array-api-strict"])
+def test_a_table_has_the_losses_of_its_plain_iterations(dtype, device):
+    x, _ = table(dtype)
+    assert has_gram_root(*x.shape)
+    start = a_start(x, 4)
+    present = x.any(axis=1)
+    x64, w = x[present].astype(np.float64), start[present].astype(np.float64)
+    w /= np.linalg.norm(w, 2)
+    expected = []
+    for iteration in range(76):
+        if iteration % 25 == 0:
+            expected.append(naive_loss(x64, w))
+        w = naive_update(x64, w)
+    found = fit(x, 4, start=start, max_iterations=75, device=device)
+    np.testing.assert_allclose(found.losses[:4], expected, rtol=1e-10 if dtype is np.float64 else 1e-6)
+    assert found.losses[-1] == pytest.approx(expected[-1], rel=1e-10 if dtype is np.float64 else 1e-6)
+    assert found.weights.dtype == dtype
+    assert found.loadings.shape == (4, 200)
+    assert found.n_empty_voxels == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"active": 3}, {"exponent": 0.5}])
+def test_a_converged_table_is_that_of_the_plain_iterations(monkeypatch, options):
+    x, _ = table(n_voxels=60, seed=1)
+    fast = fit(x, 4, **options)
+    refined = refine_soft(x, fit_em(x.astype(np.float32), 4, generator=np.random.default_rng(0)), refinement="mu")
+    monkeypatch.setattr(multiplicative_module, "has_gram_root", lambda *_: False)
+    plain = fit(x, 4, **options)
+    again = refine_soft(x, fit_em(x.astype(np.float32), 4, generator=np.random.default_rng(0)), refinement="mu")
+    assert fast.losses[-1] == pytest.approx(plain.losses[-1], rel=1e-6)
+    assert refined.refined_loss == pytest.approx(again.refined_loss, rel=1e-6)
+    np.testing.assert_array_equal(fast.labels, plain.labels)
+
+
+def test_the_root_of_a_table_is_exact_and_has_its_rank():
+    x, _ = table()
+    root = gram_root(x)
+    assert root.shape == (30, 28)  # one region is 0, two are equal
+    np.testing.assert_allclose(root @ root.T, x @ x.T, rtol=1e-12, atol=1e-12 * float((x**2).sum()))
+    assert gram_root(x.astype(np.float32)).dtype == np.float64
+    assert gram_root(x[:, :3]).shape[1] == 3
+    assert not has_gram_root(30, 30)
+    assert not has_gram_root(2_501, 10_000)
+
+
+def test_peak_memory_of_a_table_stays_within_the_declared_bound():
+    import tracemalloc
+
+    x = np.random.default_rng(0).uniform(0.5, 1, (700, 1_500)).astype(np.float32)
+    fit(x[:50], 2, max_iterations=2)
+    tracemalloc.start()
+    fit(x, 8, max_iterations=3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= fit_mu_peak_bytes(*x.shape, 8)
 
 
 def test_empty_voxels_are_left_out_and_counted():

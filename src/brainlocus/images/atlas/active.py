@@ -72,6 +72,10 @@ class ActiveSet:
         """Return one with entries of its own."""
         return ActiveSet(self.components.copy(), self.weights.copy(), self.families)
 
+    def astype(self, dtype: np.dtype, *, copy: bool = True) -> "ActiveSet":
+        """Return one with weights of a precision, its own where `copy` says so or they change."""
+        return ActiveSet(self.components, self.weights.astype(dtype, copy=copy), self.families)
+
     def part(self, rows: slice) -> "ActiveSet":
         """Return the entries of some voxels, not copied."""
         return ActiveSet(self.components[rows], self.weights[rows], self.families)
@@ -120,7 +124,7 @@ def hard_active(
 
 def iterate_active(
     blocks: Blocks,
-    weights: Float[np.ndarray, "voxels components"],
+    weights: Float[np.ndarray, "voxels components"] | ActiveSet,
     total: float,
     *,
     options: MuOptions,
@@ -130,6 +134,8 @@ def iterate_active(
 
     Parameters
     ----------
+    weights
+        Changed in place; sparse already, or turned so as soon as that costs nothing.
     total
         ``||X||_F^2``.
     options
@@ -138,37 +144,53 @@ def iterate_active(
         Called with every whole iteration and every 25 active ones before them.
     """
     began = time.monotonic()
-    kept = options.active or 1
     trace = Trace(total)
-    while (active := leave_out(blocks, weights, total, kept)) is None:
-        left = options.max_iterations - len(trace.changes)
-        if left < CHECK_EVERY or trace.reason == "time" or (trace.changes and trace.settled(options.tolerance)):
-            break
-        spent = time.monotonic() - began
-        more = replace(
-            options,
-            max_iterations=CHECK_EVERY,
-            exponent=ACTIVE_EXPONENT,
-            max_seconds=None if options.max_seconds is None else max(options.max_seconds - spent, 0.0),
-        )
-        counted = _counted_from(len(trace.changes), options, progress)
-        weights, part = iterate(blocks, weights, total, options=more, progress=counted)
-        trace.changes += part.changes
-        trace.losses += part.losses if not trace.losses else part.losses[1:]
-        trace.cosine, trace.reason = part.cosine, part.reason
-    if active is None:
+    if not isinstance(weights, ActiveSet):
+        weights = _whole_until_sparse(blocks, weights, trace, options, progress)
+    if not isinstance(weights, ActiveSet):
         return weights, trace
-    spent = time.monotonic() - began
     settle_active(
         blocks,
-        active,
+        weights,
         trace,
         tolerance=options.tolerance,
         max_iterations=options.max_iterations,
-        max_seconds=None if options.max_seconds is None else max(options.max_seconds - spent, 0.0),
+        max_seconds=_left(options.max_seconds, began),
         progress=progress,
     )
-    return active.dense(), trace
+    return weights.dense(), trace
+
+
+def _whole_until_sparse(
+    blocks: Blocks,
+    weights: Float[np.ndarray, "voxels components"],
+    trace: Trace,
+    options: MuOptions,
+    progress: Report,
+) -> Float[np.ndarray, "voxels components"] | ActiveSet:
+    """Do whole iterations until leaving out costs nothing; return what is left, or all of W where they end before."""
+    began = time.monotonic()
+    while (active := leave_out(blocks, weights, trace.total, options.active or 1)) is None:
+        done = len(trace.changes)
+        if done >= options.max_iterations or trace.reason == "time" or (done and trace.settled(options.tolerance)):
+            return weights
+        more = replace(
+            options,
+            max_iterations=min(CHECK_EVERY, options.max_iterations - done),
+            exponent=ACTIVE_EXPONENT,
+            max_seconds=_left(options.max_seconds, began),
+        )
+        weights, part = iterate(
+            blocks, weights, trace.total, options=more, progress=_counted_from(done, options, progress)
+        )
+        trace.changes += part.changes
+        trace.losses += part.losses[1:] if trace.losses else part.losses
+        trace.cosine, trace.reason = part.cosine, part.reason
+    return active
+
+
+def _left(seconds: float | None, began: float) -> float | None:
+    return None if seconds is None else max(seconds - (time.monotonic() - began), 0.0)
 
 
 def _counted_from(done: int, options: MuOptions, progress: Report) -> Report:

@@ -1,14 +1,15 @@
 """Voxel-major images by blocks of voxels, and what is checked before any fit."""
 
-import mmap
 from collections.abc import Iterator
 from typing import no_type_check
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 from numba import njit
 
-__all__ = ["block_rows", "checked_norms", "give_back_pages", "read_blocks", "voxel_blocks"]
+from brainlocus.numerics.memory_maps import give_back_pages
+
+__all__ = ["block_rows", "checked_norms", "read_blocks", "take_voxels", "voxel_blocks"]
 
 BLOCK_BYTES = 16 << 20
 """Voxel blocks of X of this size: small against any memory, large enough for matrix products at full speed."""
@@ -37,12 +38,15 @@ def read_blocks(
         give_back_pages(images)
 
 
-def give_back_pages(images: np.ndarray) -> None:
-    """Let go of the pages of a memory map that were read: they stay in the system's cache, not in this process."""
-    pages = getattr(images, "_mmap", None)
-    # Of a copy-on-write map ("c") this would lose what was written.
-    if isinstance(pages, mmap.mmap) and getattr(images, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED"):
-        pages.madvise(mmap.MADV_DONTNEED)
+def take_voxels(
+    images: Float[np.ndarray, "voxels samples"], chosen: Int[np.ndarray, " chosen"]
+) -> Float[np.ndarray, "chosen samples"]:
+    """Return a copy of some voxels; of a memory map no more than a block is resident at a time."""
+    out = np.empty((chosen.size, images.shape[1]), dtype=images.dtype)
+    for rows in voxel_blocks(*out.shape):
+        np.take(images, chosen[rows], axis=0, out=out[rows], mode="clip")
+        give_back_pages(images)
+    return out
 
 
 def checked_norms(images: Float[np.ndarray, "voxels samples"]) -> Float64[np.ndarray, " voxels"]:

@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 from numba import njit
 
-from brainlocus.images.atlas.blocks import block_rows, checked_norms, read_blocks
+from brainlocus.images.atlas.blocks import block_rows, checked_norms, read_blocks, take_voxels
 from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.moves import propose_moves
 from brainlocus.images.atlas.seeding import MIN_SAMPLE, SAMPLE_PER_COMPONENT, sample_voxels, seed_rows
@@ -118,6 +118,7 @@ def fit_em(
     restarts: int = 5,
     tolerance: float = 1e-6,
     max_passes: int = 200,
+    prototypes: Float64[np.ndarray, "components samples"] | None = None,
     progress: Report = unheard,
 ) -> AtlasFit:
     """Fit a hard atlas by EM-ONMF.
@@ -138,6 +139,8 @@ def fit_em(
         The passes end when the loss falls by less than this share of itself.
     max_passes
         Limit of passes over all voxels; reached, the fit is marked as not converged.
+    prototypes
+        Where the passes start, rows of unit norm or 0, instead of seeding on a sample; not changed.
     progress
         Called with what begins: each seed, each pass on the sample, each pass over all voxels.
 
@@ -161,8 +164,11 @@ def fit_em(
     n_present = int(present.sum())
     if n_components > n_present:
         raise ValueError(f"{n_components} components were asked of {n_present} non-zero voxels; ask for fewer.")
-    prototypes = _start(images, norms, n_components, generator=generator, restarts=restarts, progress=progress)
-    state = _State(np.full(norms.size, -1, dtype=np.int64), np.zeros(norms.size), prototypes)
+    if prototypes is None:
+        start = _start(images, norms, n_components, generator=generator, restarts=restarts, progress=progress)
+    else:
+        start = prototypes.copy()
+    state = _State(np.full(norms.size, -1, dtype=np.int64), np.zeros(norms.size), start)
     losses: list[float] = []
     reason: Reason = "max_iter"
     total = float(norms.sum())
@@ -320,7 +326,7 @@ def _start(
 ) -> Float64[np.ndarray, "components samples"]:
     """Return the prototypes of the best of several seedings, each run to its end on a sample of voxels."""
     chosen = sample_voxels(norms, n_components, generator)
-    sample = np.ascontiguousarray(images[chosen])
+    sample = take_voxels(images, chosen)
     sample_norms = norms[chosen]
     best_loss, best = np.inf, _State(np.empty(0, dtype=np.int64), np.empty(0), np.empty((0, 0)))
     for restart in range(1, max(restarts, 1) + 1):

@@ -3,6 +3,17 @@ r"""A finer atlas by splitting the components of a coarser one: nested by constr
 Every component is split in two by EM on its own voxels until twice as many would be too many; what is then missing to
 the number asked for comes from the components whose split lowers the loss most.
 
+Soft atlases are nested in the same way. Data flow::
+
+    labels and W of the coarse scale --own_weights, hard_atlas--> AtlasFit --split_atlas--> SplitAtlas
+    SplitAtlas --soften_inside, zeros outside the parent--> W --any multiplicative solver--> SoftFit
+
+A multiplicative update keeps zeros, so every column stays inside the voxels of its parent and the hard labels of the
+finer scale, too, are nested exactly; inside the parent the weights are optimised softly. Columns of different parents
+share no voxel. Multiply the columns of one parent by c: the ratio ``N / (W A)`` is divided by ``c^2``, so that an
+iteration with exponent e leaves ``c^(1 - 2 e)``. With e = 1 the scales of the parents go up and down for ever, with
+e = 1/2 they are right after one iteration: nested updates take 1/2.
+
 References
 ----------
 Pompili et al. (2014), Neurocomputing 141:15; methods/structural.md 1.5 e.
@@ -12,14 +23,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 
+from brainlocus.images.atlas.blocks import take_voxels
 from brainlocus.images.atlas.em import AtlasFit, fit_em
 from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
+from brainlocus.images.atlas.starts import FILL_SHARE
+from brainlocus.numerics.memory_maps import give_back_pages
 
-__all__ = ["SplitAtlas", "split_atlas"]
+__all__ = ["NESTED_EXPONENT", "SplitAtlas", "hard_atlas", "own_weights", "parents_of", "soften_inside", "split_atlas"]
 
 RESTARTS = 3
+NESTED_EXPONENT = 0.5
+"""Largest power of the ratio in multiplicative updates inside parents."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +45,85 @@ class SplitAtlas:
     fit: AtlasFit
     parents: Int[np.ndarray, " components"]
     """Component of the coarser atlas that each lies in; 0 for those without a voxel."""
+
+
+def own_weights(
+    labels: Int[np.ndarray, " voxels"], weights: Float[np.ndarray, "voxels components"]
+) -> Float64[np.ndarray, " voxels"]:
+    """Return each voxel's weight in the component that it belongs to; 0 where it belongs to none."""
+    own = np.take_along_axis(weights, np.maximum(labels, 1)[:, None].astype(np.int64) - 1, axis=1)[:, 0]
+    return np.where(labels > 0, own, 0.0).astype(np.float64)
+
+
+def hard_atlas(
+    images: Float32[np.ndarray, "voxels samples"],
+    labels: Int[np.ndarray, " voxels"],
+    weights: Float64[np.ndarray, " voxels"],
+    *,
+    n_components: int,
+    total: float,
+    n_empty_voxels: int = 0,
+    converged: bool = True,
+) -> AtlasFit:
+    """Return the hard atlas of given labels and own weights, from which a soft fit is split; columns get unit norm.
+
+    Parameters
+    ----------
+    labels
+        0 for none, else 1 to `n_components`; the numbers stay as they are.
+    total
+        ``||X||_F^2``.
+    converged
+        Of the fit that the labels come from.
+    """
+    own, inside = np.maximum(labels, 1).astype(np.int64) - 1, labels > 0
+    lengths = np.sqrt(np.bincount(own, weights=np.where(inside, weights**2, 0.0), minlength=n_components))
+    unit = np.where(inside, weights / np.where(lengths > 0, lengths, 1.0)[own], 0.0)
+    loadings = np.zeros((n_components, images.shape[1]))
+    for k in range(n_components):
+        rows = np.flatnonzero(labels == k + 1)
+        # einsum widens to float64 piece by piece; a product would widen all rows at once.
+        loadings[k] = np.einsum("j,ji->i", unit[rows], images[rows])
+        give_back_pages(images)
+    counts = np.bincount(labels[inside], minlength=n_components + 1)[1:]
+    return AtlasFit(
+        labels=labels.astype(np.int32),
+        weights=unit,
+        loadings=loadings,
+        losses=np.array([total - float((loadings**2).sum())]),
+        total=total,
+        reason="tol" if converged else "max_iter",
+        vanished=tuple(int(k) + 1 for k in np.flatnonzero(counts == 0)),
+        n_empty_voxels=n_empty_voxels,
+    )
+
+
+def soften_inside(
+    split: SplitAtlas, coarse: Int[np.ndarray, " voxels"], dtype: type[np.floating]
+) -> Float[np.ndarray, "voxels components"]:
+    """Return W of a split with 1e-3 of the column's largest entry in place of its zeros inside the parent's voxels.
+
+    Parameters
+    ----------
+    coarse
+        Labels of the atlas that was split. Outside its parent a column stays 0, whatever multiplies it.
+    """
+    weights = split.fit.components().astype(dtype)
+    for k, parent in enumerate(split.parents):
+        if parent:
+            rows = np.flatnonzero(coarse == parent)
+            weights[rows, k] = np.maximum(weights[rows, k], FILL_SHARE * weights[rows, k].max())
+    return weights
+
+
+def parents_of(
+    labels: Int[np.ndarray, " voxels"], coarse: Int[np.ndarray, " voxels"], n_components: int
+) -> Int[np.ndarray, " components"]:
+    """Return the coarse component around each component of nested labels; 0 for those without a voxel."""
+    parents = np.zeros(n_components, dtype=np.int64)
+    inside = np.flatnonzero(labels > 0)
+    parents[labels[inside] - 1] = coarse[inside]
+    return parents
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +212,7 @@ def _split(
     """Return the two halves; None where there are not two voxels that differ in direction."""
     if part.rows.size < 2:
         return None
-    fit = fit_em(np.ascontiguousarray(images[part.rows]), 2, generator=generator, restarts=RESTARTS)
+    fit = fit_em(take_voxels(images, part.rows), 2, generator=generator, restarts=RESTARTS)
     if fit.vanished:
         return None
     halves = []

@@ -18,8 +18,9 @@ import numpy as np
 from jaxtyping import Float, Float64
 from numba import njit
 
-from brainlocus.images.atlas.blocks import give_back_pages, voxel_blocks
+from brainlocus.images.atlas.blocks import voxel_blocks
 from brainlocus.numerics.devices import Device
+from brainlocus.numerics.memory_maps import give_back_pages
 
 __all__ = ["FLOOR", "Blocks", "Sums", "exact_sums", "first_pass", "gram_matrix", "project", "update_pass"]
 

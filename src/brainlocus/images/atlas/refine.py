@@ -30,6 +30,8 @@ from brainlocus.images.atlas.blocks import checked_norms
 from brainlocus.images.atlas.em import AtlasFit
 from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.iterations import Trace
+from brainlocus.images.atlas.multiplicative import blocks_for_updates
+from brainlocus.images.atlas.nested import SplitAtlas, soften_inside
 from brainlocus.images.atlas.passes import Blocks
 from brainlocus.images.atlas.soft import SoftFit, finish_soft
 from brainlocus.images.atlas.starts import fill_zeros, nndsvd_start
@@ -73,12 +75,11 @@ def soften(
     parents
         Component of a coarser atlas that each lies in: zeros stay outside it.
     """
+    if parents is not None:
+        around = np.where(hard.labels > 0, parents[np.maximum(hard.labels, 1) - 1], 0)
+        return soften_inside(SplitAtlas(hard, parents), around, dtype)
     weights = hard.components().astype(dtype)
     fill_zeros(weights, weights, "column", np.random.default_rng(0))  # this fill draws nothing
-    if parents is not None:
-        own = np.maximum(hard.labels, 1) - 1
-        for k, parent in enumerate(parents):
-            weights[parents[own] != parent, k] = 0
     weights[hard.labels == 0] = 0
     return weights
 
@@ -142,8 +143,9 @@ def refine_soft(
         refined = min(found, key=lambda fit: float(fit.losses[-1]))
     else:
         method = "mu"
-        active = hard_active(hard, kept, images.dtype.type, families=parents)
-        refined = _multiplicative(images, active, norms, max_iterations, tolerance, progress)
+        blocks = blocks_for_updates(images, HOST, resident=False)
+        active = hard_active(hard, kept, blocks.images.dtype.type, families=parents)
+        refined = _multiplicative(images, blocks, active, norms, max_iterations, tolerance, progress)
     weights = hard.components().astype(images.dtype)
     as_soft = finish_soft(
         images, norms, weights, losses=[], at=[0], changes=[], reason=hard.reason, converged=hard.converged
@@ -162,6 +164,7 @@ def refine_soft(
 
 def _multiplicative(
     images: Float[np.ndarray, "voxels samples"],
+    blocks: Blocks,
     active: ActiveSet,
     norms: Float64[np.ndarray, " voxels"],
     max_iterations: int,
@@ -169,13 +172,11 @@ def _multiplicative(
     progress: Report,
 ) -> SoftFit:
     trace = Trace(float(norms.sum()))
-    settle_active(
-        Blocks(images, HOST), active, trace, tolerance=tolerance, max_iterations=max_iterations, progress=progress
-    )
+    settle_active(blocks, active, trace, tolerance=tolerance, max_iterations=max_iterations, progress=progress)
     return finish_soft(
         images,
         norms,
-        active.dense(),
+        active.dense().astype(images.dtype, copy=False),
         losses=trace.losses,
         at=trace.at(),
         changes=trace.changes,

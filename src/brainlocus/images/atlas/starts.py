@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy.linalg import eigh
 
-from brainlocus.images.atlas.blocks import read_blocks, voxel_blocks
+from brainlocus.images.atlas.blocks import read_blocks, take_voxels, voxel_blocks
 from brainlocus.images.atlas.seeding import sample_voxels, seed_rows
 
 __all__ = ["Fill", "fill_zeros", "leading_vectors", "nndsvd_start", "seeded_start"]
@@ -92,7 +92,7 @@ def seeded_start(
     chosen = sample_voxels(norms, n_components, generator)
     if n_components > chosen.size:
         raise ValueError(f"{n_components} components were asked of {chosen.size} non-zero voxels; ask for fewer.")
-    sample = np.ascontiguousarray(images[chosen])
+    sample = take_voxels(images, chosen)
     seeds = seed_rows(sample, norms[chosen], n_components, generator)
     prototypes = (sample[seeds] / np.sqrt(norms[chosen][seeds])[:, None]).astype(images.dtype).T
     weights = np.zeros((images.shape[0], n_components), dtype=images.dtype)

@@ -20,12 +20,12 @@ References
 Wen et al. (2023), PNAS 120:e2300842120 (sopNMF); Yang & Oja (2010), IEEE Trans. Neural Netw. 21:734.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 
 from brainlocus.images.atlas.active import (
     ActiveSet,
@@ -35,12 +35,12 @@ from brainlocus.images.atlas.active import (
     costs_nothing,
     renew,
 )
-from brainlocus.images.atlas.blocks import give_back_pages
 from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.iterations import LARGEST_COSINE, inverse_norm
 from brainlocus.images.atlas.passes import Blocks, gram_matrix, project, update_pass
 from brainlocus.images.atlas.soft import Reason, SoftFit, finish_soft, mean_cosine, sums_loss
 from brainlocus.numerics.devices import HOST, Device
+from brainlocus.numerics.memory_maps import give_back_pages
 
 __all__ = ["BatchOptions", "EpochState", "Weights", "fit_batches", "fit_batches_peak_bytes"]
 
@@ -210,18 +210,12 @@ class _Fit:
 
     def batches(self, state: EpochState, generator: np.random.Generator) -> tuple[Any, float, int]:
         """Return W after every batch has updated it, the running loss if asked for, and the batches missed."""
-        images, options = self.images, self.options
+        options = self.options
         weights: Any = state.weights.copy()
         if not isinstance(weights, ActiveSet):
             weights = self.device.put(weights)
         running, missed = 0.0, state.missed
-        # One buffer for all batches: fresh memory of this size costs more than the products. Blocks turn it bit by bit.
-        buffer = np.empty((min(options.batch_size, images.shape[0]), images.shape[1]), dtype=images.dtype)
-        for batch in _batches(generator.permutation(images.shape[0]), options.batch_size):
-            # Rows in the order of the file: read in one sweep. Their order within a batch does not matter.
-            rows = np.take(images, np.sort(batch), axis=0, out=buffer[: batch.size], mode="clip")
-            give_back_pages(images)
-            blocks = Blocks(rows.T, self.device)
+        for blocks in self.read(generator.permutation(self.images.shape[0])):
             if not isinstance(weights, ActiveSet):
                 weights, loss = self.update(blocks, weights)
                 running += loss
@@ -232,6 +226,18 @@ class _Fit:
                 active_update(blocks, weights, exponent=options.exponent)
                 missed += 1
         return weights, running, missed
+
+    def read(self, order: Int[np.ndarray, " samples"]) -> Iterator[Blocks]:
+        """Yield the images in batches; each is valid until the next is asked for."""
+        images, size = self.images, self.options.batch_size
+        # One buffer for all batches: fresh memory of this size costs more than the products. Blocks turn it bit by bit.
+        buffer = np.empty((min(size, images.shape[0]), images.shape[1]), dtype=images.dtype)
+        for start in range(0, order.size, size):
+            # Rows in the order of the file: read in one sweep. Their order within a batch does not matter.
+            batch = np.sort(order[start : start + size])
+            rows = np.take(images, batch, axis=0, out=buffer[: batch.size], mode="clip")
+            give_back_pages(images)
+            yield Blocks(rows.T, self.device)
 
     def update(self, blocks: Blocks, weights: Any) -> tuple[Any, float]:
         """Return W after a batch, and its loss in the batch before, if asked for."""
@@ -268,11 +274,9 @@ class _Fit:
         self, weights: Any
     ) -> tuple[Float64[np.ndarray, "components components"], Float64[np.ndarray, "components components"]]:
         """Return ``W'X X'W`` over all images and ``W'W``, from float64 products."""
-        n_samples, step = self.images.shape[0], self.options.batch_size
-        parts = (Blocks(self.images[k : k + step].T, self.device) for k in range(0, n_samples, step))
         hh: Any = 0.0
         gram: Any = None
-        for part in parts:
+        for part in self.read(np.arange(self.images.shape[0])):
             if isinstance(weights, ActiveSet):
                 found = active_sums(part, weights)
                 q, gram = found.q, found.gram
@@ -299,10 +303,6 @@ def _change(new: Weights, old: Weights) -> float:
         before = old.part(rows).dense() if isinstance(old, ActiveSet) else old[rows]
         moved += float(np.linalg.norm(new.part(rows).dense() - before) ** 2)
     return float(np.sqrt(moved)) / length
-
-
-def _batches(order: np.ndarray, size: int) -> list[np.ndarray]:
-    return [order[i : i + size] for i in range(0, order.size, size)]
 
 
 def _finished(

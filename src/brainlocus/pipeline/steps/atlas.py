@@ -22,6 +22,7 @@ from brainlocus.images.atlas import (
     fit_batches_peak_bytes,
     fit_em_peak_bytes,
     fit_mu_peak_bytes,
+    grid_cells,
 )
 from brainlocus.io import (
     ImageList,
@@ -33,8 +34,10 @@ from brainlocus.io import (
     write_mask,
 )
 from brainlocus.numerics.devices import named_device
+from brainlocus.numerics.memory_maps import give_back_pages
 from brainlocus.pipeline.atlas_checkpoint import matrix_digest, refuse_other_images
-from brainlocus.pipeline.atlas_fits import ScaleTask, Solver, fit_scale, read_scale, write_scale
+from brainlocus.pipeline.atlas_fits import ScaleTask, Solver, read_scale, write_scale
+from brainlocus.pipeline.atlas_solvers import fit_scale
 from brainlocus.pipeline.config import CommaInts, InputPath, Positional, StepConfig
 from brainlocus.pipeline.step import Context, Step, StepResult
 
@@ -68,7 +71,8 @@ class AtlasFitConfig(StepConfig):
     )
     hierarchy: Literal["independent", "nested"] = Field(
         "independent",
-        description="em: fit every scale on its own, or split the components of each scale to make the next",
+        description="Fit every scale on its own, or split the components of each scale to start the next, which then "
+        "stays inside them",
     )
     restarts: int = Field(5, ge=1, description="em: starts tried on a sample of voxels")
     tolerance: float | None = Field(
@@ -77,13 +81,22 @@ class AtlasFitConfig(StepConfig):
         description="Stop when the loss falls by less than this share (em: 1e-6), or W changes by less (mu: 1e-5)",
     )
     max_passes: int = Field(200, ge=1, description="em: most passes over all voxels")
-    start: Literal["nndsvd", "seeds"] = Field(
-        "nndsvd", description="mu: start from singular vectors, or from k-means++ seeds"
+    start: Literal["nndsvd", "seeds", "coarse"] = Field(
+        "nndsvd",
+        description="mu: start from singular vectors, or from k-means++ seeds; coarse (every solver): start from em on "
+        "means over blocks of 2 x 2 x 2 voxels",
     )
     fill: Literal["column", "constant", "mean", "random", "none"] = Field(
         "column",
         description="mu: what replaces zeros of the singular vectors: 1e-3 of the column's largest, 0.1, the mean of "
         "the images, uniform up to a hundredth of it, or nothing",
+    )
+    exponent: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="mu: power of the ratio that multiplies W, less than 1 to damp it; by default 1, as published, and "
+        "1/2 with --batch-size and inside the components of nested scales",
     )
     max_iterations: int = Field(50_000, ge=1, description="mu: most iterations")
     max_seconds: float | None = Field(None, gt=0, description="mu: most seconds; such a fit cannot be repeated exactly")
@@ -128,14 +141,12 @@ def check_fit(config: AtlasFitConfig) -> None:
         raise SchemaError(f"--scales: expected different numbers from 1 up, found {list(config.scales)}.")
     if config.batch_size is not None and config.solver == "em":
         raise SchemaError("--batch-size: expected with --solver mu or em+mu, found --solver em. Leave one of them out.")
-    if config.hierarchy == "nested" and _solver(config) != "em":
-        raise SchemaError(
-            f"--hierarchy nested: expected with --solver em, found {_solver(config)}: soft components are not nested."
-        )
     if config.compress and (_solver(config) != "mu" or config.batch_size is not None):
         raise SchemaError("--compress: expected with --solver mu and without --batch-size. Leave it out.")
     if config.active is not None and _solver(config) == "em":
         raise SchemaError("--active: expected with --solver mu or em+mu, found em. Leave it out.")
+    if config.exponent is not None and (_solver(config) != "mu" or config.active is not None):
+        raise SchemaError("--exponent: expected with --solver mu and without --active. Leave it out.")
     sparse = config.active is not None or _solver(config) == "em+mu"
     if sparse and config.device != "cpu":
         raise SchemaError("--device: em+mu and --active run on the processor only. Give --device cpu.")
@@ -148,10 +159,17 @@ def _solver(config: AtlasFitConfig) -> Solver:
     return config.solver or ("em" if config.batch_size is None else "mu")
 
 
-def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int) -> None:
+def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int, n_cells: int) -> None:
     largest = max(config.scales)
     if largest > n_voxels:
         raise SchemaError(f"--scales: {largest} components need as many voxels, the mask has {n_voxels}.")
+    # Only the coarsest of nested scales has a start of its own.
+    largest = min(config.scales) if config.hierarchy == "nested" else largest
+    if config.start == "coarse" and largest > n_cells:
+        raise SchemaError(
+            f"--start coarse: {largest} components need as many blocks of 2 x 2 x 2 voxels, the mask has {n_cells}. "
+            "Give another start, or fewer components."
+        )
     if _solver(config) == "mu" and config.start == "nndsvd" and largest >= min(n_voxels, n_samples):
         raise SchemaError(
             f"--scales: {largest} components; a start by singular vectors needs fewer than voxels ({n_voxels}) and "
@@ -159,33 +177,39 @@ def _check_scales(config: AtlasFitConfig, n_voxels: int, n_samples: int) -> None
         )
 
 
-def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: int) -> int:
+def _peak_bytes(config: AtlasFitConfig, n_voxels: int, n_samples: int, scale: int, n_cells: int) -> int:
     hard = fit_em_peak_bytes(n_voxels, n_samples, scale)
+    if config.start == "coarse":
+        hard += 4 * n_cells * n_samples + (4 + 8) * n_voxels  # images of the cells, cells and shares of the voxels
     if config.hierarchy == "nested":
         hard += 4 * n_voxels * n_samples  # the voxels of a component, at most all
+        hard += 0 if _solver(config) == "em" else 8 * n_voxels * scale  # W of the coarser scale, then the new one
     soft = fit_mu_peak_bytes(n_voxels, n_samples, scale)
     if config.compress:
         soft += 4 * n_voxels * min(n_samples, 4 * scale)
     if config.active is not None:
         soft += 8 * n_voxels * config.active + 16 * scale * (scale + n_samples)
-    if config.batch_size is None:
-        return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[_solver(config)]
-    if _solver(config) == "em+mu":
-        kept = config.active or KEPT
-        return max(hard, fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size, sparse=kept))
-    by_batches = fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size) + 4 * n_voxels * scale
-    return max(soft, by_batches)
+    if config.batch_size is not None:
+        kept = (config.active or KEPT) if _solver(config) == "em+mu" else None
+        soft = max(soft, fit_batches_peak_bytes(n_voxels, n_samples, scale, config.batch_size, sparse=kept))
+        soft += 4 * n_voxels * scale
+    if config.hierarchy == "nested":
+        soft = max(soft + 4 * n_voxels * scale, hard)  # the start and its copy that is updated, or the split before
+    if config.start == "coarse":
+        soft = max(soft, hard) + 4 * n_voxels * scale
+    return {"em": hard, "mu": soft, "em+mu": max(hard, soft + 4 * n_voxels * scale)}[_solver(config)]
 
 
 def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context: Context) -> ScaleTask:
     solver = _solver(config)
     tolerance = config.tolerance or (1e-6 if solver == "em" else 1e-5)
     options = MuOptions(
-        start=config.start,
+        start="nndsvd" if config.start == "coarse" else config.start,
         fill=config.fill,
         tolerance=tolerance,
         max_iterations=config.max_iterations,
         max_seconds=config.max_seconds,
+        exponent=config.exponent or 1.0,
         active=config.active,
         compress=config.compress,
     )
@@ -200,6 +224,7 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context
         refine=config.refine,
         options=options,
         device=config.device,
+        cells=context.shards / "cells.npy" if config.start == "coarse" else None,
     )
     if config.batch_size is None:
         return task
@@ -210,6 +235,8 @@ def _task(config: AtlasFitConfig, matrix: Path, scale: int, digest: str, context
         active=KEPT if config.active is None and solver == "em+mu" else config.active,
         epoch_loss=config.epoch_loss,
     )
+    if config.exponent is not None:
+        batches = replace(batches, exponent=config.exponent)
     checkpoint = context.shards / f"C{scale}.checkpoint.npz"
     return replace(task, batches=batches, by_image=_image_major(matrix, context), checkpoint=checkpoint, digest=digest)
 
@@ -225,6 +252,8 @@ def _image_major(matrix: Path, context: Context) -> Path:
             starts = range(0, images.shape[0], step)
             for start in context.progress.track(starts, "Turning the images", len(starts)):
                 rows[:, start : start + step] = images[start : start + step].T
+                give_back_pages(images)
+                give_back_pages(rows)
             rows.flush()
     return copy
 
@@ -288,16 +317,21 @@ def atlas_fit(config: AtlasFitConfig, out: Path, context: Context) -> StepResult
 def fit_images(config: AtlasFitConfig, images: ImageList, mask: Mask, out: Path, context: Context) -> StepResult:
     """Fit an atlas to images at every scale of checked settings, whatever images and mask these name."""
     n_voxels, n_samples = int(mask.data.sum()), len(images)
-    _check_scales(config, n_voxels, n_samples)
+    cells = grid_cells(mask.data) if config.start == "coarse" else np.empty(0, dtype=np.int32)
+    n_cells = int(cells.max(initial=-1)) + 1
+    _check_scales(config, n_voxels, n_samples, n_cells)
     # The largest scales that are fitted at the same time.
     together = sorted(config.scales)[-context.executor.workers :]
-    needed = sum(_peak_bytes(config, n_voxels, n_samples, scale) for scale in together)
+    needed = sum(_peak_bytes(config, n_voxels, n_samples, scale, n_cells) for scale in together)
     if needed > context.memory_bytes:
         raise ResourceError(
             f"Fitting {', '.join(map(str, together))} components to {n_voxels} voxels of {n_samples} people needs "
             f"{needed / 2**30:.2f} GiB, {context.memory_bytes / 2**30:.2f} GiB are allowed. Raise --memory."
         )
     matrix, n_clipped, digest = _convert(images, mask, context)
+    if config.start == "coarse":
+        with atomic_path(context.shards / "cells.npy") as partial:
+            np.save(partial, cells)
     tasks = {f"C{scale}.npz": _task(config, matrix, scale, digest, context) for scale in config.scales}
     write_mask(mask, out / "mask.nii.gz")
     ids = [str(i) for i in images.samples.ids]
