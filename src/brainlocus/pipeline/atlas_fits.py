@@ -237,8 +237,8 @@ def _from_hard(
     task: ScaleTask, images: Float[np.ndarray, "voxels samples"], rng: np.random.Generator, coarser: _Coarser | None
 ) -> FittedScale:
     """Fit by EM, or split, and refine where the solver says so."""
+    start = prototypes = None
     if coarser is None:
-        start = prototypes = None
         if task.cells is not None:
             prototypes = unit_prototypes(_fit_cells(task, images, rng, np.load(task.cells)))
         hard = fit_em(
@@ -255,7 +255,7 @@ def _from_hard(
         hard, start = split.fit, soften_inside(split, coarser.labels, images.dtype.type)
     if task.solver == "em":
         fitted = _hard(hard, hard_quality(images, hard))
-        if task.cells is not None and coarser is None:
+        if prototypes is not None:
             fitted.report["start"] = "coarse"
         if coarser is not None:
             fitted.report["step"] = "split"
@@ -265,7 +265,7 @@ def _from_hard(
         images, hard, refinement=task.refine, tolerance=task.tolerance, start=start, device=named_device(task.device)
     )
     refinement: dict[str, Any] = {
-        "start": "em" if coarser is None else "split",
+        "start": "split" if coarser is not None else "em" if prototypes is None else "coarse, em",
         "refinement": refined.method,
         "kept": refined.kept,
         "em_relative_loss": relative(refined.hard_loss, hard.total),
