@@ -1,5 +1,7 @@
 """Soft solvers of the atlas: iterations, peers, thickness tables, active sets, growth with the size of the data.
 
+Then starts, exponents, nested scales, tables of few regions, and reproducibility on thickness tables.
+
 BRAINLOCUS_OPNMF names a Python that has opnmf, sopnmf (with torch, tensorboardX) and scikit-learn: then one update of
 each from the same W is compared with ours, in value and in time.
 """
@@ -10,32 +12,52 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Float32, Int
 from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import Measurement, cpu_seconds
 from benchmarks.planted_atlas import planted_atlas
 from brainlocus.images.atlas import (
+    NESTED_EXPONENT,
+    AtlasFit,
     BatchOptions,
+    FitAgreement,
     MuOptions,
+    SoftFit,
     adjusted_rand,
+    cell_images,
     checked_norms,
+    coarse_start,
+    compare_fits,
     fit_batches,
     fit_em,
     fit_mu,
+    grid_cells,
     nndsvd_start,
     refine_soft,
+    soften_inside,
+    split_atlas,
+    unit_components,
+    unit_prototypes,
 )
 from brainlocus.images.atlas.active import active_iterations, choose_active
+from brainlocus.images.atlas.compress import gram_root
+from brainlocus.images.atlas.iterations import iterate
 from brainlocus.images.atlas.passes import Blocks, first_pass, update_pass
+from brainlocus.images.atlas.refine import soften
 from brainlocus.numerics.devices import HOST
+from brainlocus.pipeline.cohort_halves import split_in_half
 
 
 def run() -> list[Measurement]:
     with threadpool_limits(1):
-        return [*_planted(), *_peers(), *_thickness(), *_active(), *_growth(), *_memory()]
+        return [
+            *_planted(), *_peers(), *_thickness(), *_active(), *_growth(), *_memory(), *_coarse(), *_nested(),
+            *_planted_starts(), *_few_regions(), *_exponents(), *_reproducibility(),
+        ]  # fmt: skip
 
 
 def _planted() -> list[Measurement]:
@@ -151,6 +173,188 @@ def _thickness() -> list[Measurement]:
             rows.append(Measurement("em+mu, CPU / that of mu", seconds / mu_seconds, "", 0.1,
                                     f"{shape}; {seconds:.2f} s beside {mu_seconds:.1f} s"))  # fmt: skip
     return rows
+
+
+THICKNESS = {"abide_impac_freesurfer": "ABIDE", "fcon1000_destrieux": "FCON1000"}
+
+
+def _tables() -> dict[str, Float[np.ndarray, "regions people"]]:
+    """Return the thickness tables by short name, none where the data are not set."""
+    if not (Path(os.environ.get("BRAINLOCUS_DATA", "/nowhere")) / "structural/tabular").is_dir():
+        return {}
+    from tests.unit.atlas.test_mu import thickness
+
+    return {short: thickness(name) for name, short in THICKNESS.items()}
+
+
+def _coarse() -> list[Measurement]:
+    """Compare `em` from half the resolution with its usual start, at parcels as planted, three seeds."""
+    rows = []
+    for r in (32, 128, 256):
+        planted = planted_atlas(n_parcels=r)
+        x, cells = planted.images, grid_cells(planted.mask)
+        fit_em(x[:9000], 2, generator=np.random.default_rng(0))
+        for seed in range(3):
+            usual, slow = cpu_seconds(lambda x=x, r=r, seed=seed: fit_em(x, r, generator=np.random.default_rng(seed)))
+            found, fast = cpu_seconds(lambda x=x, r=r, cells=cells, seed=seed: _em_from_cells(x, r, cells, seed))
+            rands = [adjusted_rand(planted.labels, fit.labels) for fit in (found, usual)]
+            note = (
+                f"{x.shape[0]:,} x {x.shape[1]}, r = {r}, {cells.max() + 1:,} cells, seed {seed}; {fast:.2f} beside "
+                f"{slow:.2f} s; relative loss {found.relative_loss:.5f}, {usual.relative_loss:.5f}; "
+                f"adjusted Rand {rands[0]:.3f}, {rands[1]:.3f}; passes {found.losses.size}, {usual.losses.size}"
+            )
+            rows.append(Measurement("em, CPU from half the resolution / usual", fast / slow, "", None, note))
+    return rows
+
+
+def _em_from_cells(x: Float32[np.ndarray, "d n"], r: int, cells: Int[np.ndarray, " d"], seed: int) -> AtlasFit:
+    coarse = fit_em(cell_images(x, cells), r, generator=np.random.default_rng(seed))
+    return fit_em(x, r, generator=np.random.default_rng(seed), prototypes=unit_prototypes(coarse))
+
+
+def _nested() -> list[Measurement]:
+    """`mu` inside the components of a coarser scale, beside the split that it starts from."""
+    planted = planted_atlas()
+    x = planted.images
+    coarse = fit_em(x, 16, generator=np.random.default_rng(0))
+    split = split_atlas(x, coarse, 32, generator=np.random.default_rng(1))
+    start = soften_inside(split, coarse.labels, np.float32)
+    options = MuOptions(exponent=NESTED_EXPONENT, max_iterations=1_000)
+    found, seconds = cpu_seconds(
+        lambda: fit_mu(x, 32, generator=np.random.default_rng(0), start=start, options=options)
+    )
+    above = 100 * (found.relative_loss / split.fit.relative_loss - 1)
+    note = (
+        f"{x.shape[0]:,} x {x.shape[1]}, 16 in 32; {found.relative_loss:.5f} beside {split.fit.relative_loss:.5f}; "
+        f"{found.changes.size} iterations, {seconds:.0f} CPU s, {found.reason}"
+    )
+    return [Measurement("mu, nested, loss above that of the split", above, "%", None, note)]
+
+
+def _settled_at(fit: SoftFit) -> int:
+    """Return the iterations after which the loss is within 0.1 % of its last value."""
+    return int(fit.at[:-1][fit.losses[:-1] <= 1.001 * fit.losses[-1]].min(initial=int(fit.at[-1])))
+
+
+def _planted_starts() -> list[Measurement]:
+    """Compare starts and exponents of `mu` on the planted problem, 1,000 iterations at most."""
+    planted = planted_atlas()
+    x, cells = planted.images, grid_cells(planted.mask)
+    hard = fit_em(x, 32, generator=np.random.default_rng(0))
+    of_cells = fit_em(cell_images(x, cells), 32, generator=np.random.default_rng(0))
+    nndsvd = nndsvd_start(x, 32, generator=np.random.default_rng(0))
+    coarse, em = coarse_start(of_cells, cells), soften(hard, np.float32)
+    rows = []
+    for name, start, exponent in (
+        ("NNDSVD", nndsvd, 1.0), ("NNDSVD", nndsvd, 0.75), ("NNDSVD", nndsvd, 0.5),
+        ("half the resolution", coarse, 1.0), ("half the resolution", coarse, 0.5), ("em", em, 1.0), ("em", em, 0.5),
+    ):  # fmt: skip
+        options = MuOptions(exponent=exponent, max_iterations=1_000)
+        fit, seconds = cpu_seconds(
+            lambda start=start, options=options: fit_mu(
+                x, 32, generator=np.random.default_rng(0), start=start, options=options
+            )
+        )
+        near = fit.at[:-1][fit.losses[:-1] <= 1.001 * hard.losses[-1]]
+        note = (
+            f"{name}, exponent {exponent:g}: {fit.changes.size} iterations ({fit.reason}), {seconds:.0f} CPU s; within "
+            f"0.1 % of the loss of em {f'after {near.min()}' if near.size else 'never'}; "
+            f"adjusted Rand {adjusted_rand(planted.labels, fit.labels):.3f}"
+        )
+        rows.append(Measurement("mu on the planted problem, relative loss", fit.relative_loss, "", None, note))
+    return rows
+
+
+def _few_regions() -> list[Measurement]:
+    """Compare an iteration on a table with one on the root of XX'."""
+    rows = []
+    for name, x in _tables().items():
+        total, root = float((x**2).sum()), gram_root(x)
+        for r in (4, 8, 16):
+            w = np.random.default_rng(0).uniform(0.1, 1.0, (x.shape[0], r))
+            plain, fast = _iteration_ms(x, False, w, total), _iteration_ms(root, True, w, total)
+            note = f"{name} {x.shape[0]} x {x.shape[1]}, r = {r}; {plain:.2f} beside {fast:.2f} ms"
+            rows.append(Measurement("mu, an iteration on a table / on its root", plain / fast, "x", None, note))
+    return rows
+
+
+def _iteration_ms(x: Float[np.ndarray, "d n"], signed: bool, w: Float[np.ndarray, "d r"], total: float) -> float:
+    """Return the CPU milliseconds of an iteration, mean of 2,000."""
+    blocks = Blocks.of(x, HOST, signed=signed, resident=False)
+    options = MuOptions(max_iterations=2_000, tolerance=1e-12)
+    (_, trace), seconds = cpu_seconds(lambda: iterate(blocks, w.copy(), total, options=options))
+    return 1e3 * seconds / len(trace.changes)
+
+
+def _exponents() -> list[Measurement]:
+    """Compare exponents of `mu` on tables by iterations and CPU time until within 0.1 % of the last loss."""
+    rows = []
+    for name, x in _tables().items():
+        for r in (8, 16):
+            for exponent in (1.0, 0.75, 0.5):
+                options = MuOptions(exponent=exponent)
+                fit, seconds = cpu_seconds(
+                    lambda x=x, r=r, options=options: fit_mu(x, r, generator=np.random.default_rng(0), options=options)
+                )
+                at = _settled_at(fit)
+                note = (
+                    f"{name}, r = {r}, exponent {exponent:g}: {at} iterations, relative loss {fit.relative_loss:.5f} "
+                    f"after {fit.changes.size} ({fit.reason}) and {seconds:.2f} CPU s"
+                )
+                rows.append(Measurement("mu, CPU to 0.1 % above its last loss", seconds * at / fit.changes.size, "s",
+                                        None, note))  # fmt: skip
+    return rows
+
+
+def _reproducibility() -> list[Measurement]:
+    """`em+mu` of thickness in halves alike in site, sex and decade of age, and in men and women."""
+    rows = []
+    for name, x in _tables().items():
+        people = _people(name)
+        age = people["age"].to_numpy() // 10
+        keys = [np.unique(people[c], return_inverse=True)[1] for c in ("site", "sex")]
+        keys.append(np.unique(age, return_inverse=True)[1])
+        halves = [split_in_half(keys, x.shape[1], np.random.default_rng(k)).first for k in range(5)]
+        levels = np.unique(people["sex"])
+        by_sex = people["sex"].to_numpy() == levels[0]
+        for r in (4, 8, 16):
+            for how, splits in (("halves", halves), ("by sex", [by_sex])):
+                found = [_agreement(x, r, first, k) for k, first in enumerate(splits)]
+                index, rand, null = (
+                    float(np.mean([value(f) for f in found]))
+                    for value in (lambda f: f.index, lambda f: f.adjusted_rand, lambda f: f.null.mean())
+                )
+                over = float(np.mean([f.product.std(ddof=1) for f in found]))
+                sizes = f"{splits[0].sum()} and {(~splits[0]).sum()} people, {len(splits)} splits"
+                note = (
+                    f"{name}, r = {r}, {how} ({sizes}): "
+                    f"sd over components {over:.3f}, permuted {null:.3f}, adjusted Rand {rand:.3f}"
+                )
+                rows.append(Measurement("em+mu on thickness, reproducibility", index, "", None, note))
+    return rows
+
+
+def _people(short: str) -> Any:
+    """Return the rows of a thickness table, those that `thickness` keeps."""
+    import pandas as pd
+    from tests.real_data import real_data
+
+    name = next(long for long, one in THICKNESS.items() if one == short)
+    table = pd.read_csv(real_data(f"structural/tabular/{name}.csv"))
+    return table[table["anatomy_qc"].isin([1, 2])] if "anatomy_qc" in table else table
+
+
+def _agreement(x: Float[np.ndarray, "d n"], r: int, first: Bool[np.ndarray, " n"], seed: int) -> FitAgreement:
+    fits = []
+    for half, chosen in enumerate((first, ~first)):
+        part = np.ascontiguousarray(x[:, chosen])
+        rng = np.random.default_rng((seed, half))
+        fits.append(refine_soft(part, fit_em(part.astype(np.float32), r, generator=rng)).fit)
+    one, two = fits
+    return compare_fits(
+        unit_components(one.weights), unit_components(two.weights), (one.labels, two.labels),
+        generator=np.random.default_rng(seed), permutations=100,
+    )  # fmt: skip
 
 
 def _blobs(d: int, n: int, r: int, seed: int = 0) -> tuple[Float[np.ndarray, "d n"], Float[np.ndarray, "d r"]]:

@@ -95,7 +95,7 @@ def test_multiplicative_updates(root, tmp_path, start):
 def test_starts_from_half_the_resolution(root, tmp_path, more):
     assert code_of(*fit(root, tmp_path / "a", "--scales", 4, "--start", "coarse", *more)) == 0
     report = check(root, tmp_path / "a")
-    assert report["start"] == ("coarse" if "em+mu" not in more else "em")
+    assert report["start"] == ("coarse" if "em+mu" not in more else "coarse, em")
 
 
 def test_interrupted_batches_from_half_the_resolution_go_on(root, tmp_path, monkeypatch):

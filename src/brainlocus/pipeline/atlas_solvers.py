@@ -105,9 +105,10 @@ class _Work:
         """What the fit starts from, by name."""
         if self.coarser is not None:
             return "split"
-        if self.task.solver == "mu":
-            return self.task.options.start if self.task.cells is None else "coarse"
-        return "em" if self.task.cells is None else "coarse, em"
+        usual = self.task.options.start if self.task.solver == "mu" else "em"
+        if self.task.cells is None:
+            return usual
+        return "coarse, em" if self.task.solver == "em+mu" else "coarse"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
