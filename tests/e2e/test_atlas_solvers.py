@@ -241,16 +241,16 @@ def test_batches_of_images(root, whole):
 
 def stop_after(monkeypatch, epochs, scale=4):
     """Interrupt the fit as the user would, when so many epochs are kept."""
-    from brainlocus.pipeline import atlas_fits
+    from brainlocus.pipeline import atlas_solvers
 
-    write = atlas_fits.write_checkpoint
+    write = atlas_solvers.write_checkpoint
 
     def interrupted(state, path, *, digest):
         write(state, path, digest=digest)
         if state.epoch == epochs and state.weights.shape[1] == scale:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(atlas_fits, "write_checkpoint", interrupted)
+    monkeypatch.setattr(atlas_solvers, "write_checkpoint", interrupted)
 
 
 def test_interrupted_batches_go_on_to_the_same_files(root, whole, tmp_path, monkeypatch):
