@@ -337,7 +337,7 @@ def _write_transposed(
     for voxel in range(0, matrix.shape[0], block):
         rows = slice(voxel, voxel + block)
         matrix[rows, start : start + buffer.shape[0]] = buffer[:, rows].T
-    give_back_pages(matrix)
+        give_back_pages(matrix)
 
 
 def _images_of_array(source: Path, ids: Path | None) -> ImageList:

@@ -33,7 +33,7 @@ from numba import njit
 
 from brainlocus.images.atlas.blocks import block_rows, checked_norms, read_blocks, take_voxels
 from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
-from brainlocus.images.atlas.moves import propose_moves
+from brainlocus.images.atlas.moves import apply_moves, propose_moves
 from brainlocus.images.atlas.seeding import MIN_SAMPLE, SAMPLE_PER_COMPONENT, sample_voxels, seed_rows
 
 __all__ = ["AtlasFit", "Reason", "fit_em", "fit_em_peak_bytes", "hoyer_sparsity", "orthogonal_loss"]
@@ -369,9 +369,9 @@ def _leave_local_optima(
     n_components, total = state.prototypes.shape[0], float(norms.sum())
     for number in range(1, n_components + 1):
         progress(FitStep("merging and splitting on a sample, round", number, n_components, loss, total))
-        for k, move in enumerate(propose_moves(sample, state.labels, state.prototypes), start=1):
-            what = f"merging and splitting on a sample, round {number}, move {k}, pass"
-            moved, moved_loss = _settle(sample, norms, move.apply(state.prototypes), what, progress)
+        for moves in propose_moves(sample, state.labels, state.prototypes):
+            what = f"merging and splitting on a sample, round {number}, moves made together {len(moves)}, pass"
+            moved, moved_loss = _settle(sample, norms, apply_moves(state.prototypes, moves), what, progress)
             if moved_loss < loss * (1 - SETTLED):
                 state, loss = moved, moved_loss
                 break

@@ -2,7 +2,8 @@
 
 EM, like k-means, stops where two true components share a prototype while another is cut in two: no voxel gains by
 changing sides. A move that merges the two halves and splits the pair escapes. Costs and gains are in units of the loss,
-from the rows of the components concerned alone, so proposing every move costs a few passes over the data.
+from the rows of the components concerned alone, so proposing every move costs a few passes over the data. Moves that
+share no component can be made together: with hundreds of components tens of them are.
 
 References
 ----------
@@ -14,12 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-__all__ = ["Move", "propose_moves"]
+__all__ = ["Move", "apply_moves", "propose_moves"]
 
 NEIGHBOURS = 3
 """Merges are tried with the components of the most similar prototypes."""
 SPLIT_ROUNDS = 6
 """Rounds of the two-component fit that splits one component."""
+
+
+_Merge = tuple[float, int, int, Float64[np.ndarray, " samples"]]
+"""Cost, the two components, and the prototype of both."""
+_Split = tuple[float, Float64[np.ndarray, "2 samples"], int]
+"""Gain, the prototypes of the halves, and the component."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +43,21 @@ class Move:
     halves: Float64[np.ndarray, "2 samples"]
     """Prototypes of the two halves."""
 
-    def apply(self, prototypes: Float64[np.ndarray, "components samples"]) -> Float64[np.ndarray, "components samples"]:
-        """Return the prototypes after the move."""
-        new = prototypes.copy()
-        new[self.first] = self.merged
-        new[self.second], new[self.third] = self.halves
-        return new
+    @property
+    def components(self) -> set[int]:
+        """What the move changes."""
+        return {self.first, self.second, self.third}
+
+
+def apply_moves(
+    prototypes: Float64[np.ndarray, "components samples"], moves: list[Move]
+) -> Float64[np.ndarray, "components samples"]:
+    """Return the prototypes after moves that share no component."""
+    new = prototypes.copy()
+    for move in moves:
+        new[move.first] = move.merged
+        new[move.second], new[move.third] = move.halves
+    return new
 
 
 def propose_moves(
@@ -50,15 +66,15 @@ def propose_moves(
     prototypes: Float64[np.ndarray, "components samples"],
     *,
     most: int = 3,
-) -> list[Move]:
-    """Return the moves that promise a lower loss, best first.
+) -> list[list[Move]]:
+    """Return what to try, in this order: all moves that go together, the better half of them, ..., single moves.
 
     Parameters
     ----------
     labels
         Component of each voxel, from 0.
     most
-        How many to return at most, each with another split or another merge.
+        How many single moves to return at most, each with another split or another merge.
     """
     n_components = prototypes.shape[0]
     if n_components < 3:
@@ -67,21 +83,43 @@ def propose_moves(
     merges = sorted(_merges(sample, members, prototypes), key=lambda m: m[0])
     splits = [(*_split(sample[rows], prototypes[k]), k) for k, rows in enumerate(members) if rows.size > 1]
     splits.sort(key=lambda s: -s[0])
+    trials = []
+    together = _together(merges, splits)
+    while len(together) > 1:
+        trials.append(together)
+        together = together[: len(together) // 2]
     moves = []
     for gain, halves, third in splits[: 2 * most]:
         for cost, first, second, merged in merges[: 4 * most]:
             if third not in (first, second) and gain > cost:
                 moves.append(Move(gain - cost, first, second, third, merged, halves))
                 break
-    return sorted(moves, key=lambda m: -m.gain)[:most]
+    return [*trials, *([move] for move in sorted(moves, key=lambda m: -m.gain)[:most])]
+
+
+def _together(merges: list[_Merge], splits: list[_Split]) -> list[Move]:
+    """Return moves that share no component, the largest gain first: each split with the cheapest merge left."""
+    used: set[int] = set()
+    moves = []
+    for gain, halves, third in splits:
+        if third in used:
+            continue
+        for cost, first, second, merged in merges:
+            if gain <= cost:
+                break
+            if used.isdisjoint((first, second)) and third not in (first, second):
+                moves.append(Move(gain - cost, first, second, third, merged, halves))
+                used |= moves[-1].components
+                break
+    return sorted(moves, key=lambda m: -m.gain)
 
 
 def _merges(
     sample: Float32[np.ndarray, "voxels samples"],
     members: list[Int[np.ndarray, " _rows"]],
     prototypes: Float64[np.ndarray, "components samples"],
-) -> list[tuple[float, int, int, Float64[np.ndarray, " samples"]]]:
-    """Return ``(cost, k, l, prototype)`` for similar pairs.
+) -> list[_Merge]:
+    """Return the merges of similar pairs.
 
     The merged prototype is the best one in the span of the two (Rayleigh-Ritz), so the cost is an upper bound.
     """
