@@ -152,6 +152,29 @@ def test_peak_memory_stays_within_the_declared_bound():
 # Active sets
 
 
+def test_a_sparse_fit_never_holds_two_whole_matrices():
+    """W whole is 48 MB; the bound has room for one."""
+    import tracemalloc
+
+    x, labels = planted(n_voxels=60_000, n_samples=20, r=200, seed=8)
+    components = np.zeros((60_000, 4), dtype=np.int32)
+    components[:, 0] = labels
+    weights = np.zeros((60_000, 4), dtype=np.float32)
+    weights[:, 0] = np.linalg.norm(x, axis=1)
+    start = ActiveSet(components, weights, np.zeros(200, dtype=np.int32))
+    rows, norms = np.ascontiguousarray(x.T), checked_norms(x)
+    fit(x[:500], a_start(x[:500], 4), 10, active=2, max_epochs=1)
+    tracemalloc.start()
+    fit_batches(
+        rows, norms, start, options=BatchOptions(10, active=4, max_epochs=2), generator=np.random.default_rng(0),
+        voxel_major=x,
+    )  # fmt: skip
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    bound = fit_batches_peak_bytes(60_000, 20, 200, 10, sparse=4)
+    assert peak <= bound < 3 * 4 * 60_000 * 200
+
+
 def test_sparse_epochs_are_those_of_the_formulas():
     """From a hard atlas: the first batch is a whole one, then 24 active ones, then a whole one again."""
     x, _ = planted(n_voxels=300, n_samples=40, noise=0.2, seed=8)

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int32
 from numba import njit
 
-from brainlocus.images.atlas.blocks import read_blocks, voxel_blocks
+from brainlocus.images.atlas.blocks import BLOCK_BYTES, read_blocks, voxel_blocks
 from brainlocus.images.atlas.em import AtlasFit
 from brainlocus.images.atlas.fit_step import FitStep, Report, unheard
 from brainlocus.images.atlas.iterations import CHECK_EVERY, MuOptions, Trace, inverse_norm, iterate
@@ -49,7 +49,7 @@ differences below are those of noise, and of float32 products."""
 GONE = 1e-6
 """Entries below this share of the voxel's largest one give their place free."""
 SUM_VOXELS = 4_096
-"""Voxels whose products are added in the precision of the images before they go to float64 sums."""
+"""Most voxels whose products are added in the precision of the images before they go to float64 sums."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -351,7 +351,7 @@ def _visit_all(blocks: Blocks, active: ActiveSet, dtype: np.dtype | type[np.floa
 
 
 def _read(blocks: Blocks) -> Iterator[tuple[slice, Float[np.ndarray, "_ samples"]]]:
-    return read_blocks(blocks.images, block_bytes=SUM_VOXELS * 4 * blocks.images.shape[1])
+    return read_blocks(blocks.images, block_bytes=min(BLOCK_BYTES, SUM_VOXELS * 4 * blocks.images.shape[1]))
 
 
 def renew(blocks: Blocks, active: ActiveSet, *, exponent: float = ACTIVE_EXPONENT, keep_unseen: bool = False) -> float:

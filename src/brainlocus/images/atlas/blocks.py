@@ -9,7 +9,7 @@ from numba import njit
 
 from brainlocus.numerics.memory_maps import give_back_pages
 
-__all__ = ["block_rows", "checked_norms", "read_blocks", "take_voxels", "voxel_blocks"]
+__all__ = ["BLOCK_BYTES", "block_rows", "checked_norms", "read_blocks", "take_voxels", "voxel_blocks"]
 
 BLOCK_BYTES = 16 << 20
 """Voxel blocks of X of this size: small against any memory, large enough for matrix products at full speed."""
