@@ -45,6 +45,7 @@ from brainlocus.io.gradient_echo import (
     read_gradient_echo_peak_bytes,
 )
 from brainlocus.io.grm import grm_files, read_grm, write_grm
+from brainlocus.io.image_arrays import is_image_array
 from brainlocus.io.images import (
     ImageList,
     ImageMatrix,
@@ -59,6 +60,7 @@ from brainlocus.io.images import (
 from brainlocus.io.instruments import GeneInstruments, read_instruments
 from brainlocus.io.label_names import read_label_table, write_colour_table
 from brainlocus.io.nifti import (
+    is_nifti,
     read_mask,
     read_parcellation,
     read_volume,
@@ -134,6 +136,8 @@ __all__ = [
     "images_grid",
     "images_peak_bytes",
     "is_gene_folder",
+    "is_image_array",
+    "is_nifti",
     "iter_covariances",
     "iter_images",
     "locked_folder",

@@ -27,7 +27,10 @@ class StudyInputs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    images: str | None = Field(None, description="Maps: a BIDS folder, or a table with participant_id and path")
+    images: str | None = Field(
+        None, description="Maps: a BIDS folder, a table with participant_id and path, or one array of all (.npy, .zarr)"
+    )
+    image_ids: str | None = Field(None, description="Table with participant_id: whose the images of an array are")
     mask: str | None = Field(None, description="Mask of the voxels to use")
     scans: str | None = Field(None, description="BIDS dataset of gradient-echo scans, for susceptibility and T2*")
     scan_masks: str | None = Field(None, description="Derivatives with the scans' brain masks")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from brainlocus.io import is_image_array, is_nifti
+
 __all__ = ["STUDY_STEPS", "StudyStep", "Wiring"]
 
 Wired = dict[str, Any]
@@ -79,11 +81,17 @@ def _adjustment(w: Wiring) -> str:
 def _atlas(w: Wiring) -> Wired | None:
     if "images" not in w.inputs:
         return None
-    return {"images": w.inputs["images"], "mask": w.inputs.get("mask")}
+    return {name: w.inputs.get(name) for name in ("images", "image_ids", "mask")}
 
 
 def _idp(w: Wiring) -> Wired | None:
-    return _given(images=w.inputs.get("images"), atlas=w.output("atlas"))
+    images = w.inputs.get("images")
+    wired = _given(images=images, atlas=w.output("atlas"))
+    if wired is None or images is None:
+        return None
+    # Other images say themselves where their voxels lie.
+    mask = w.inputs.get("mask") if is_image_array(images) and not is_nifti(images) else None
+    return {**wired, "image_ids": w.inputs.get("image_ids"), "mask": mask}
 
 
 def _qsm(w: Wiring) -> Wired | None:
