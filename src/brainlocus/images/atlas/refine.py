@@ -8,7 +8,7 @@ Data flow::
 The hard atlas lies next to the optimum, where multiplicative updates from singular vectors spend thousands of
 iterations. The refinement is that of `active`: entries that would grow come to the hard atlas's, without the background
 of a filled start, which raises the loss and takes as many iterations to go. For tables and other small problems it is
-bounded quasi-Newton steps on the same loss, from the hard atlas and from singular vectors, whose gradient is ::
+bounded quasi-Newton steps on the same loss, from the hard atlas and, below 8 components, from singular vectors, whose gradient is ::
 
     dL/dW = 2 (W A + N G - 2 N),    N = X X'W,  A = W'N,  G = W'W
 
@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
-from scipy.optimize import Bounds, minimize
+from scipy.optimize import Bounds, OptimizeResult, minimize
 
 from brainlocus.images.atlas.active import ActiveSet, hard_active, settle_active
 from brainlocus.images.atlas.blocks import checked_norms
@@ -48,6 +48,8 @@ SMALL_WEIGHTS = 200_000
 SMALL_IMAGES = 20_000_000
 """Quasi-Newton steps keep twenty copies of W and one of X in float64: at most these many entries are small."""
 QUASI_NEWTON_STEPS = 2_000
+SECOND_START = 8
+"""Below so many components singular vectors are a start besides the hard atlas; from there up they were never better."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,9 +134,9 @@ def refine_soft(
     small = n_weights <= SMALL_WEIGHTS and images.shape[0] * min(images.shape) <= SMALL_IMAGES
     if refinement == "quasi-newton" or (refinement == "auto" and small):
         method: Literal["mu", "quasi-newton"] = "quasi-newton"
-        # So cheap where it is small that a second start is tried: few components have more than one optimum.
+        # Few components have more than one optimum: a second start is tried.
         starts = {"the hard atlas": soften(hard, images.dtype.type, parents)}
-        if parents is None and hard.n_components < min(images.shape):
+        if parents is None and hard.n_components < min(SECOND_START, *images.shape):
             starts["singular vectors"] = nndsvd_start(images, hard.n_components, generator=np.random.default_rng(0))
         found = [
             _quasi_newton(images, given, norms, f"quasi-Newton from {name}, step", progress)
@@ -208,15 +210,15 @@ def _quasi_newton(
         a, g = w.T @ n, w.T @ w
         return float(1.0 - 2.0 * np.trace(a) + (g * a).sum()), (2.0 * (w @ a + n @ g - 2.0 * n)).ravel()
 
-    def note(flat: Float64[np.ndarray, " entries"]) -> None:
-        losses.append(total * loss_and_gradient(flat)[0])
+    def note(intermediate_result: OptimizeResult) -> None:
+        losses.append(total * float(intermediate_result.fun))
         progress(FitStep(what, len(losses), QUASI_NEWTON_STEPS, losses[-1], total))
 
     # Spectral norm 1: from another scale the first steps go to a far and worse optimum.
     given = (start.astype(np.float64) / np.linalg.norm(start.astype(np.float64), 2)).ravel()
     losses.append(total * loss_and_gradient(given)[0])
     progress(FitStep(what, 1, QUASI_NEWTON_STEPS, losses[0], total))
-    found = minimize(  # type: ignore[call-overload]  # the stubs want the options as a literal
+    found = minimize(
         loss_and_gradient,
         given,
         jac=True,
