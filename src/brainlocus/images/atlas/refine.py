@@ -8,7 +8,8 @@ Data flow::
 The hard atlas lies next to the optimum, where multiplicative updates from singular vectors spend thousands of
 iterations. The refinement is that of `active`: entries that would grow come to the hard atlas's, without the background
 of a filled start, which raises the loss and takes as many iterations to go. For tables and other small problems it is
-bounded quasi-Newton steps on the same loss, from the hard atlas and, below 8 components, from singular vectors, whose gradient is ::
+bounded quasi-Newton steps on the same loss, from the hard atlas and, below 8 components, from singular vectors; its
+gradient is ::
 
     dL/dW = 2 (W A + N G - 2 N),    N = X X'W,  A = W'N,  G = W'W
 
@@ -49,7 +50,7 @@ SMALL_IMAGES = 20_000_000
 """Quasi-Newton steps keep twenty copies of W and one of X in float64: at most these many entries are small."""
 QUASI_NEWTON_STEPS = 2_000
 SECOND_START = 8
-"""Below so many components singular vectors are a start besides the hard atlas; from there up they were never better."""
+"""Below so many components singular vectors are a start besides the hard atlas; with more they were never better."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -163,6 +163,7 @@ def fit_batches(
         state = fit.epoch(state, generator)
         if checkpoint is not None:
             checkpoint(state)
+    progress(FitStep("measuring the fit", loss=state.best_loss, total=fit.total))
     return _finished(images.T if voxel_major is None else voxel_major, voxel_norms, state, options, reason)
 
 
