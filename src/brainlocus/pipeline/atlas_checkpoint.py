@@ -94,7 +94,11 @@ def read_checkpoint(path: Path, *, digest: str) -> EpochState | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as stored:
-            refuse_other_images(str(stored["digest"]), digest)
+            if str(stored["digest"]) != digest:
+                raise KeptWorkError(
+                    "--resume: expected what the interrupted run kept after its last epoch, found that images, mask, "
+                    "settings or the coarser scale have changed since. Restore them, or run without --resume."
+                )
             generator: dict[str, Any] = json.loads(str(stored["generator"]))
             return EpochState(
                 weights=_weights("weights", stored),
