@@ -445,7 +445,7 @@ def _epoch_seconds(d: int, n: int, r: int, batch: int, kept: int | None) -> floa
 
 def _growth() -> list[Measurement]:
     """Exponents of the CPU time of an epoch in n, d and r about a middle point, and what they say of a large one."""
-    middle = {"d": 25_000, "n": 2_000, "r": 64}
+    middle = {"d": 25_000, "n": 4_000, "r": 64}
     batch = 500
     rows = []
     for kept in (None, 8):
