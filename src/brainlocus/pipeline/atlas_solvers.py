@@ -274,7 +274,9 @@ def _by_batches(work: _Work, batches: BatchOptions) -> FittedScale:
         work.say(FitStep("choosing where to start"))
         start = _start(work, batches.active)
         if start is None:
-            start = initial_weights(images, task.scale, norms, generator=work.rng, options=task.options)
+            start = initial_weights(
+                images, task.scale, norms, generator=work.rng, options=task.options, progress=work.say
+            )
     fit = fit_batches(
         np.load(task.by_image, mmap_mode="r"),
         norms,

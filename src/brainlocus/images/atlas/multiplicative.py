@@ -119,7 +119,7 @@ def fit_mu(
     progress(FitStep("choosing where to start"))
     weights: Any
     if start is None:
-        weights = initial_weights(images, n_components, norms, generator=generator, options=options)
+        weights = initial_weights(images, n_components, norms, generator=generator, options=options, progress=progress)
     else:
         weights = start.copy()
     if isinstance(weights, ActiveSet):
@@ -168,8 +168,9 @@ def initial_weights(
     *,
     generator: np.random.Generator,
     options: MuOptions,
+    progress: Report = unheard,
 ) -> Float[np.ndarray, "voxels components"]:
-    """Return the weights that the options start from.
+    """Return the weights that the options start from; seeds are told one by one.
 
     Raises
     ------
@@ -177,5 +178,5 @@ def initial_weights(
         Too many components for the start.
     """
     if options.start == "seeds":
-        return seeded_start(images, n_components, norms, generator=generator)
+        return seeded_start(images, n_components, norms, generator=generator, progress=progress)
     return nndsvd_start(images, n_components, generator=generator, fill=options.fill)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Float64
 from scipy.linalg import eigh
 
 from brainlocus.images.atlas.blocks import read_blocks, take_voxels, voxel_blocks
+from brainlocus.images.atlas.fit_step import Report, unheard
 from brainlocus.images.atlas.seeding import sample_voxels, seed_rows
 
 __all__ = ["Fill", "fill_zeros", "leading_vectors", "nndsvd_start", "seeded_start"]
@@ -81,6 +82,7 @@ def seeded_start(
     norms: Float64[np.ndarray, " voxels"],
     *,
     generator: np.random.Generator,
+    progress: Report = unheard,
 ) -> Float[np.ndarray, "voxels components"]:
     """Return each voxel's product with the most similar of the k-means++ seeds, all else filled.
 
@@ -93,7 +95,7 @@ def seeded_start(
     if n_components > chosen.size:
         raise ValueError(f"{n_components} components were asked of {chosen.size} non-zero voxels; ask for fewer.")
     sample = take_voxels(images, chosen)
-    seeds = seed_rows(sample, norms[chosen], n_components, generator)
+    seeds = seed_rows(sample, norms[chosen], n_components, generator, what="seed", progress=progress)
     prototypes = (sample[seeds] / np.sqrt(norms[chosen][seeds])[:, None]).astype(images.dtype).T
     weights = np.zeros((images.shape[0], n_components), dtype=images.dtype)
     for rows, block in read_blocks(images):
