@@ -5,6 +5,7 @@ import pytest
 from benchmarks.planted_atlas import planted_atlas
 
 from brainlocus.images.atlas import (
+    MuOptions,
     adjusted_rand,
     cell_images,
     coarse_start,
@@ -125,5 +126,8 @@ def test_planted_parcels_are_found_from_half_the_resolution():
     hard = fit_em(planted.images, 8, generator=np.random.default_rng(0), prototypes=unit_prototypes(coarse))
     assert hard.relative_loss <= usual.relative_loss * 1.001
     assert adjusted_rand(planted.labels, hard.labels) > 0.9
-    soft = fit_mu(planted.images, 8, generator=np.random.default_rng(0), start=coarse_start(coarse, cells))
+    options = MuOptions(max_iterations=100)
+    soft = fit_mu(
+        planted.images, 8, generator=np.random.default_rng(0), start=coarse_start(coarse, cells), options=options
+    )
     assert adjusted_rand(planted.labels, soft.labels) > 0.9

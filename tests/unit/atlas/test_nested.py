@@ -114,7 +114,7 @@ def split_of(x, coarse, n_components, seed=1):
 
 
 def by_updates(x, split, start, exponent=NESTED_EXPONENT, **options):
-    options = MuOptions(exponent=exponent, **options)
+    options = MuOptions(exponent=exponent, **{"max_iterations": 500, **options})
     return fit_mu(x, split.fit.n_components, generator=np.random.default_rng(0), options=options, start=start)
 
 
@@ -148,9 +148,9 @@ SOLVERS = [by_updates, by_active_sets, by_compressed, by_batches, by_refinement,
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_finds_the_planted_tree_and_stays_inside_the_parents(solver):
-    x, labels = tree()
+    x, labels = tree(n_voxels=600)
     x64 = x.astype(np.float64)
-    coarse = fit_mu(x, 2, generator=np.random.default_rng(0))
+    coarse = fit_mu(x, 2, generator=np.random.default_rng(0), options=MuOptions(max_iterations=300))
     assert adjusted_rand(labels // 4, coarse.labels) == 1.0
     for r in (4, 8):
         split = split_of(x, coarse, r)

@@ -47,21 +47,32 @@ def test_the_inputs_decide_the_steps(folder):
     assert keys(folder, INPUTS + '[harmonise]\nbatch = "scanner"\n') == ["traits", "prepare"]
 
 
-@pytest.mark.parametrize("array", ["npy", "nii"])
-def test_images_in_one_array_go_through_the_study(folder, array):
-    """An array in numpy's format needs the mask at both steps; a 4-D NIfTI file at the first alone."""
-    rng = np.random.default_rng(0)
-    values = rng.uniform(0.1, 1, (60, 4, 4, 3)).astype(np.float32)
-    mask = nib.Nifti1Image(np.ones((4, 4, 3), dtype=np.uint8), np.eye(4))
-    mask.to_filename(folder / "mask.nii.gz")
+def arrays_of_images(folder):
+    """Write the same images of 60 people as a NumPy array and as a 4-D NIfTI file, and a mask; return them."""
+    values = np.random.default_rng(0).uniform(0.1, 1, (60, 4, 4, 3)).astype(np.float32)
+    nib.Nifti1Image(np.ones((4, 4, 3), dtype=np.uint8), np.eye(4)).to_filename(folder / "mask.nii.gz")
     np.save(folder / "maps.npy", values)
     nib.Nifti1Image(np.moveaxis(values, 0, 3), np.eye(4)).to_filename(folder / "maps.nii")
-    text = f'[inputs]\nimages = "maps.{array}"\nimage_ids = "participants.tsv"\nmask = "mask.nii.gz"\n'
-    path = study(folder, text + "[atlas]\nscales = [3]\n[prepare]\nenabled = false\n")
-    planned = {p.key: p for p in plan_study(load_study(path), folder / "out")}
+    return values
+
+
+def study_of_an_array(folder, name):
+    text = f'[inputs]\nimages = "{name}"\nimage_ids = "participants.tsv"\nmask = "mask.nii.gz"\n'
+    return study(folder, text + "[atlas]\nscales = [3]\n[prepare]\nenabled = false\n")
+
+
+@pytest.mark.parametrize(("name", "needed"), [("maps.npy", True), ("maps.nii", False)])
+def test_arrays_that_do_not_say_where_they_lie_get_the_mask_at_both_steps(folder, name, needed):
+    arrays_of_images(folder)
+    planned = {p.key: p for p in plan_study(load_study(study_of_an_array(folder, name)), folder / "out")}
     assert planned["atlas"].config.mask == folder / "mask.nii.gz"
-    assert planned["idp"].config.mask == (folder / "mask.nii.gz" if array == "npy" else None)
-    done = CliRunner().invoke(cli, ["run", str(path), "--out", str(folder / "out"), "--quiet", "--threads", "1"])
+    assert planned["idp"].config.mask == (folder / "mask.nii.gz" if needed else None)
+
+
+def test_images_in_one_array_go_through_the_study(folder):
+    values = arrays_of_images(folder)
+    path = str(study_of_an_array(folder, "maps.npy"))
+    done = CliRunner().invoke(cli, ["run", path, "--out", str(folder / "out"), "--quiet", "--threads", "1"])
     assert done.exit_code in (0, 3), done.output  # 3: a fit of noise need not converge
     table = read_table(folder / "out" / "idps.parquet")
     assert list(table.samples.ids) == [f"p{k}" for k in range(60)]
