@@ -509,6 +509,6 @@ def _memory() -> list[Measurement]:
     return [
         Measurement("mu by batches, peak memory", peak / 2**30, "GiB", None, note),
         Measurement("mu by batches, declared besides the images", declared / 2**30, "GiB", None, "the same fit"),
-        Measurement("mu by batches, declared for the large fit", projected / 2**30, "GiB", 6.0,
-                    "300,000 x 4,000, r = 512, batches of 500; not run"),
+        Measurement("mu by batches, declared for the large fit with all of W", projected / 2**30, "GiB", 6.0,
+                    "300,000 x 4,000, r = 512, batches of 500; run with a sparse W only (large_atlas)"),
     ]  # fmt: skip

@@ -187,7 +187,10 @@ def test_limits_of_iterations_and_of_time_hold():
     x, _ = planted(n_voxels=600, seed=4)
     rng = np.random.default_rng
     short = fit_mu(x, 4, generator=rng(0), options=MuOptions(start="seeds", active=2, max_iterations=60))
-    assert short.changes.size == 50  # whole rounds of 25
+    assert short.changes.size == short.at[-1] == 60
+    few = fit_mu(x, 4, generator=rng(0), options=MuOptions(start="seeds", active=2, max_iterations=3))
+    assert few.changes.size == 3
+    assert few.losses[-1] < few.losses[0]
     assert short.reason == "max_iter"
     timed = fit_mu(x, 4, generator=rng(0), options=MuOptions(start="seeds", active=2, max_seconds=1e-9))
     assert timed.reason == "time"

@@ -259,6 +259,11 @@ def settle_active(
         if max_seconds is not None and time.monotonic() - began > max_seconds:
             trace.reason = "time"
             return
+    left = max_iterations - len(trace.changes)
+    if left > 0:
+        trace.changes.append(renew(blocks, active))
+        trace.changes += active_iterations(blocks, active, left - 1)
+        _rescale(active, active_sums(blocks, active), trace)
 
 
 def _rescale(active: ActiveSet, sums: Sums, trace: Trace) -> float:
