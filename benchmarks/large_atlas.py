@@ -1,7 +1,7 @@
 """Simulated maps of the largest atlas that was measured: ``python -m benchmarks.large_atlas FOLDER``.
 
 4,000 NIfTI images (4.8 GB) of 75 x 80 x 50 voxels, all in the mask. Parcels are the Voronoi cells of 512 random
-voxels. For person i, with standard normal g, f (one a parcel and person) and noise, and a uniform template (0.3 to 1) ::
+voxels. For person i, with standard normal g, f (one a parcel and person), noise, and a uniform template (0.3 to 1) ::
 
     x_i = template * (1 + 0.03 g_i + 0.08 f_(k,i) + 0.05 noise),   clipped at 0
 
